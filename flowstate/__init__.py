@@ -1,0 +1,111 @@
+"""flowstate: the smallest durable kernel for workflows, state machines, sagas, queues and actors.
+
+A flow is a function that takes a state and returns a command; an engine does the command and
+commits the resulting state through a driver, which keeps every version in one ordered log.
+"""
+
+from .clock import Clock, SystemClock
+from .commands import (
+    AnyCommand,
+    Command,
+    Commit,
+    Delay,
+    End,
+    Execute,
+    Noop,
+    Pause,
+    Require,
+    Resume,
+    Transit,
+)
+from .data import Data, DataRef
+from .driver import Driver, Durability, Page, Plan, Query, Write
+from .drivers import connect
+from .engine import Engine
+from .errors import (
+    CompactedError,
+    DataNotFoundError,
+    DecodeError,
+    EncodeError,
+    EngineClosedError,
+    FlowNotFoundError,
+    FlowReturnError,
+    FlowstateError,
+    IllegalTransitionError,
+    InvalidValueError,
+    RevMismatchError,
+    SchemaVersionError,
+    StateNotFoundError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreOpenError,
+    StoreReadOnlyError,
+    StoreUrlError,
+    TooLargeError,
+    UnknownOutcomeError,
+)
+from .flows import Flow, Flows
+from .state import Alarm, Cause, RetryPolicy, State, Status, Transition
+from .watch import Versions, Watcher
+
+__all__ = [
+    "Alarm",
+    "AnyCommand",
+    "Cause",
+    "Clock",
+    "Command",
+    "Commit",
+    "CompactedError",
+    "Data",
+    "DataNotFoundError",
+    "DataRef",
+    "DecodeError",
+    "Delay",
+    "Driver",
+    "Durability",
+    "EncodeError",
+    "End",
+    "Engine",
+    "EngineClosedError",
+    "Execute",
+    "Flow",
+    "FlowNotFoundError",
+    "FlowReturnError",
+    "Flows",
+    "FlowstateError",
+    "IllegalTransitionError",
+    "InvalidValueError",
+    "Noop",
+    "Page",
+    "Pause",
+    "Plan",
+    "Query",
+    "Require",
+    "Resume",
+    "RetryPolicy",
+    "RevMismatchError",
+    "SchemaVersionError",
+    "State",
+    "StateNotFoundError",
+    "Status",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreFullError",
+    "StoreOpenError",
+    "StoreReadOnlyError",
+    "StoreUrlError",
+    "SystemClock",
+    "TooLargeError",
+    "Transit",
+    "Transition",
+    "UnknownOutcomeError",
+    "Versions",
+    "Watcher",
+    "Write",
+    "connect",
+]

@@ -1,0 +1,76 @@
+"""The only place that asks what time it is, and the one meaning of durations and instants.
+
+Instants are whole milliseconds since 1970-01-01 UTC. Durations are seconds with millisecond
+resolution. Both are what people give (a number of seconds or a ``timedelta``; an aware
+``datetime``) made exact once, where a value is made.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from .errors import InvalidValueError
+
+type_duration = "seconds as a number, or a timedelta"
+
+
+class Clock(Protocol):
+    """What tells the time. Injected, so that tests can move it."""
+
+    def now(self) -> int:
+        """Milliseconds since the epoch, UTC."""
+        ...
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    __slots__ = ()
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+def seconds(field: str, duration: float | timedelta) -> float:
+    """A duration in seconds, rounded to whole milliseconds; it may not be negative."""
+    if isinstance(duration, timedelta):
+        duration = duration.total_seconds()
+    # bool is an int to Python, never a duration to a person
+    if isinstance(duration, bool) or not isinstance(duration, int | float):
+        raise InvalidValueError(field, f"takes {type_duration}, not {duration!r}")
+    if not 0 <= duration <= MAX_DURATION_S:
+        raise InvalidValueError(field, f"takes 0 to {MAX_DURATION_S:,} seconds, not {duration!r}")
+    return round(duration, 3)
+
+
+def milliseconds(duration_s: float) -> int:
+    """A duration in whole milliseconds."""
+    return round(duration_s * 1000)
+
+
+def instant(field: str, at: datetime | int) -> int:
+    """An instant in milliseconds since the epoch. A naive datetime is refused, not guessed at."""
+    if isinstance(at, datetime):
+        if at.tzinfo is None or at.utcoffset() is None:
+            raise InvalidValueError(
+                field, f"{at.isoformat()} has no time zone; give an aware datetime, e.g. in UTC"
+            )
+        return round(at.timestamp() * 1000)
+    if isinstance(at, bool) or not isinstance(at, int):
+        raise InvalidValueError(field, f"takes an aware datetime, not {at!r}")
+    if not 0 <= at <= MAX_INSTANT_MS:
+        raise InvalidValueError(
+            field, f"takes milliseconds since the epoch up to {MAX_INSTANT_MS:,}, not {at!r}"
+        )
+    return at
+
+
+def to_datetime(instant_ms: int) -> datetime:
+    """The aware datetime (UTC) of an instant."""
+    return datetime.fromtimestamp(instant_ms / 1000, UTC)
+
+
+MAX_DURATION_S = 1_000 * 366 * 24 * 3600  # a thousand years; keeps every sum a valid instant
+MAX_INSTANT_MS = 253_402_300_799_999  # the end of the year 9999, as far as datetime goes

@@ -1,0 +1,99 @@
+"""The only place that encodes and decodes.
+
+States and JSON payloads are UTF-8 JSON, written and read by msgspec. ``decode`` checks types, so
+what comes out of a store is either a valid value or a :class:`~flowstate.errors.DecodeError`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from .errors import DecodeError, EncodeError
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+encode_state: Callable[[object], bytes] = _encoder.encode
+"""JSON bytes of a state: a checked value, so nothing in it can fail to encode."""
+_UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+def encode(value: object, name: str = "value") -> bytes:
+    """JSON bytes of any value that msgspec can encode.
+
+    Raises ``EncodeError`` whose ``field`` is the path from *name* to the part that cannot be
+    encoded, e.g. ``order.items[3].price``.
+    """
+    try:
+        return _encoder.encode(value)
+    except _UNENCODABLE as error:
+        path, part = _culprit(value, name)
+        raise EncodeError(
+            path,
+            f"cannot be written as JSON: {error} (a {type(part).__name__}); "
+            "attach bytes, or a value made of JSON types, dataclasses or msgspec Structs",
+        ) from error
+
+
+def decode(encoded: bytes | str, type: type[T], name: str = "value") -> T:
+    """The value of *type* that the JSON text holds, or ``DecodeError``."""
+    try:
+        return decoder(type).decode(encoded)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise DecodeError(name, f"does not decode as {_name(type)}: {error}") from error
+
+
+@functools.lru_cache(maxsize=256)
+def decoder(type: type[T]) -> msgspec.json.Decoder[T]:
+    """The decoder of one type, made once."""
+    return msgspec.json.Decoder(type)
+
+
+def builtins(value: object) -> Any:
+    """The value as plain dicts, lists, strings and numbers, as JSON would hold it."""
+    return msgspec.to_builtins(value)
+
+
+def _culprit(value: object, path: str) -> tuple[str, object]:
+    """The deepest part of *value* that cannot be encoded on its own, with its path."""
+    for depth in range(_MAX_DEPTH):
+        for step, part in _parts(value):
+            try:
+                _encoder.encode(part)
+            except _UNENCODABLE:
+                path, value = (path + step if depth < _SHOWN_DEPTH else path), part
+                break
+        else:
+            break
+    return path, value
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        for key, part in value.items():  # pyright: ignore[reportUnknownVariableType]
+            yield f".{key}", part  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
+        for index, part in enumerate(value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            yield f"[{index}]", part
+    elif isinstance(value, msgspec.Struct):
+        for field in value.__struct_fields__:
+            yield f".{field}", getattr(value, field)
+    else:
+        fields: Any = getattr(value, "__dataclass_fields__", None) or getattr(
+            value, "__attrs_attrs__", ()
+        )
+        for field in fields:
+            name = getattr(field, "name", field)
+            yield f".{name}", getattr(value, name)
+
+
+def _name(type: object) -> str:
+    return getattr(type, "__name__", None) or repr(type)
+
+
+_MAX_DEPTH = 2_000  # deeper than this nothing is JSON: it is a cycle
+_SHOWN_DEPTH = 20  # steps of a path that still help a reader

@@ -1,0 +1,196 @@
+"""The commands, as values.
+
+A flow returns one of these and the engine does it. ``Command[R]`` is generic in what doing it
+gives back, so ``await engine.do(command)`` is fully typed.
+
+To add a command, touch these places; the tests find a forgotten one:
+
+1. the class here, and ``AnyCommand`` at the end of this file;
+2. its column in ``TRANSITIONS`` and its row in ``MOVES`` (or none, if it moves no state), in
+   ``transitions.py``;
+3. ``Engine.do``, if it is not a move;
+4. ``flowstate/__init__.py`` and the table in ``docs/concepts.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+
+from msgspec import Struct, StructMeta
+from msgspec.structs import force_setattr
+
+from . import clock
+from .errors import InvalidValueError
+from .frozendict import EMPTY, FrozenDict
+from .state import State, check_flow, check_text, strings
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    R = TypeVar("R", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R", covariant=True)
+
+
+class Command(Struct, Generic[R], frozen=True, gc=False):
+    """What a flow returns; ``R`` is what ``await engine.do(command)`` gives."""
+
+
+class Transit(Command[State], frozen=True, gc=False):
+    """RUNNING at flow ``to``.
+
+    With a ``timeout`` (seconds or timedelta), the state goes to ``on_timeout`` (default: the same
+    flow) if it has not moved by then.
+    """
+
+    state: State
+    to: str
+    annotations: Mapping[str, str] = EMPTY
+    timeout: float | timedelta | None = None
+    on_timeout: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.to or type(self.to) is not str:
+            check_flow("Transit.to", self.to)
+        if self.annotations is not EMPTY or self.timeout is not None or self.on_timeout:
+            _freeze(self, self.annotations)
+            _check_timeout(self, self.timeout, self.on_timeout)
+
+
+class Pause(Command[State], frozen=True, gc=False):
+    """PAUSED until someone moves it; it will resume at ``to`` (default: the flow it is at).
+
+    With a ``timeout``, it goes to ``on_timeout`` (default: where it would resume) if nobody has
+    moved it by then.
+    """
+
+    state: State
+    to: str | None = None
+    reason: str = ""
+    annotations: Mapping[str, str] = EMPTY
+    timeout: float | timedelta | None = None
+    on_timeout: str = ""
+
+    def __post_init__(self) -> None:
+        _check_to(self, self.to)
+        check_text("Pause.reason", self.reason)
+        _freeze(self, self.annotations)
+        _check_timeout(self, self.timeout, self.on_timeout)
+
+
+class Resume(Command[State], frozen=True, gc=False):
+    """A PAUSED or DELAYED state is RUNNING again where it was to resume, cause RESUME."""
+
+    state: State
+    annotations: Mapping[str, str] = EMPTY
+
+    def __post_init__(self) -> None:
+        _freeze(self, self.annotations)
+
+
+class Delay(Command[State], frozen=True, gc=False):
+    """DELAYED; when the time comes it transits to ``to`` (default: the flow it is at).
+
+    The time is either ``after`` (seconds or timedelta) or ``at`` (an aware datetime).
+    """
+
+    state: State
+    to: str | None = None
+    after: float | timedelta | None = None
+    at: datetime | int | None = None
+    annotations: Mapping[str, str] = EMPTY
+
+    def __post_init__(self) -> None:
+        _check_to(self, self.to)
+        _freeze(self, self.annotations)
+        if (self.after is None) == (self.at is None):
+            raise InvalidValueError("Delay", "takes either after=… or at=…")
+        if self.after is not None:
+            force_setattr(self, "after", clock.seconds("Delay.after", self.after))
+        if self.at is not None:
+            force_setattr(self, "at", clock.instant("Delay.at", self.at))
+
+
+class End(Command[State], frozen=True, gc=False):
+    """ENDED: terminal."""
+
+    state: State
+    reason: str = ""
+    annotations: Mapping[str, str] = EMPTY
+
+    def __post_init__(self) -> None:
+        check_text("End.reason", self.reason)
+        _freeze(self, self.annotations)
+
+
+class Require(Command[State], frozen=True, gc=False):
+    """Only inside a commit: it holds only if this state is still at this revision."""
+
+    state: State
+
+
+class _Variadic(StructMeta):
+    """Lets a Struct take its one field as positional arguments."""
+
+    def __call__(cls, *commands: Any) -> Any:
+        return _construct(cls, commands)
+
+
+_construct: Any = StructMeta.__call__
+
+
+class Commit(Command[tuple[State, ...]], frozen=True, gc=False, metaclass=_Variadic):
+    """All of these commands, durably and atomically, or none of them.
+
+    Gives the committed states in the order of the commands.
+    """
+
+    commands: tuple[Command[State], ...]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *commands: Command[State]) -> None: ...
+
+    def __reduce__(self) -> tuple[type, tuple[Command[State], ...]]:
+        return Commit, self.commands
+
+
+class Execute(Command[None], frozen=True, gc=False):
+    """Run the state in the background."""
+
+    state: State
+
+
+class Noop(Command[None], frozen=True, gc=False):
+    """Nothing: the state was moved elsewhere."""
+
+
+AnyCommand: TypeAlias = (
+    Transit | Pause | Resume | Delay | End | Require | Commit | Execute | Noop
+)
+
+
+def _freeze(command: Command[State], annotations: Mapping[str, str]) -> None:
+    if type(annotations) is not FrozenDict:
+        field = f"{type(command).__name__}.annotations"
+        force_setattr(command, "annotations", strings(field, annotations))
+
+
+def _check_to(command: Command[State], to: str | None) -> None:
+    if to is not None:
+        check_flow(f"{type(command).__name__}.to", to)
+
+
+def _check_timeout(
+    command: Command[State], timeout: float | timedelta | None, on_timeout: str
+) -> None:
+    name = type(command).__name__
+    check_text(f"{name}.on_timeout", on_timeout)
+    if timeout is not None:
+        force_setattr(command, "timeout", clock.seconds(f"{name}.timeout", timeout))
+    elif on_timeout:
+        raise InvalidValueError(f"{name}.on_timeout", "needs a timeout")

@@ -1,0 +1,65 @@
+"""Payloads: what a state carries by reference because it is too large to be its label.
+
+``Data`` is pending: it is in memory and will be written by the commit that carries it, atomically
+with the state. From then on the state holds a ``DataRef`` in its place. A reference may be copied
+to other states; the payload is stored once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from msgspec import Struct
+
+from . import codec
+from .errors import InvalidValueError
+
+JSON = "application/json"
+BYTES = "application/octet-stream"
+
+
+class Data(Struct, frozen=True, tag="pending", tag_field="kind"):
+    """A payload that no commit has stored yet."""
+
+    content: bytes
+    content_type: str = BYTES
+
+    @classmethod
+    def of(cls, value: object, name: str = "data", content_type: str | None = None) -> Data:
+        """Bytes as they are; any other value that msgspec can encode as JSON.
+
+        *name* is what an error calls the value. Raises ``EncodeError`` with the path to the part
+        that cannot be encoded.
+        """
+        if content_type is not None and not content_type:
+            raise InvalidValueError(f"data {name!r}", "the content type may not be empty")
+        if isinstance(value, bytes | bytearray | memoryview):
+            return cls(bytes(value), content_type or BYTES)
+        return cls(codec.encode(value, name), content_type or JSON)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.content)
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        return checksum(self.content)
+
+
+class DataRef(Struct, frozen=True, tag="stored", tag_field="kind"):
+    """Where a payload is stored and what it must be.
+
+    ``rev`` is the first revision of the commit that stored it (0: the commit that is being made),
+    ``size`` is in bytes, ``checksum`` is the SHA-256 of the content. (rev, checksum) is its key.
+    """
+
+    rev: int
+    size: int
+    content_type: str
+    checksum: str
+
+
+def checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,263 @@
+"""The contract between the kernel and a store.
+
+A driver is storage and nothing more. It receives finished plans and knows no command, no flow and
+no engine; all semantics live in the kernel, once. ``flowstate.testing.DriverConformance`` proves
+the laws that the methods below promise.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import ClassVar, Self, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import force_setattr, replace
+
+from . import clock
+from .data import DataRef
+from .errors import InvalidValueError
+from .frozendict import EMPTY, FrozenDict
+from .state import State, Status, check_text, stamped, strings
+
+Labels: TypeAlias = Mapping[str, str]
+
+
+class Durability(enum.IntEnum):
+    """What an acknowledged commit survives; each level includes those before it."""
+
+    NONE = 0
+    """Nothing: it lives as long as the driver."""
+    PROCESS = 1
+    """The death of the process (``kill -9``)."""
+    POWER = 2
+    """The death of the machine: it is on stable storage."""
+    NODE = 3
+    """The loss of the machine: it is on several."""
+
+
+class Write(Struct, frozen=True, gc=False):
+    """One new version to store.
+
+    ``state.rev`` is the revision that must be the state's latest for the plan to hold (0: it must
+    not exist). ``due`` is this version's due time (ms since the epoch) or None, ``flow`` the flow
+    that is then to be run.
+    """
+
+    state: State
+    due: int | None
+    flow: str
+
+
+class Plan(Struct, frozen=True, gc=False):
+    """What one commit writes: all of it or nothing.
+
+    ``commit_id`` is unique to this plan; a plan that is committed again has the same id.
+    ``requires`` are the (id, rev) that must be the latest without being written. ``payloads`` are
+    stored under (first revision of the commit, checksum); references to them have ``rev`` 0 here.
+    """
+
+    commit_id: str
+    writes: tuple[Write, ...]
+    requires: tuple[tuple[str, int], ...] = ()
+    payloads: Mapping[str, bytes] = EMPTY
+
+    def stamp(self, first_rev: int, committed_at: int) -> tuple[State, ...]:
+        """The versions that are stored if the commit begins at *first_rev*."""
+        writes = self.writes
+        if self.payloads:
+            return tuple(
+                stamped(_with_stored(write.state, first_rev), rev, committed_at)
+                for rev, write in enumerate(writes, first_rev)
+            )
+        if len(writes) == 1:  # by far the most frequent
+            return (stamped(writes[0].state, first_rev, committed_at),)
+        return tuple(
+            [stamped(write.state, rev, committed_at) for rev, write in enumerate(writes, first_rev)]
+        )
+
+    def expectations(self) -> list[tuple[str, int]]:
+        """Every (id, rev) that must be the latest for the plan to hold."""
+        return [(w.state.id, w.state.rev) for w in self.writes] + list(self.requires)
+
+
+class Query(Struct, frozen=True, kw_only=True):
+    """Which versions to read or watch. Conditions are joined by *and*; an empty one matches all.
+
+    ``labels`` is a list of mappings: a version matches if *any* mapping matches, a mapping if
+    *all* its pairs are among the version's labels. One mapping may be given bare. ``since`` is a
+    time: versions committed at or after it. ``latest`` looks at current versions only; a watcher
+    that starts there goes on with every change. ``after`` (a revision) and ``from_now`` say where
+    reading starts; at most one of ``after``, ``from_now`` and ``latest`` may be given.
+    """
+
+    labels: Sequence[Labels] | Labels = ()
+    id: str = ""
+    id_prefix: str = ""
+    status: Collection[Status] | Status = ()
+    since: datetime | int = 0
+    after: int = 0
+    from_now: bool = False
+    latest: bool = False
+
+    def __post_init__(self) -> None:
+        alternatives: Iterable[Labels] = (
+            (self.labels,) if isinstance(self.labels, Mapping) else self.labels
+        )
+        # an empty mapping asks for nothing, so the whole condition holds for everything
+        frozen = tuple(strings("Query.labels", labels) for labels in alternatives)
+        force_setattr(self, "labels", frozen if all(frozen) else ())
+        check_text("Query.id", self.id)
+        check_text("Query.id_prefix", self.id_prefix)
+        status = (self.status,) if isinstance(self.status, Status) else tuple(self.status)
+        for one in status:
+            if not isinstance(one, Status):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidValueError("Query.status", f"takes Status values, not {one!r}")
+        force_setattr(self, "status", frozenset(status))
+        force_setattr(self, "since", clock.instant("Query.since", self.since))
+        check_rev("Query.after", self.after)
+        if (self.after > 0) + self.from_now + self.latest > 1:
+            raise InvalidValueError(
+                "Query", "takes at most one of after=…, from_now=True and latest=True"
+            )
+
+    @property
+    def alternatives(self) -> tuple[FrozenDict[str, str], ...]:
+        """``labels``, always a tuple."""
+        return self.labels  # type: ignore[return-value]  # pyright: ignore
+
+    @property
+    def since_ms(self) -> int:
+        """``since``, always in milliseconds."""
+        return self.since  # type: ignore[return-value]  # pyright: ignore
+
+    @property
+    def statuses(self) -> frozenset[Status]:
+        """``status``, always a set."""
+        return self.status  # type: ignore[return-value]  # pyright: ignore
+
+    def matches(self, state: State) -> bool:
+        """Whether a version matches, as far as the version itself tells (not ``latest``)."""
+        if self.labels:
+            pairs = state.labels.items()
+            if not any(labels.items() <= pairs for labels in self.alternatives):
+                return False
+        return (
+            (not self.id or state.id == self.id)
+            and (not self.id_prefix or state.id.startswith(self.id_prefix))
+            and (not self.status or state.transition.status in self.statuses)
+            and state.committed_at >= self.since_ms
+        )
+
+
+class Page(Struct, frozen=True):
+    """Some matching versions in revision order, and the revision up to which they are all there
+    are. Reading goes on after ``upto``."""
+
+    versions: tuple[State, ...]
+    upto: int
+
+
+class Driver(ABC):
+    """A store of states. Open while inside ``async with``, on one event loop.
+
+    Every method may raise ``StoreError`` and its kin, with the library's own error as cause.
+    """
+
+    durability: ClassVar[Durability]
+    """What an acknowledged commit survives. An instance may override it."""
+
+    @abstractmethod
+    async def commit(self, plan: Plan) -> tuple[State, ...]:
+        """Store every write of the plan, or nothing.
+
+        Gives the stored versions: consecutive revisions above every earlier one, and one time that
+        is never before that of an earlier revision. If any expectation does not hold, raises
+        ``RevMismatchError`` with *all* that do not. If a plan with this commit id was stored
+        before, gives that first outcome and stores nothing. Raises ``UnknownOutcomeError`` if it
+        cannot tell whether the plan was stored.
+        """
+
+    @abstractmethod
+    async def get(self, id: str, rev: int | None = None) -> State | None:
+        """The latest version, or exactly that one; None if it does not exist."""
+
+    @abstractmethod
+    async def find(self, query: Query) -> State | None:
+        """The newest of the current versions that match, or None."""
+
+    @abstractmethod
+    async def read(self, query: Query, after: int, limit: int) -> Page:
+        """At most *limit* matching versions with a revision above *after*, in revision order.
+
+        Looks at a bounded number of versions; the page says how far it looked, and looks further
+        than *after* unless *after* is the head. With ``query.latest`` only versions that are
+        current now; ``query.after`` and ``query.from_now`` are not the driver's business.
+        Once a revision can be read, no lower one appears later.
+        """
+
+    @abstractmethod
+    async def head(self) -> int:
+        """The newest revision, 0 for an empty store."""
+
+    @abstractmethod
+    async def wait(self, after: int) -> None:
+        """Return once there is a revision above *after*, also one from another process.
+
+        A hint: it may return early, so look again. Costs nothing while nobody waits.
+        """
+
+    @abstractmethod
+    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
+        """Current versions due at or before *until* (ms) for one of *flows*, soonest first."""
+
+    @abstractmethod
+    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        """Move the due times of these (id, rev) to *until* (ms), without a new revision.
+
+        Gives the ids that are no longer at that revision; theirs are left alone.
+        """
+
+    @abstractmethod
+    async def load(self, ref: DataRef) -> bytes:
+        """A payload. Raises ``DataNotFoundError``."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make ready, creating what is missing. Raises ``StoreOpenError`` and leaves all as it
+        was if the store cannot be used."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was acknowledged and let go of everything."""
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def check_rev(field: str, rev: object) -> None:
+    """Raise ``InvalidValueError`` unless *rev* can be a revision."""
+    if type(rev) is not int or rev < 0:
+        raise InvalidValueError(field, f"takes a revision (a whole number from 0), not {rev!r}")
+
+
+def _with_stored(state: State, rev: int) -> State:
+    """*state* with the references of this commit (rev 0) made to point at *rev*."""
+    data = {
+        name: replace(ref, rev=rev) if isinstance(ref, DataRef) and ref.rev == 0 else ref
+        for name, ref in state.data.items()
+    }
+    stacked = {name: _with_stored(other, rev) for name, other in state.stacked.items()}
+    return replace(state, data=data, stacked=stacked)

@@ -1,0 +1,34 @@
+"""Drivers: where states are stored. ``connect`` is their one door.
+
+A driver plugs in through the entry-point group ``flowstate.drivers``: the name is the scheme of
+its URLs, the value a callable that takes a ``StoreUrl`` and returns a ``Driver``. The drivers that
+come with flowstate are found in the same way.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from ..driver import Driver
+from ..errors import StoreUrlError
+from .url import StoreUrl
+
+__all__ = ["StoreUrl", "connect"]
+
+GROUP = "flowstate.drivers"
+
+
+def connect(url: str) -> Driver:
+    """The driver for a store, not yet open: use it with ``async with``.
+
+    ``memory:`` keeps states in this process; ``sqlite:///orders.db`` in a file (relative; four
+    slashes make it absolute). Raises ``StoreUrlError``.
+    """
+    parsed = StoreUrl.parse(url)
+    found = entry_points(group=GROUP)
+    for entry in found:
+        if entry.name == parsed.scheme:
+            driver: Driver = entry.load()(parsed)
+            return driver
+    known = ", ".join(sorted({f"{entry.name}:" for entry in found})) or "none; is it installed?"
+    raise StoreUrlError(parsed.text, f"no driver for {parsed.scheme}: (known: {known})")

@@ -1,0 +1,35 @@
+"""The newest revision that a driver knows of, and who waits for a newer one."""
+
+from __future__ import annotations
+
+import anyio
+from attrs import define, field
+
+
+@define(eq=False)
+class Head:
+    """One event loop's view of the head of the log. Not thread-safe: call it on that loop."""
+
+    rev: int = 0
+    waiting: int = field(default=0, init=False)
+    """How many tasks wait now."""
+    _newer: anyio.Event | None = field(default=None, init=False)
+
+    def advance(self, rev: int) -> None:
+        """There is revision *rev*; wake who waits for it."""
+        if rev > self.rev:
+            self.rev = rev
+            if self._newer is not None:
+                self._newer.set()
+                self._newer = None
+
+    async def wait(self, after: int) -> None:
+        """Return once there is a revision above *after*."""
+        self.waiting += 1
+        try:
+            while self.rev <= after:
+                if self._newer is None:
+                    self._newer = anyio.Event()
+                await self._newer.wait()
+        finally:
+            self.waiting -= 1

@@ -1,0 +1,293 @@
+"""Running flows: the loop that every transition goes through, in the foreground and background.
+
+The loop calls the flow that a state is at, does the command that it returns, and goes on while
+the state is RUNNING. It logs nothing below WARNING, copies nothing and takes no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+from attrs import define, field
+
+from .commands import Commit, Execute, Noop
+from .errors import (
+    EngineClosedError,
+    FlowReturnError,
+    FlowstateError,
+    InvalidValueError,
+    RevMismatchError,
+)
+from .state import State, Status
+from .transitions import MOVES, check_legal
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger("flowstate")
+
+MAX_STEPS_WITHOUT_YIELD = 250
+"""Transitions that one execution does before other tasks get a turn."""
+RELEASE_TIMEOUT_S = 5.0
+"""How long giving up leases may take when the engine is left."""
+
+
+@define(eq=False)
+class Execution:
+    """One state being run by this engine."""
+
+    state: State
+    """As it was when its current flow was called."""
+    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
+
+
+_current: ContextVar[Execution | None] = ContextVar("flowstate.execution", default=None)
+
+
+@define(eq=False)
+class Executor:
+    """The executions of one engine."""
+
+    engine: Engine
+    max_background: int
+    _tasks: anyio.abc.TaskGroup = field(init=False)
+    _slots: anyio.Semaphore = field(init=False)
+    _backlog: deque[State] = field(factory=deque, init=False)
+    """Forks that wait for a slot. An execution never waits for one itself: were all slots held by
+    executions that wait for a slot, nothing would ever move again."""
+    _active: set[Execution] = field(factory=set, init=False)
+    _by_id: dict[str, Execution] = field(factory=dict, init=False)
+    _closing: bool = field(default=False, init=False)
+    _idle: anyio.Event = field(init=False)
+    _unfinished: dict[str, int] = field(factory=dict, init=False)
+    """id -> revision of what was left RUNNING because the engine is closing."""
+
+    async def open(self) -> None:
+        self._tasks = anyio.create_task_group()
+        self._slots = anyio.Semaphore(self.max_background)
+        self._idle = anyio.Event()
+        await self._tasks.__aenter__()
+
+    async def close(self, grace: float) -> None:
+        """Let executions finish for *grace* seconds, cancel what is left, give up the leases."""
+        self._closing = True
+        while self._backlog:
+            self._leave(self._backlog.popleft())
+        try:
+            if self._active:
+                with anyio.move_on_after(grace):
+                    await self._idle.wait()
+        finally:
+            for execution in self._active:
+                self._leave(execution.state)
+                execution.scope.cancel()
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(None, None, None)
+            await self._release()
+
+    async def start(self, state: State) -> None:
+        """Run a state in the background, when a slot is free."""
+        _check_runnable(state)
+        if _current.get() is not None:
+            self._fork(state)
+        elif self._closing:
+            raise EngineClosedError("the engine is closing and takes no new work")
+        else:
+            await self._slots.acquire()
+            self._tasks.start_soon(self._work, state)
+
+    async def execute(self, state: State) -> State:
+        """Run a state here and now, until it rests."""
+        _check_runnable(state)
+        if self._closing and _current.get() is None:
+            raise EngineClosedError("the engine is closing and takes no new work")
+        if state.transition.status is not Status.RUNNING:
+            return state
+        execution = Execution(state)
+        outer = _current.set(execution)
+        self._active.add(execution)
+        self._by_id[state.id] = execution
+        try:
+            with execution.scope:
+                return await self._run(execution)
+        finally:
+            _current.reset(outer)
+            self._active.discard(execution)
+            if self._by_id.get(state.id) is execution:
+                del self._by_id[state.id]
+            if self._closing and not self._active:
+                self._idle.set()
+        # the scope was cancelled: the state was moved by someone else, or time was up
+        if self._closing:
+            raise EngineClosedError(f"the engine was left before state {state.id!r} came to rest")
+        return await self._newest(state)
+
+    def moved(self, states: tuple[State, ...]) -> None:
+        """Cancel the executions of states that somebody else has committed."""
+        by_id = self._by_id
+        if not by_id:
+            return
+        for state in states:
+            execution = by_id.get(state.id)
+            if execution is not None and execution is not _current.get():
+                execution.scope.cancel()
+
+    # ------------------------------------------------------------ inside
+
+    async def _run(self, execution: Execution) -> State:
+        engine = self.engine
+        runs = engine.flows.runs
+        state = execution.state
+        steps = 0
+        while True:
+            run = runs.get(state.transition.to)
+            if run is None:
+                logger.warning(
+                    "state %r is at flow %r, which is not registered here; left for an engine "
+                    "that has it", state.id, state.transition.to,
+                )  # fmt: skip
+                return state
+            try:
+                command = await run(state, engine)
+                move = MOVES.get(type(command))
+                if move is not None:
+                    new = move(command, engine.clock.now())
+                    if new.id != state.id:
+                        raise _another(state, command)
+                elif type(command) is Commit:
+                    new = self._own(state, await engine.commit(command))
+                else:
+                    new = await self._do_other(state, command)
+            except RevMismatchError as error:
+                if state.id in error.conflicts:
+                    return await self._newest(state)
+                await self._failed(state, error)
+                raise
+            except Exception as error:
+                await self._failed(state, error)
+                raise
+            if new is None:
+                return state
+            state = new
+            if state.transition.status is not Status.RUNNING:
+                return state
+            if self._closing and type(command) is Commit:
+                self._leave(state)
+                return state
+            execution.state = state
+            steps += 1
+            if steps == MAX_STEPS_WITHOUT_YIELD:
+                steps = 0
+                await anyio.lowlevel.checkpoint()
+
+    def _own(self, state: State, committed: tuple[State, ...]) -> State | None:
+        """The flow's own state out of what it committed; the other RUNNING ones are started."""
+        if len(committed) == 1 and committed[0].id == state.id:
+            return committed[0]
+        own = None
+        for other in committed:
+            if other.id == state.id:
+                own = other
+            elif other.transition.status is Status.RUNNING:
+                self._fork(other)
+        return own
+
+    async def _do_other(self, state: State, command: Any) -> None:
+        """Do a command that moves no state, or say what is wrong with what a flow returned."""
+        if type(command) is Execute:
+            await self.start(command.state)
+        elif type(command) is not Noop:
+            raise FlowReturnError(
+                state.transition.to,
+                command,
+                "a flow returns one command, e.g. Transit(state, 'next'), Commit(End(state)) or "
+                "Noop()",
+            )
+
+    def _fork(self, state: State) -> None:
+        if self._closing:
+            self._leave(state)
+            return
+        try:
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            self._backlog.append(state)
+        else:
+            self._tasks.start_soon(self._work, state)
+
+    async def _work(self, state: State) -> None:
+        """A slot in the background: runs one state, then what waits for a slot."""
+        _current.set(None)  # a task begins with the context of whoever started it
+        while True:
+            try:
+                await self.execute(state)
+            except EngineClosedError:
+                pass  # left for another engine; its lease is given up
+            except Exception:
+                logger.exception(
+                    "state %r failed in the background, in flow %r", state.id, state.transition.to
+                )
+            if not self._backlog:
+                break
+            state = self._backlog.popleft()
+        self._slots.release()
+
+    async def _failed(self, state: State, error: Exception) -> None:
+        """A flow raised: commit its retry, if the state was ever committed."""
+        if not state.rev:
+            return
+        try:
+            await self.engine.commit_retry(state, _told(error))
+        except RevMismatchError:
+            pass  # someone else moved it: then there is nothing to retry
+        except FlowstateError:
+            logger.exception("state %r: its retry could not be committed", state.id)
+
+    async def _newest(self, state: State) -> State:
+        return await self.engine.driver.get(state.id) or state
+
+    def _leave(self, state: State) -> None:
+        if state.rev:
+            self._unfinished[state.id] = state.rev
+
+    async def _release(self) -> None:
+        """Let the leases of what was left RUNNING end now."""
+        if not self._unfinished:
+            return
+        with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
+            try:
+                await self.engine.driver.renew(self._unfinished.items(), self.engine.clock.now())
+            except FlowstateError:
+                logger.warning("leases could not be given up; they will run out", exc_info=True)
+
+
+def _check_runnable(state: State) -> None:
+    check_legal(Execute(state))
+    if state.transition.status is Status.NEW:
+        raise InvalidValueError(
+            f"state {state.id!r}", "is at no flow yet: do Transit(state, 'first') before running it"
+        )
+
+
+def _another(state: State, command: Any) -> FlowReturnError:
+    return FlowReturnError(
+        state.transition.to,
+        command,
+        f"it moves state {command.state.id!r} in memory only, but the flow was run for "
+        f"{state.id!r}; move other states in a Commit",
+    )
+
+
+def _told(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
+
+
+MAX_REASON = 1_000
+"""Characters of an error that are kept as a reason."""

@@ -1,0 +1,275 @@
+"""What is legal, and what each command makes of a state.
+
+``TRANSITIONS`` is the whole law: a command whose type is not in the row of the state's status is
+illegal. The diagram in the docs is drawn from it. Everything here is pure: no I/O, no clock (the
+time is an argument), no chance.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from . import clock
+from .commands import (
+    Command,
+    Commit,
+    Delay,
+    End,
+    Execute,
+    Pause,
+    Require,
+    Resume,
+    Transit,
+)
+from .data import Data, DataRef
+from .driver import Plan, Write
+from .errors import IllegalTransitionError, InvalidValueError
+from .frozendict import EMPTY
+from .state import Alarm, Cause, RetryPolicy, State, Status, Transition, check_id, moved
+
+_OPEN: Mapping[type[Command[Any]], Status] = {
+    Transit: Status.RUNNING,
+    Pause: Status.PAUSED,
+    Delay: Status.DELAYED,
+    End: Status.ENDED,
+}
+
+TRANSITIONS: Mapping[Status, Mapping[type[Command[Any]], Status]] = {
+    Status.NEW: _OPEN | {Require: Status.NEW, Execute: Status.NEW},
+    Status.RUNNING: _OPEN | {Require: Status.RUNNING, Execute: Status.RUNNING},
+    Status.PAUSED: _OPEN
+    | {Resume: Status.RUNNING, Require: Status.PAUSED, Execute: Status.PAUSED},
+    Status.DELAYED: _OPEN
+    | {Resume: Status.RUNNING, Require: Status.DELAYED, Execute: Status.DELAYED},
+    Status.ENDED: {},
+}
+"""status -> command -> the status that follows. A missing key is an illegal command."""
+
+
+def check_legal(command: Any) -> None:
+    """Raise ``IllegalTransitionError`` unless the command is legal for its state."""
+    if type(command) not in TRANSITIONS[command.state.transition.status]:
+        raise _illegal(command)
+
+
+# ---------------------------------------------------------------- one state
+
+
+def transit(command: Transit, now: int) -> State:
+    state = command.state
+    if Transit not in TRANSITIONS[state.transition.status]:  # check_legal, without the call
+        raise _illegal(command)
+    if command.timeout is None and command.annotations is EMPTY:
+        return moved(state, _running_at(command.to))
+    transition = Transition(
+        to=command.to,
+        status=Status.RUNNING,
+        alarm=_timeout(now, command.timeout, command.on_timeout or command.to),
+        annotations=command.annotations,
+    )
+    return moved(state, transition)
+
+
+def pause(command: Pause, now: int) -> State:
+    check_legal(command)
+    to = command.state.transition.to if command.to is None else command.to
+    transition = Transition(
+        to=to,
+        status=Status.PAUSED,
+        reason=command.reason,
+        alarm=_timeout(now, command.timeout, command.on_timeout or _somewhere(command, to)),
+        annotations=command.annotations,
+    )
+    return moved(command.state, transition)
+
+
+def resume(command: Resume, now: int) -> State:
+    check_legal(command)
+    transition = Transition(
+        to=_somewhere(command, command.state.transition.to),
+        status=Status.RUNNING,
+        cause=Cause.RESUME,
+        annotations=command.annotations,
+    )
+    return moved(command.state, transition)
+
+
+def delay(command: Delay, now: int) -> State:
+    check_legal(command)
+    to = _somewhere(command, command.state.transition.to if command.to is None else command.to)
+    at = command.at if command.after is None else now + clock.milliseconds(_s(command.after))
+    transition = Transition(
+        to=to,
+        status=Status.DELAYED,
+        alarm=Alarm(at, to),  # type: ignore[arg-type]  # pyright: ignore  (one of the two is given)
+        annotations=command.annotations,
+    )
+    return moved(command.state, transition)
+
+
+def end(command: End, now: int) -> State:
+    check_legal(command)
+    transition = Transition(
+        status=Status.ENDED, reason=command.reason, annotations=command.annotations
+    )
+    return moved(command.state, transition)
+
+
+MOVES: Mapping[type[Command[Any]], Callable[[Any, int], State]] = {
+    Transit: transit,
+    Pause: pause,
+    Resume: resume,
+    Delay: delay,
+    End: end,
+}
+"""command -> what it makes of its state at time *now* (ms), not yet committed."""
+
+
+def retry(state: State, error: str, now: int, policy: RetryPolicy) -> State | None:
+    """What becomes of a state whose flow raised or whose executor died.
+
+    DELAYED at the same flow until its backoff is over; ENDED once its attempts are used up; None
+    (leave it alone) if its policy is switched off.
+    """
+    policy = state.retry or policy
+    transition = state.transition
+    attempt = transition.attempt + 1
+    if not policy.enabled:
+        return None
+    if attempt >= policy.max_attempts:
+        reason = f"gave up after {attempt} attempt{'s' if attempt > 1 else ''}: {error}"
+        return moved(state, Transition(status=Status.ENDED, attempt=attempt - 1, reason=reason))
+    return moved(
+        state,
+        replace(
+            transition,
+            status=Status.DELAYED,
+            cause=Cause.RETRY,
+            attempt=attempt,
+            reason=error,
+            alarm=Alarm(now + policy.wait_ms(attempt), transition.to),
+        ),
+    )
+
+
+# ---------------------------------------------------------------- a commit
+
+
+def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Plan:
+    """What a commit writes. *now* is in ms; *policy* is that of states without their own."""
+    commands = commit.commands
+    if len(commands) == 1 and (move := MOVES.get(type(commands[0]))) is not None:
+        state = move(commands[0], now)
+        if not state.data and not state.stacked:  # the most frequent commit has a short way
+            return Plan(commit_id, (write(state, now, policy),))
+    if not commands:
+        raise InvalidValueError("Commit", "is empty: give it at least one command")
+    writes: list[Write] = []
+    requires: list[tuple[str, int]] = []
+    payloads: dict[str, bytes] = {}
+    for command in commands:
+        move = MOVES.get(type(command))
+        if move is not None:
+            state = move(command, now)
+            if state.data or state.stacked:
+                state = take_payloads(state, payloads)
+            writes.append(write(state, now, policy))
+        elif type(command) is Require:
+            check_legal(command)
+            requires.append((command.state.id, command.state.rev))
+        else:
+            raise InvalidValueError(
+                "Commit",
+                f"cannot hold {type(command).__name__}: it takes Transit, Pause, Resume, Delay, "
+                "End and Require",
+            )
+    if len(commands) > 1:
+        _check_once(commands)
+    return Plan(commit_id, tuple(writes), tuple(requires), payloads or EMPTY)
+
+
+def plan_retry(
+    state: State, error: str, *, commit_id: str, now: int, policy: RetryPolicy
+) -> Plan | None:
+    """What is written for a state whose flow raised; None if it is to be left alone."""
+    retried = retry(state, error, now, policy)
+    if retried is None:
+        return None
+    payloads: dict[str, bytes] = {}
+    retried = take_payloads(retried, payloads)
+    return Plan(commit_id, (write(retried, now, policy),), (), payloads or EMPTY)
+
+
+def write(state: State, now: int, policy: RetryPolicy) -> Write:
+    """The state with its due time: its alarm, or the end of its lease, whichever is first."""
+    transition = state.transition
+    alarm = transition.alarm
+    if transition.status is not Status.RUNNING:
+        return Write(state, None, "") if alarm is None else Write(state, alarm.at, alarm.to)
+    policy = state.retry or policy
+    lease_ends = now + int(policy.lease * 1000) if policy.enabled else None
+    if alarm is None or (lease_ends is not None and lease_ends < alarm.at):
+        return Write(state, lease_ends, transition.to)
+    return Write(state, alarm.at, alarm.to)
+
+
+def take_payloads(state: State, payloads: dict[str, bytes]) -> State:
+    """*state* with its pending data, also of stacked states, moved to *payloads* and replaced by
+    references to this commit (rev 0)."""
+    data: dict[str, Data | DataRef] = {}
+    for name, payload in state.data.items():
+        if isinstance(payload, Data):
+            checksum = payload.checksum
+            payloads[checksum] = payload.content
+            payload = DataRef(0, payload.size, payload.content_type, checksum)
+        data[name] = payload
+    stacked = {name: take_payloads(other, payloads) for name, other in state.stacked.items()}
+    return replace(state, data=data, stacked=stacked)
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _illegal(command: Any) -> IllegalTransitionError:
+    status = command.state.transition.status
+    legal = [kind.__name__ for kind in TRANSITIONS[status]]
+    return IllegalTransitionError(
+        command.state.id, status.name, type(command).__name__, legal
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _running_at(to: str) -> Transition:
+    """The plain transition to a flow: a value, so every state there can share it."""
+    return Transition(to=to, status=Status.RUNNING)
+
+
+def _timeout(now: int, timeout: Any, to: str) -> Alarm | None:
+    return None if timeout is None else Alarm(now + clock.milliseconds(timeout), to)
+
+
+def _somewhere(command: Pause | Resume | Delay, to: str) -> str:
+    if not to and not (isinstance(command, Pause) and command.timeout is None):
+        raise InvalidValueError(
+            f"{type(command).__name__}.to",
+            f"state {command.state.id!r} is at no flow; say which with to=…",
+        )
+    return to
+
+
+def _s(duration: Any) -> float:
+    return duration  # type: ignore[no-any-return]  # made seconds where the command was made
+
+
+def _check_once(commands: tuple[Command[State], ...]) -> None:
+    seen: set[str] = set()
+    for command in commands:
+        id: str = command.state.id  # type: ignore[attr-defined]  # pyright: ignore
+        check_id(id)
+        if id in seen:
+            raise InvalidValueError("Commit", f"names state {id!r} twice")
+        seen.add(id)

@@ -1,0 +1,190 @@
+"""Reading the log: pages, watchers, and the one tail that feeds them.
+
+A watcher is a cursor, nothing else: it holds no task and no subscription, so one that is dropped
+half-way leaks nothing, and a slow one slows only itself. Near the head it is served from the
+tail's buffer; further behind it reads pages from the driver, at its own pace.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.lowlevel
+from attrs import define, field
+
+from .driver import Driver, Page, Query
+from .state import State
+
+_EVERYTHING = Query()
+
+
+@define
+class Tail:
+    """The newest versions of the log, read once for all watchers of an engine.
+
+    Whoever waits first reads for everybody. ``size`` bounds the buffer, ``page_size`` a read; both
+    in versions.
+    """
+
+    driver: Driver
+    size: int = 10_000
+    page_size: int = 1_000
+    _versions: list[State] = field(factory=list, init=False)
+    _from: int = field(default=-1, init=False)
+    """The buffer holds every version with a revision above this one…"""
+    _upto: int = field(default=-1, init=False)
+    """…and up to this one."""
+    _reading: anyio.Lock = field(factory=anyio.Lock, init=False)
+
+    def covers(self, after: int) -> bool:
+        """Whether the buffer knows what comes right after that revision."""
+        return self._from <= after < self._upto
+
+    @property
+    def upto(self) -> int:
+        """The newest revision that the buffer knows; -1 if it was never filled."""
+        return self._upto
+
+    def page(self, query: Query, after: int) -> Page:
+        """The matching versions after a revision that the buffer covers."""
+        start = bisect_right(self._versions, after, key=_rev)
+        stop = start + self.page_size
+        chunk = self._versions[start:stop]
+        upto = chunk[-1].rev if stop < len(self._versions) else self._upto
+        return Page(tuple(filter(query.matches, chunk)), upto)
+
+    async def advance(self, after: int) -> None:
+        """Wait until there is something after that revision, and read it into the buffer."""
+        await self.driver.wait(after)
+        async with self._reading:
+            if self._upto > after:
+                return  # another watcher has read meanwhile
+            if not self._from <= after <= self._upto:
+                # nobody looked for a while: begin anew here rather than read what nobody wants
+                self._versions, self._from, self._upto = [], after, after
+            page = await self.driver.read(_EVERYTHING, self._upto, self.page_size)
+            self._versions.extend(page.versions)
+            self._upto = page.upto
+            if len(self._versions) > 2 * self.size:  # trim rarely, so that a version is moved once
+                self._from = self._versions[-self.size - 1].rev
+                del self._versions[: -self.size]
+
+
+@define
+class Versions:
+    """The versions that match a query, up to the head as it was when reading began.
+
+    An async iterator of ``State`` in revision order. Reads page by page, so a long history needs
+    no memory.
+    """
+
+    _driver: Driver
+    query: Query
+    page_size: int = 1_000
+    rev: int = field(default=0, init=False)
+    """Everything up to this revision has been given: reading may go on after it."""
+    _ready: deque[State] = field(factory=deque, init=False)
+    _looked_upto: int = field(default=0, init=False)
+    _end: int = field(default=-1, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.rev = self._looked_upto = self.query.after
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> State:
+        while not self._ready:
+            self.rev = self._looked_upto
+            if not await self._more():
+                raise StopAsyncIteration
+        state = self._ready.popleft()
+        # the last one of a page settles also what was looked at and did not match
+        self.rev = state.rev if self._ready else self._looked_upto
+        return state
+
+    async def _begin(self) -> None:
+        self._end = await self._driver.head()
+        if self.query.from_now:
+            self.rev = self._looked_upto = self._end
+
+    async def _more(self) -> bool:
+        """Get another page. False at the end."""
+        await anyio.lowlevel.checkpoint()  # a driver in memory would not let others run
+        if self._end < 0:
+            await self._begin()
+        if self._looked_upto >= self._end:
+            return False
+        self._take(await self._driver.read(self.query, self._looked_upto, self.page_size))
+        return True
+
+    def _take(self, page: Page) -> None:
+        self._ready.extend(page.versions)
+        self._looked_upto = page.upto
+
+
+@define
+class Watcher(Versions):
+    """The versions that match a query, as they are and as they come; it never ends by itself.
+
+    An async iterator of ``State``, also usable with ``async with``. ``watcher.rev`` is a resume
+    token: ``engine.watch(query, after=rev)`` goes on there, losing and repeating nothing. A query
+    with ``latest=True`` gives the current versions first, then every change.
+    """
+
+    _tail: Tail = field(kw_only=True)
+    _live: Query = field(init=False)
+    """The query without ``latest``: what is left of it once the current versions are given."""
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self._live = _changes(self.query)
+
+    async def __aenter__(self) -> Self:
+        if self._end < 0:  # "from now" means from here, not from the first time of looking
+            await self._begin()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing to let go of."""
+
+    async def _more(self) -> bool:
+        await anyio.lowlevel.checkpoint()
+        if self._end < 0:
+            await self._begin()
+        after = self._looked_upto
+        if self.query.latest and after < self._end:
+            page = await self._driver.read(self.query, after, self.page_size)
+            # what became current after we began is a change, and the log will give it
+            current = tuple(state for state in page.versions if state.rev <= self._end)
+            self._take(Page(current, min(page.upto, self._end)))
+        elif self._tail.covers(after):
+            self._take(self._tail.page(self._live, after))
+        elif after != self._tail.upto and after < await self._driver.head():
+            self._take(await self._driver.read(self._live, after, self.page_size))
+        else:
+            await self._tail.advance(after)
+        return True
+
+
+def _changes(query: Query) -> Query:
+    return Query(
+        labels=query.alternatives,
+        id=query.id,
+        id_prefix=query.id_prefix,
+        status=query.statuses,
+        since=query.since_ms,
+    )
+
+
+def _rev(state: State) -> int:
+    return state.rev
