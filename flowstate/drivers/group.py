@@ -1,0 +1,152 @@
+"""Group commit: one thread writes what has queued up, in one transaction with one sync.
+
+Plans that tasks commit in the same turn of the event loop reach the thread together; while it
+writes them, the next group gathers. So throughput grows with load, while a single commit still
+costs one sync.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, TypeAlias, TypeVar
+
+import anyio
+import anyio.to_thread
+from attrs import define, field
+
+from ..driver import Plan
+from ..state import State
+from .loop import Loop
+
+T = TypeVar("T")
+
+MAX_GROUP_SIZE = 1_000
+"""Plans in one transaction."""
+
+Outcome: TypeAlias = tuple[State, ...] | Exception
+"""What became of one plan."""
+
+
+@define(eq=False)
+class _Job:
+    """Something for the thread to do, and the task that waits for it."""
+
+    plan: Plan | None
+    call: Callable[[], Any] | None = None
+    done: anyio.Event = field(factory=anyio.Event)
+    outcome: Any = None
+
+
+@define(eq=False)
+class GroupCommitter:
+    """The one writer of a store in this process.
+
+    ``write`` is called in the thread with up to ``max_group_size`` plans and gives one outcome for
+    each; it may not raise. Open on one event loop.
+    """
+
+    write: Callable[[Sequence[Plan]], Sequence[Outcome]]
+    name: str
+    max_group_size: int = MAX_GROUP_SIZE
+    _queue: SimpleQueue[list[_Job] | None] = field(factory=SimpleQueue, init=False)
+    _gathering: list[_Job] = field(factory=list, init=False)
+    _loop: Loop = field(init=False)
+    _thread: threading.Thread = field(init=False)
+
+    def open(self) -> None:
+        self._loop = Loop.current()
+        self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Write what was handed in, then end the thread."""
+        self._hand_over()
+        self._queue.put(None)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._thread.join)
+
+    async def commit(self, plan: Plan) -> tuple[State, ...]:
+        """Have the plan written with whatever else there is. Raises its outcome if it failed.
+
+        Cancelling this does not take the plan back.
+        """
+        outcome: Outcome = await self._do(_Job(plan))
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Call something in the thread, between groups."""
+        outcome = await self._do(_Job(None, call))
+        if isinstance(outcome, Exception):
+            raise outcome
+        result: T = outcome
+        return result
+
+    async def _do(self, job: _Job) -> Any:
+        if not self._gathering:
+            self._loop.soon(self._hand_over)
+        self._gathering.append(job)
+        await job.done.wait()
+        return job.outcome
+
+    def _hand_over(self) -> None:
+        if self._gathering:
+            self._queue.put(self._gathering)
+            self._gathering = []
+
+    # ------------------------------------------------------------ in the thread
+
+    def _serve(self) -> None:
+        waiting: deque[_Job] = deque()
+        closing = False
+        while waiting or not closing:
+            if not waiting:
+                batch = self._queue.get()
+                closing = batch is None
+                waiting.extend(batch or ())
+            while not self._queue.empty():
+                batch = self._queue.get()
+                closing = closing or batch is None
+                waiting.extend(batch or ())
+            group = self._take(waiting)
+            if group:
+                self._act(group)
+                self._answer(group)
+
+    def _take(self, waiting: deque[_Job]) -> list[_Job]:
+        """The next group: one call, or as many plans as come before the next call."""
+        group: list[_Job] = []
+        while waiting and len(group) < self.max_group_size:
+            if waiting[0].call is not None and group:
+                break
+            group.append(waiting.popleft())
+            if group[0].call is not None:
+                break
+        return group
+
+    def _act(self, group: list[_Job]) -> None:
+        call = group[0].call
+        if call is not None:
+            try:
+                group[0].outcome = call()
+            except Exception as error:
+                group[0].outcome = error
+        else:
+            outcomes = self.write([job.plan for job in group if job.plan is not None])
+            for job, outcome in zip(group, outcomes, strict=True):
+                job.outcome = outcome
+
+    def _answer(self, group: list[_Job]) -> None:
+        try:
+            self._loop.soon_threadsafe(_wake, group)
+        except RuntimeError:
+            pass  # the loop has ended: nobody waits any more
+
+
+def _wake(group: list[_Job]) -> None:
+    for job in group:
+        job.done.set()

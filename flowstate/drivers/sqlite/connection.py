@@ -1,0 +1,86 @@
+"""Opening connections to a store's file."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from attrs import frozen
+
+from ...errors import StoreOpenError, StoreUrlError
+from ..url import StoreUrl
+
+SYNCHRONOUS = ("full", "normal")
+MODES = ("rwc", "rw", "ro")
+MAX_STATEMENTS = 128
+"""Prepared statements that a connection keeps."""
+
+
+@frozen
+class File:
+    """Where the store is and how it is opened.
+
+    ``synchronous`` is "full" (a commit survives a power cut) or "normal" (it survives the death of
+    the process). ``busy_timeout`` is how many milliseconds to wait for another process.  ``mode``
+    is "rwc" (created if missing), "rw" or "ro".
+    """
+
+    path: str
+    synchronous: str = "full"
+    busy_timeout: int = 5_000
+    mode: str = "rwc"
+
+    @classmethod
+    def from_url(cls, url: StoreUrl) -> File:
+        url.expect(options=("synchronous", "busy_timeout", "mode"))
+        if not url.path or url.path == ":memory:":
+            raise StoreUrlError(
+                url.text, "names no file; try sqlite:///orders.db, or memory: to keep nothing"
+            )
+        options = url.options
+        timeout = options.get("busy_timeout", "5000")
+        if not timeout.isdecimal():
+            raise StoreUrlError(url.text, f"busy_timeout takes milliseconds, not {timeout!r}")
+        return cls(
+            url.path,
+            _choice(url, "synchronous", SYNCHRONOUS),
+            int(timeout),
+            _choice(url, "mode", MODES),
+        )
+
+    def check(self) -> None:
+        """Raise ``StoreOpenError`` where SQLite would only say that it cannot."""
+        path = Path(self.path)
+        if path.is_dir():
+            raise StoreOpenError(self.path, "is a directory; name a file in it")
+        if not path.parent.is_dir():
+            raise StoreOpenError(
+                self.path, f"the directory {str(path.parent)!r} does not exist; make it first"
+            )
+        if self.mode != "rwc" and not path.exists():
+            raise StoreOpenError(self.path, f"does not exist, and ?mode={self.mode} does not make it")
+
+    def connect(self) -> sqlite3.Connection:
+        """A new connection, for use by one thread at a time."""
+        connection = sqlite3.connect(
+            f"file:{quote(self.path)}?mode={self.mode}",
+            uri=True,
+            timeout=self.busy_timeout / 1000,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=MAX_STATEMENTS,
+        )
+        try:
+            connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _choice(url: StoreUrl, option: str, choices: tuple[str, ...]) -> str:
+    value = url.options.get(option, choices[0]).lower()
+    if value not in choices:
+        raise StoreUrlError(url.text, f"{option} takes {' or '.join(choices)}, not {value!r}")
+    return value

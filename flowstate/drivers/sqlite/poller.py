@@ -1,0 +1,96 @@
+"""Noticing what other processes commit: ``PRAGMA data_version``, polled only while someone waits.
+
+The pragma reads a counter in shared memory (https://sqlite.org/pragma.html#pragma_data_version),
+so a poll costs microseconds and no I/O.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attrs import define, field
+
+from ..head import Head
+from ..loop import Loop
+from .connection import File
+
+INTERVAL_S = 0.004
+"""Between two polls: how late another process's commit is noticed, at most."""
+
+
+@define(eq=False)
+class Poller:
+    """A thread that keeps a head up to date while there are tasks waiting for it."""
+
+    file: File
+    head: Head
+    _watching: int = field(default=0, init=False)
+    _wanted: threading.Event = field(factory=threading.Event, init=False)
+    _closing: threading.Event = field(factory=threading.Event, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+    _loop: Loop = field(init=False)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Keep the head up to date for as long as this lasts. On the event loop."""
+        if self._thread is None:
+            self._loop = Loop.current()
+            name = f"flowstate poller {self.file.path}"
+            self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+            self._thread.start()
+        self._watching += 1
+        self._wanted.set()
+        try:
+            yield
+        finally:
+            self._watching -= 1
+
+    def close(self) -> None:
+        self._closing.set()
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    # ------------------------------------------------------------ in the thread
+
+    def _serve(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while not self._closing.is_set():
+            try:
+                if connection is None:
+                    connection = self.file.connect()
+                self._poll(connection)
+            except sqlite3.Error:
+                # a hint may be late; whoever reads the store is told what is wrong with it
+                if connection is not None:
+                    connection.close()
+                connection = None
+                self._closing.wait(INTERVAL_S)
+        if connection is not None:
+            connection.close()
+
+    def _poll(self, connection: sqlite3.Connection) -> None:
+        """Poll for as long as somebody waits, then rest until somebody does."""
+        seen = None
+        while not self._closing.is_set():
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            if version != seen:
+                seen = version
+                (head,) = connection.execute("SELECT head FROM store").fetchone()
+                self._tell(head)
+            if self._watching:
+                self._closing.wait(INTERVAL_S)
+                continue
+            self._wanted.clear()
+            if not self._watching:  # again: someone may have come just before the event was cleared
+                self._wanted.wait()
+            seen = None
+
+    def _tell(self, head: int) -> None:
+        try:
+            self._loop.soon_threadsafe(self.head.advance, head)
+        except RuntimeError:
+            self._closing.set()  # the loop has ended

@@ -1,0 +1,206 @@
+"""Reading versions: which index to ask, and pages that look at a bounded number of versions.
+
+Every method runs in a worker thread, on a connection of its own, inside one read transaction: the
+head and the rows that a page is made of are of one moment.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import define
+
+from ... import codec
+from ...data import DataRef
+from ...driver import Page, Query
+from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
+from ...state import State
+from .errors import translated
+
+MAX_SCAN = 10_000
+"""Versions that one page looks at, at most."""
+
+
+@define(eq=False)
+class Reader:
+    """Reads from one connection."""
+
+    connection: sqlite3.Connection
+    path: str
+
+    def head(self) -> int:
+        with self._snapshot():
+            return self._head()
+
+    def get(self, id: str, rev: int | None) -> State | None:
+        with self._snapshot():
+            if rev is None:
+                row = self._one("SELECT state, rev FROM versions WHERE id = ? "
+                                "ORDER BY rev DESC LIMIT 1", id)  # fmt: skip
+            else:
+                row = self._one("SELECT state, rev FROM versions WHERE rev = ? AND id = ?", rev, id)
+            return None if row is None else self._decode(*row)
+
+    def read(self, query: Query, after: int, limit: int) -> Page:
+        with self._snapshot():
+            head = self._head()
+            if query.since_ms:
+                after = max(after, self._rev_before(query.since_ms, head))
+            if after >= head:
+                return Page((), max(after, head))
+            if query.alternatives or query.id or query.latest:
+                revs, upto = self._candidates(query, after, head)
+                where = f"rev IN (SELECT value FROM json_each('{json.dumps(revs)}'))"
+            else:
+                upto = min(head, after + MAX_SCAN)  # revisions are dense, but for compaction
+                where = f"rev > {after} AND rev <= {upto}"
+            versions: list[State] = []
+            for state in self._matching(query, where, "rev"):
+                versions.append(state)
+                if len(versions) == limit:
+                    return Page(tuple(versions), state.rev)
+            return Page(tuple(versions), upto)
+
+    def find(self, query: Query) -> State | None:
+        with self._snapshot():
+            found: State | None = None
+            for where in self._current(query):
+                newest = next(iter(self._matching(query, where, "rev DESC")), None)
+                if newest is not None and (found is None or newest.rev > found.rev):
+                    found = newest
+            return found
+
+    def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
+        with self._snapshot():
+            soonest = heapq.nsmallest(
+                limit,
+                (
+                    row
+                    for flow in flows
+                    for row in self.connection.execute(
+                        "SELECT due, rev, state FROM versions WHERE due_flow = ? AND due <= ? "
+                        "AND due IS NOT NULL ORDER BY due LIMIT ?",
+                        (flow, until, limit),
+                    )
+                ),
+            )
+            return tuple(self._decode(text, rev) for _, rev, text in soonest)
+
+    def load(self, ref: DataRef) -> bytes:
+        with self._snapshot():
+            row = self._one(
+                "SELECT content FROM payloads WHERE rev = ? AND checksum = ?", ref.rev, ref.checksum
+            )
+            if row is None:
+                raise DataNotFoundError(f"payload {ref.checksum} stored at revision {ref.rev}")
+            content: bytes = row[0]
+            return content
+
+    # ------------------------------------------------------------ candidates
+
+    def _candidates(self, query: Query, after: int, head: int) -> tuple[list[int], int]:
+        """Revisions that an index offers, ascending, and up to where they are all there are."""
+        if query.id:
+            lists = [self._revs("versions", {"id": query.id}, after)]
+        elif query.alternatives:
+            table = "current_labels" if query.latest else "labels"
+            lists = [self._rarest(table, labels, after) for labels in query.alternatives]
+        else:
+            lists = [self._revs("versions", {"current": 1}, after)]
+        upto = min([revs[-1] for revs in lists if len(revs) == MAX_SCAN], default=head)
+        merged = dict.fromkeys(rev for rev in heapq.merge(*lists) if rev <= upto)
+        return list(merged), upto
+
+    def _rarest(self, table: str, labels: Mapping[str, str], after: int) -> list[int]:
+        """The revisions with whichever of the labels the fewest have."""
+        lists = (
+            self._revs(table, {"key": key, "value": value}, after) for key, value in labels.items()
+        )
+        return min(lists, key=lambda revs: (len(revs), -revs[-1] if revs else 0))
+
+    def _revs(self, table: str, equal: Mapping[str, Any], after: int) -> list[int]:
+        where = " AND ".join(f"{column} = ?" for column in equal)
+        rows = self.connection.execute(
+            f"SELECT rev FROM {table} WHERE {where} AND rev > ? ORDER BY rev LIMIT {MAX_SCAN}",
+            (*equal.values(), after),
+        )
+        return [rev for (rev,) in rows]
+
+    def _current(self, query: Query) -> Iterator[str]:
+        """Conditions for the current versions that may match, one for each alternative."""
+        if query.id:
+            yield f"id = {_quoted(query.id)} AND current = 1"
+        elif not query.alternatives:
+            yield "current = 1"
+        for labels in query.alternatives if not query.id else ():
+            yield " AND ".join(
+                "rev IN (SELECT rev FROM current_labels "
+                f"WHERE key = {_quoted(key)} AND value = {_quoted(value)})"
+                for key, value in labels.items()
+            )
+
+    def _matching(self, query: Query, where: str, order: str) -> Iterator[State]:
+        if query.latest:
+            where += " AND current = 1"
+        if query.statuses:
+            where += f" AND status IN ({','.join(_quoted(s.value) for s in query.statuses)})"
+        if query.id_prefix:
+            where += f" AND substr(id, 1, {len(query.id_prefix)}) = {_quoted(query.id_prefix)}"
+        sql = f"SELECT state, rev FROM versions WHERE {where} ORDER BY {order}"
+        for text, rev in self.connection.execute(sql):
+            state = self._decode(text, rev)
+            if query.matches(state):
+                yield state
+
+    # ------------------------------------------------------------ rows
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        with translated(self.path):
+            self.connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self.connection.rollback()
+
+    def _head(self) -> int:
+        row = self._one("SELECT head FROM store")
+        assert row is not None  # the schema puts it there
+        head: int = row[0]
+        return head
+
+    def _rev_before(self, instant: int, head: int) -> int:
+        """The newest revision committed before that time: times ascend with revisions."""
+        low, high = 0, head
+        while low < high:
+            middle = (low + high) // 2
+            row = self._one(
+                "SELECT committed_at, rev FROM versions WHERE rev > ? ORDER BY rev LIMIT 1", middle
+            )
+            if row is not None and row[0] < instant:
+                low = row[1]
+            else:
+                high = middle
+        return low
+
+    def _one(self, sql: str, *parameters: Any) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self.connection.execute(sql, parameters).fetchone()
+        return row
+
+    def _decode(self, text: str, rev: int) -> State:
+        try:
+            return codec.decode(text, State, "state")
+        except DecodeError as error:
+            raise StoreCorruptError(
+                self.path, f"the version at revision {rev} cannot be read: {error}"
+            ) from error
+
+
+def _quoted(text: str) -> str:
+    """A SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"

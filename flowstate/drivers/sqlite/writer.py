@@ -1,0 +1,238 @@
+"""Writing plans: a group of them in one transaction, in a fixed number of statements.
+
+The number matters more than it seems: between two statements Python's interpreter lock changes
+hands, and a thread that has to win it back for every row waits most of its time.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from attrs import define, field
+
+from ...clock import Clock
+from ...codec import encode_state
+from ...driver import Plan
+from ...errors import RevMismatchError, StoreFullError, UnknownOutcomeError
+from ...state import State
+from ..group import Outcome
+from .errors import translate
+
+CHUNKS = (256, 64, 16, 4, 1)
+"""Rows in one INSERT: few sizes, so that each is prepared once."""
+
+
+@define
+class _Latest:
+    """What is known of a state's latest version while a group is being put together."""
+
+    rev: int
+    labels: str | None
+    row: list[Any] | None = None
+    """Its row if this group wrote it: still a list, for it may be overtaken within the group."""
+
+
+@define
+class _Group:
+    """The rows that the plans of one transaction come to."""
+
+    first: int
+    """The first revision that is free."""
+    now: int
+    latest: dict[str, _Latest]
+    versions: list[list[Any]] = field(factory=list)
+    payloads: list[tuple[int, str, bytes]] = field(factory=list)
+    overtaken: list[_Latest] = field(factory=list)
+    """Stored versions that are not the latest any more."""
+
+    def add(self, plan: Plan) -> tuple[State, ...]:
+        """Take in a plan whose expectations hold."""
+        first = self.first + len(self.versions)
+        states = plan.stamp(first, self.now)
+        for state, write in zip(states, plan.writes, strict=True):
+            known = self.latest.get(state.id)
+            if known is not None:
+                self._overtake(known)
+            labels = json.dumps(dict(state.labels), ensure_ascii=False) if state.labels else None
+            row = [
+                state.rev,
+                state.id,
+                state.transition.status.value,
+                labels,
+                self.now,
+                plan.commit_id,
+                1,
+                write.due,
+                write.flow if write.due is not None else None,
+                encode_state(state).decode(),
+            ]
+            self.versions.append(row)
+            self.latest[state.id] = _Latest(state.rev, labels, row)
+        self.payloads.extend((first, key, content) for key, content in plan.payloads.items())
+        return states
+
+    def _overtake(self, known: _Latest) -> None:
+        if known.row is None:
+            self.overtaken.append(known)
+        else:
+            known.row[6:9] = 0, None, None
+
+    @property
+    def head(self) -> int:
+        return self.first + len(self.versions) - 1
+
+
+@define(eq=False)
+class Writer:
+    """Writes to one connection. All methods run in the writer thread."""
+
+    connection: sqlite3.Connection
+    path: str
+    clock: Clock
+
+    def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
+        """One outcome for each plan. A plan that fails fails alone."""
+        try:
+            return self._transact(plans)
+        except sqlite3.Error as error:
+            self.connection.rollback()
+            failure = translate(self.path, error)
+            failure.__cause__ = error
+            if isinstance(failure, StoreFullError) and len(plans) > 1:
+                # it may be one large plan that does not fit
+                return [outcome for plan in plans for outcome in self.write([plan])]
+            return [failure] * len(plans)
+        except UnknownOutcomeError as error:
+            return [error] * len(plans)
+
+    def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        """Move due times; gives the ids that have moved on."""
+        execute = self.connection.execute
+        revs = json.dumps([rev for _, rev in leases])
+        execute("BEGIN IMMEDIATE")
+        try:
+            rows = execute(
+                "SELECT id, rev FROM versions WHERE current = 1 "
+                "AND rev IN (SELECT value FROM json_each(?))",
+                (revs,),
+            )
+            current = {(id, rev) for id, rev in rows}
+            execute(
+                "UPDATE versions SET due = ? WHERE due IS NOT NULL "
+                "AND rev IN (SELECT value FROM json_each(?))",
+                (until, json.dumps([rev for id, rev in leases if (id, rev) in current])),
+            )
+            execute("COMMIT")
+        except sqlite3.Error as error:
+            self.connection.rollback()
+            raise translate(self.path, error) from error
+        return frozenset(id for id, rev in leases if (id, rev) not in current)
+
+    # ------------------------------------------------------------ one transaction
+
+    def _transact(self, plans: Sequence[Plan]) -> list[Outcome]:
+        self.connection.execute("BEGIN IMMEDIATE")
+        group = self._begin(plans)
+        outcomes = [self._decide(plan, group) for plan in plans]
+        if not group.versions:
+            self.connection.rollback()
+            return outcomes
+        self._insert(group)
+        try:
+            self.connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_IOERR:
+                raise
+            self.connection.rollback()
+            raise UnknownOutcomeError(
+                self.path, f"the disk failed while committing ({error})"
+            ) from error
+        return outcomes
+
+    def _begin(self, plans: Sequence[Plan]) -> _Group:
+        head, committed_at = self.connection.execute(
+            "SELECT head, committed_at FROM store"
+        ).fetchone()
+        ids = {id: None for plan in plans for id, _ in plan.expectations()}
+        rows = self.connection.execute(
+            "SELECT id, rev, labels FROM versions WHERE rev IN ("
+            "SELECT (SELECT max(rev) FROM versions WHERE id = wanted.value) "
+            "FROM json_each(?) AS wanted)",
+            (json.dumps(list(ids)),),
+        )
+        latest = {id: _Latest(rev, labels) for id, rev, labels in rows}
+        return _Group(head + 1, max(committed_at, self.clock.now()), latest)
+
+    def _decide(self, plan: Plan, group: _Group) -> Outcome:
+        conflicts: dict[str, tuple[int, int]] = {}
+        for id, expected in plan.expectations():
+            known = group.latest.get(id)
+            found = 0 if known is None else known.rev
+            if found != expected:
+                conflicts[id] = (expected, found)
+        if not conflicts:
+            return group.add(plan)
+        return self._first_outcome(plan) or RevMismatchError(conflicts)
+
+    def _first_outcome(self, plan: Plan) -> tuple[State, ...] | None:
+        """What the plan wrote if it was committed before."""
+        for index, write in enumerate(plan.writes):
+            # only the very next version can be of a plan that expected this revision
+            row = self.connection.execute(
+                "SELECT rev, committed_at, commit_id FROM versions WHERE id = ? AND rev > ? "
+                "ORDER BY rev LIMIT 1",
+                (write.state.id, write.state.rev),
+            ).fetchone()
+            if row is not None and row[2] == plan.commit_id:
+                return plan.stamp(row[0] - index, row[1])
+        return None
+
+    def _insert(self, group: _Group) -> None:
+        execute = self.connection.execute
+        if group.overtaken:
+            revs = json.dumps([known.rev for known in group.overtaken])
+            execute(
+                "UPDATE versions SET current = 0, due = NULL, due_flow = NULL "
+                "WHERE rev IN (SELECT value FROM json_each(?))",
+                (revs,),
+            )
+        self._insert_rows("versions", group.versions)
+        self._insert_labels(group)
+        if group.payloads:
+            self._insert_rows("payloads", group.payloads)
+        execute("UPDATE store SET head = ?, committed_at = ?", (group.head, group.now))
+
+    def _insert_labels(self, group: _Group) -> None:
+        gone = [pair for known in group.overtaken for pair in _labels(known.rev, known.labels)]
+        if gone:
+            self.connection.execute(
+                "DELETE FROM current_labels WHERE (key, value, rev) IN "
+                "(SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))",
+                (json.dumps(gone),),
+            )
+        rows = [pair for row in group.versions for pair in _labels(row[0], row[3])]
+        if rows:
+            self._insert_rows("labels", rows)
+            current = [pair for row in group.versions if row[6] for pair in _labels(row[0], row[3])]
+            self._insert_rows("current_labels", current)
+
+    def _insert_rows(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
+        done = 0
+        for size in CHUNKS:
+            while len(rows) - done >= size:
+                chunk = rows[done : done + size]
+                marks = f"({','.join('?' * len(chunk[0]))})"
+                self.connection.execute(
+                    f"INSERT INTO {table} VALUES {','.join([marks] * size)}",
+                    [value for row in chunk for value in row],
+                )
+                done += size
+
+
+def _labels(rev: int, labels: str | None) -> Iterable[tuple[str, str, int]]:
+    if labels is None:
+        return ()
+    return [(key, value, rev) for key, value in json.loads(labels).items()]
