@@ -149,6 +149,11 @@ class Engine:
         self._check_open()
         await self._executor.start(state)
 
+    async def idle(self) -> None:
+        """Return once nothing is running here, in the foreground or the background."""
+        self._check_open()
+        await self._executor.idle()
+
     # ------------------------------------------------------------ reading
 
     async def get(self, id: str, rev: int | None = None) -> State:

@@ -65,6 +65,8 @@ class Executor:
     _by_id: dict[str, Execution] = field(factory=dict, init=False)
     _closing: bool = field(default=False, init=False)
     _idle: anyio.Event = field(init=False)
+    _quiet: anyio.Event | None = field(default=None, init=False)
+    """Set once nothing is running; there is one only while somebody waits for that."""
     _unfinished: dict[str, int] = field(factory=dict, init=False)
     """id -> revision of what was left RUNNING because the engine is closing."""
 
@@ -121,12 +123,21 @@ class Executor:
             self._active.discard(execution)
             if self._by_id.get(state.id) is execution:
                 del self._by_id[state.id]
-            if self._closing and not self._active:
-                self._idle.set()
+            if not self._active:
+                if self._closing:
+                    self._idle.set()
+                self._tell_if_quiet()
         # the scope was cancelled: the state was moved by someone else, or time was up
         if self._closing:
             raise EngineClosedError(f"the engine was left before state {state.id!r} came to rest")
         return await self._newest(state)
+
+    async def idle(self) -> None:
+        """Return once nothing is running and nothing waits for a slot."""
+        while self._active or self._slots.value < self.max_background:
+            if self._quiet is None:
+                self._quiet = anyio.Event()
+            await self._quiet.wait()
 
     def moved(self, states: tuple[State, ...]) -> None:
         """Cancel the executions of states that somebody else has committed."""
@@ -237,6 +248,12 @@ class Executor:
                 break
             state = self._backlog.popleft()
         self._slots.release()
+        self._tell_if_quiet()
+
+    def _tell_if_quiet(self) -> None:
+        if self._quiet is not None and not self._active and self._slots.value == self.max_background:
+            self._quiet.set()
+            self._quiet = None
 
     async def _failed(self, state: State, error: Exception) -> None:
         """A flow raised: commit its retry, if the state was ever committed."""

@@ -38,7 +38,7 @@ class Status(enum.Enum):
 
 
 class Cause(enum.Enum):
-    """Why a flow is being run now."""
+    """Why a flow is being run now. An ENDED state with cause RETRY was given up."""
 
     COMMAND = "command"
     RESUME = "resume"

@@ -132,8 +132,9 @@ MOVES: Mapping[type[Command[Any]], Callable[[Any, int], State]] = {
 def retry(state: State, error: str, now: int, policy: RetryPolicy) -> State | None:
     """What becomes of a state whose flow raised or whose executor died.
 
-    DELAYED at the same flow until its backoff is over; ENDED once its attempts are used up; None
-    (leave it alone) if its policy is switched off.
+    DELAYED at the same flow until its backoff is over; ENDED once its attempts are used up, with
+    cause RETRY, which tells giving up from an ``End``; None (leave it alone) if its policy is
+    switched off.
     """
     policy = state.retry or policy
     transition = state.transition
@@ -142,7 +143,10 @@ def retry(state: State, error: str, now: int, policy: RetryPolicy) -> State | No
         return None
     if attempt >= policy.max_attempts:
         reason = f"gave up after {attempt} attempt{'s' if attempt > 1 else ''}: {error}"
-        return moved(state, Transition(status=Status.ENDED, attempt=attempt - 1, reason=reason))
+        gave_up = Transition(
+            status=Status.ENDED, cause=Cause.RETRY, attempt=attempt - 1, reason=reason
+        )
+        return moved(state, gave_up)
     return moved(
         state,
         replace(
