@@ -81,7 +81,7 @@ class Plan(Struct, frozen=True, gc=False):
 
     def expectations(self) -> list[tuple[str, int]]:
         """Every (id, rev) that must be the latest for the plan to hold."""
-        return [(w.state.id, w.state.rev) for w in self.writes] + list(self.requires)
+        return [*[(write.state.id, write.state.rev) for write in self.writes], *self.requires]
 
 
 class Query(Struct, frozen=True, kw_only=True):

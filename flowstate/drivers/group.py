@@ -19,7 +19,7 @@ from attrs import define, field
 
 from ..driver import Plan
 from ..state import State
-from .loop import Loop
+from .loop import Loop, Waiter
 
 T = TypeVar("T")
 
@@ -34,9 +34,9 @@ Outcome: TypeAlias = tuple[State, ...] | Exception
 class _Job:
     """Something for the thread to do, and the task that waits for it."""
 
+    done: Waiter
     plan: Plan | None
     call: Callable[[], Any] | None = None
-    done: anyio.Event = field(factory=anyio.Event)
     outcome: Any = None
 
 
@@ -73,14 +73,14 @@ class GroupCommitter:
 
         Cancelling this does not take the plan back.
         """
-        outcome: Outcome = await self._do(_Job(plan))
+        outcome: Outcome = await self._do(_Job(self._loop.waiter(), plan))
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
     async def run(self, call: Callable[[], T]) -> T:
         """Call something in the thread, between groups."""
-        outcome = await self._do(_Job(None, call))
+        outcome = await self._do(_Job(self._loop.waiter(), None, call))
         if isinstance(outcome, Exception):
             raise outcome
         result: T = outcome

@@ -79,8 +79,8 @@ class Poller:
             (version,) = connection.execute("PRAGMA data_version").fetchone()
             if version != seen:
                 seen = version
-                (head,) = connection.execute("SELECT head FROM store").fetchone()
-                self._tell(head)
+                (head,) = connection.execute("SELECT max(rev) FROM versions").fetchone()
+                self._tell(head or 0)
             if self._watching:
                 self._closing.wait(INTERVAL_S)
                 continue

@@ -169,9 +169,8 @@ class Reader:
                 self.connection.rollback()
 
     def _head(self) -> int:
-        row = self._one("SELECT head FROM store")
-        assert row is not None  # the schema puts it there
-        head: int = row[0]
+        row = self._one("SELECT max(rev) FROM versions")
+        head: int = (row and row[0]) or 0
         return head
 
     def _rev_before(self, instant: int, head: int) -> int:

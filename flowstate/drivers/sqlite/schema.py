@@ -18,12 +18,6 @@ APPLICATION_ID = 0x666C6F77
 
 
 def _create(db: Database) -> None:
-    db.table("store").create(
-        {"one": int, "head": int, "committed_at": int},
-        pk="one",
-        not_null={"head", "committed_at"},
-    )
-    db.execute("INSERT INTO store VALUES (1, 0, 0)")
     db.table("versions").create(
         {
             "rev": int,

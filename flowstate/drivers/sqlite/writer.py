@@ -80,10 +80,6 @@ class _Group:
         else:
             known.row[6:9] = 0, None, None
 
-    @property
-    def head(self) -> int:
-        return self.first + len(self.versions) - 1
-
 
 @define(eq=False)
 class Writer:
@@ -153,10 +149,12 @@ class Writer:
         return outcomes
 
     def _begin(self, plans: Sequence[Plan]) -> _Group:
-        head, committed_at = self.connection.execute(
-            "SELECT head, committed_at FROM store"
+        newest = self.connection.execute(
+            "SELECT rev, committed_at FROM versions ORDER BY rev DESC LIMIT 1"
         ).fetchone()
-        ids = {id: None for plan in plans for id, _ in plan.expectations()}
+        head, committed_at = newest or (0, 0)
+        ids = {write.state.id for plan in plans for write in plan.writes}
+        ids.update(id for plan in plans for id, _ in plan.requires)
         rows = self.connection.execute(
             "SELECT id, rev, labels FROM versions WHERE rev IN ("
             "SELECT (SELECT max(rev) FROM versions WHERE id = wanted.value) "
@@ -167,9 +165,10 @@ class Writer:
         return _Group(head + 1, max(committed_at, self.clock.now()), latest)
 
     def _decide(self, plan: Plan, group: _Group) -> Outcome:
+        latest = group.latest
         conflicts: dict[str, tuple[int, int]] = {}
         for id, expected in plan.expectations():
-            known = group.latest.get(id)
+            known = latest.get(id)
             found = 0 if known is None else known.rev
             if found != expected:
                 conflicts[id] = (expected, found)
@@ -203,7 +202,6 @@ class Writer:
         self._insert_labels(group)
         if group.payloads:
             self._insert_rows("payloads", group.payloads)
-        execute("UPDATE store SET head = ?, committed_at = ?", (group.head, group.now))
 
     def _insert_labels(self, group: _Group) -> None:
         gone = [pair for known in group.overtaken for pair in _labels(known.rev, known.labels)]
