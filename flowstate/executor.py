@@ -64,7 +64,6 @@ class Executor:
     _active: set[Execution] = field(factory=set, init=False)
     _by_id: dict[str, Execution] = field(factory=dict, init=False)
     _closing: bool = field(default=False, init=False)
-    _idle: anyio.Event = field(init=False)
     _quiet: anyio.Event | None = field(default=None, init=False)
     """Set once nothing is running; there is one only while somebody waits for that."""
     _unfinished: dict[str, int] = field(factory=dict, init=False)
@@ -73,7 +72,6 @@ class Executor:
     async def open(self) -> None:
         self._tasks = anyio.create_task_group()
         self._slots = anyio.Semaphore(self.max_background)
-        self._idle = anyio.Event()
         await self._tasks.__aenter__()
 
     async def close(self, grace: float) -> None:
@@ -82,9 +80,8 @@ class Executor:
         while self._backlog:
             self._leave(self._backlog.popleft())
         try:
-            if self._active:
-                with anyio.move_on_after(grace):
-                    await self._idle.wait()
+            with anyio.move_on_after(grace):
+                await self.idle()
         finally:
             for execution in self._active:
                 self._leave(execution.state)
@@ -123,10 +120,7 @@ class Executor:
             self._active.discard(execution)
             if self._by_id.get(state.id) is execution:
                 del self._by_id[state.id]
-            if not self._active:
-                if self._closing:
-                    self._idle.set()
-                self._tell_if_quiet()
+            self._tell_if_quiet()
         # the scope was cancelled: the state was moved by someone else, or time was up
         if self._closing:
             raise EngineClosedError(f"the engine was left before state {state.id!r} came to rest")

@@ -24,7 +24,7 @@ FlowFunction: TypeAlias = (
 F = TypeVar("F")
 
 
-@frozen
+@frozen(eq=False)
 class Flow:
     """A named flow. ``await flow.run(state, engine)`` calls it, wherever it runs."""
 
@@ -33,7 +33,7 @@ class Flow:
     run: Run = field(repr=False)
 
 
-@define
+@define(eq=False)
 class Flows:
     """The flows that a process has, by name.
 

@@ -22,7 +22,7 @@ from .state import State
 _EVERYTHING = Query()
 
 
-@define
+@define(eq=False)
 class Tail:
     """The newest versions of the log, read once for all watchers of an engine.
 
@@ -74,7 +74,7 @@ class Tail:
                 del self._versions[: -self.size]
 
 
-@define
+@define(eq=False)
 class Versions:
     """The versions that match a query, up to the head as it was when reading began.
 
@@ -127,7 +127,7 @@ class Versions:
         self._looked_upto = page.upto
 
 
-@define
+@define(eq=False)
 class Watcher(Versions):
     """The versions that match a query, as they are and as they come; it never ends by itself.
 
