@@ -1,0 +1,44 @@
+"""What every test can ask for: both event loops, a clock that stands still, and an engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from flowstate import Driver, Engine, Flows, connect
+
+from .helpers import FixedClock
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Every async test runs on both."""
+    backend: str = request.param
+    return backend
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    """An engine's clock that only the test moves."""
+    return FixedClock()
+
+
+@pytest.fixture
+def flows() -> Flows:
+    """The flows of the engine below; a test adds its own."""
+    return Flows()
+
+
+@pytest.fixture
+async def driver() -> AsyncIterator[Driver]:
+    """An open store in memory."""
+    async with connect("memory:") as driver:
+        yield driver
+
+
+@pytest.fixture
+async def engine(driver: Driver, flows: Flows, clock: FixedClock) -> AsyncIterator[Engine]:
+    """An open engine; what still runs when the test is over is cancelled at once."""
+    async with Engine(driver, flows, clock=clock, grace=0) as engine:
+        yield engine

@@ -1,0 +1,24 @@
+"""The stores that every scenario runs over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from flowstate import Driver, connect
+
+DRIVERS = ["memory", "sqlite"]
+
+
+@pytest.fixture(params=DRIVERS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the states of a scenario are stored."""
+    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/scenario.db"
+
+
+@pytest.fixture
+async def driver(url: str) -> AsyncIterator[Driver]:
+    async with connect(url) as driver:
+        yield driver
