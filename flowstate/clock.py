@@ -7,13 +7,11 @@ resolution. Both are what people give (a number of seconds or a ``timedelta``; a
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
+from time import time_ns
 from typing import Protocol
 
 from .errors import InvalidValueError
-
-type_duration = "seconds as a number, or a timedelta"
 
 
 class Clock(Protocol):
@@ -30,7 +28,7 @@ class SystemClock:
     __slots__ = ()
 
     def now(self) -> int:
-        return time.time_ns() // 1_000_000
+        return time_ns() // 1_000_000
 
 
 def seconds(field: str, duration: float | timedelta) -> float:
@@ -39,7 +37,7 @@ def seconds(field: str, duration: float | timedelta) -> float:
         duration = duration.total_seconds()
     # bool is an int to Python, never a duration to a person
     if isinstance(duration, bool) or not isinstance(duration, int | float):
-        raise InvalidValueError(field, f"takes {type_duration}, not {duration!r}")
+        raise InvalidValueError(field, f"takes seconds or a timedelta, not {duration!r}")
     if not 0 <= duration <= MAX_DURATION_S:
         raise InvalidValueError(field, f"takes 0 to {MAX_DURATION_S:,} seconds, not {duration!r}")
     return round(duration, 3)

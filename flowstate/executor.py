@@ -166,7 +166,10 @@ class Executor:
                     if new.id != state.id:
                         raise _another(state, command)
                 elif type(command) is Commit:
-                    new = self._own(state, await engine.commit(command))
+                    committed = await engine.commit(command)
+                    new = committed[0]
+                    if len(committed) > 1 or new.id != state.id or new is state:
+                        new = self._own(state, committed)
                 else:
                     new = await self._do_other(state, command)
             except RevMismatchError as error:
@@ -192,15 +195,15 @@ class Executor:
                 await anyio.lowlevel.checkpoint()
 
     def _own(self, state: State, committed: tuple[State, ...]) -> State | None:
-        """The flow's own state out of what it committed; the other RUNNING ones are started."""
-        if len(committed) == 1 and committed[0].id == state.id:
-            return committed[0]
+        """The flow's own state out of what it committed, None if that did not move it; the other
+        RUNNING ones are started."""
         own = None
         for other in committed:
-            if other.id == state.id:
+            if other.id != state.id:
+                if other.transition.status is Status.RUNNING:
+                    self._fork(other)
+            elif other is not state:  # a state that was only required is given back as it was
                 own = other
-            elif other.transition.status is Status.RUNNING:
-                self._fork(other)
         return own
 
     async def _do_other(self, state: State, command: Any) -> None:
