@@ -1,0 +1,49 @@
+"""The ``flowstate`` command: runs flows over lines of JSON, and shows and moves what is stored.
+
+One module a command (``run``, ``ls``, ``show``, ``watch``, ``move``); the others are what they
+share. Only the public API is used, so this is also an example of it.
+
+Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
+used, a state that did not end well), 2 the command was called wrongly, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+
+from .ls import ls
+from .move import end, pause, resume, transit
+from .run import run
+from .show import show
+from .watch import watch
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="flowstate-kernel", message="flowstate %(version)s")
+def main() -> None:
+    """Run flows durably, and see and move what they did.
+
+    Every command works on a store: --store URL, or FLOWSTATE_STORE in the environment.
+
+    \b
+    Examples:
+      export FLOWSTATE_STORE=sqlite:///orders.db
+      flowstate run orders.py:flows --input orders.jsonl --start charge
+      flowstate ls --status paused
+      flowstate show order-1 --history
+      flowstate watch --label customer=ann --json
+      flowstate resume order-1
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a label in letters that the terminal does not have is shown, not a crash
+            stream.reconfigure(errors="backslashreplace")
+
+
+for command in (run, ls, show, watch, pause, resume, end, transit):
+    main.add_command(command)

@@ -1,0 +1,76 @@
+"""``flowstate ls``: the current version of every state that matches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import click
+from rich.table import Table
+
+from flowstate import Query, State, Status, Versions
+
+from . import output
+from .query import label_option, status_option
+from .store import Access, opened, run_async, store_option
+
+MAX_ROWS = 1_000
+"""States in one table. A longer list is several tables, so that it takes no memory."""
+
+
+@click.command(short_help="List the states.")
+@label_option
+@status_option
+@store_option
+@output.json_option
+def ls(labels: Mapping[str, str], statuses: Sequence[str], url: str, as_json: bool) -> None:
+    """List the states as they are now; the one that moved last is at the end.
+
+    \b
+    Examples:
+      flowstate ls --store sqlite:///orders.db
+      flowstate ls --label customer=ann --label country=nl
+      flowstate ls --status paused --status delayed --json | jq -r .id
+    """
+    query = Query(labels=labels, status=[Status(name) for name in statuses], latest=True)
+
+    async def list_states() -> None:
+        async with opened(url, Access.READ) as engine:
+            await (_print_json if as_json else _print_tables)(engine.states(query))
+
+    run_async(list_states)
+
+
+async def _print_json(states: Versions) -> None:
+    async for state in states:
+        output.print_json(state)
+
+
+async def _print_tables(states: Versions) -> None:
+    console = output.console()
+    table = _table()
+    async for state in states:
+        _add(table, state)
+        if table.row_count == MAX_ROWS:
+            console.print(table)
+            table = _table()
+    if table.row_count:
+        console.print(table)
+    elif not states.rev:
+        output.warn("no state matches")
+
+
+def _table() -> Table:
+    return output.table("id", "rev", "status", "flow", "labels", "committed (UTC)", "reason")
+
+
+def _add(table: Table, state: State) -> None:
+    transition = state.transition
+    table.add_row(
+        output.plain(state.id),
+        str(state.rev),
+        output.status_text(output.status_name(state)),
+        output.plain(transition.to),
+        output.pairs(state.labels),
+        output.moment(state.committed_at),
+        output.plain(transition.reason),
+    )

@@ -1,0 +1,122 @@
+"""How things look: tables for people, JSON lines for programs.
+
+Nothing that is stored is trusted with the terminal: texts are printed without markup and with
+control characters escaped. Colours and widths are rich's: none when the output is not a terminal
+or ``NO_COLOR`` is set, and nothing is cut or wrapped for a program that reads a pipe.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import click
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flowstate import Cause, State, Status
+
+F = TypeVar("F", bound=Callable[..., object])
+
+STATUS_STYLES: Mapping[str, str] = {
+    Status.NEW.value: "dim",
+    Status.RUNNING.value: "cyan",
+    Status.PAUSED.value: "magenta",
+    Status.DELAYED.value: "yellow",
+    Status.ENDED.value: "green",
+    "gave up": "red",
+    "rejected": "red",
+}
+UNBOUNDED = 100_000
+"""Columns of an output that has no width of its own."""
+
+
+def json_option(command: F) -> F:
+    """``--json``"""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print each state as a line of JSON."
+    )(command)
+
+
+def console(*, stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else UNBOUNDED
+    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for column in columns:
+        justify = "right" if column in _NUMBERS else "left"
+        made.add_column(column, justify=justify, no_wrap=column in _WHOLE, overflow="fold")
+    return made
+
+
+def print_json(state: State) -> None:
+    """The state as it is stored, on a line of its own; instants are milliseconds (UTC)."""
+    click.echo(msgspec.json.encode(state))
+
+
+def warn(message: str) -> None:
+    """A line beside the output, so that a pipe does not get it."""
+    click.echo(message, err=True)
+
+
+# ---------------------------------------------------------------- parts of a state
+
+
+def gave_up(state: State) -> bool:
+    """Whether it ended because its retries were used up, not by an ``End`` of its flow."""
+    transition = state.transition
+    return transition.status is Status.ENDED and transition.cause is Cause.RETRY
+
+
+def status_name(state: State) -> str:
+    return "gave up" if gave_up(state) else state.transition.status.value
+
+
+def status_text(name: str) -> Text:
+    return Text(name, style=STATUS_STYLES[name])
+
+
+def plain(text: str) -> str:
+    """*text* on one line, unable to control a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def pairs(mapping: Mapping[str, str], separator: str = "  ") -> Text:
+    """``key=value`` for each, the keys dimmed."""
+    parts = (Text.assemble((f"{plain(k)}=", "dim"), plain(v)) for k, v in mapping.items())
+    return Text(separator).join(parts)
+
+
+def moment(instant_ms: int) -> str:
+    """An instant for people, UTC."""
+    return f"{datetime.fromtimestamp(instant_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def exact_moment(instant_ms: int) -> str:
+    """An instant for people, UTC, to the millisecond."""
+    return f"{moment(instant_ms)}.{instant_ms % 1000:03}"
+
+
+def size(octets: int) -> str:
+    """A number of bytes for people."""
+    if octets < 1_000:
+        return f"{octets} B"
+    return f"{octets / 1_000:.1f} kB" if octets < 1_000_000 else f"{octets / 1_000_000:.1f} MB"
+
+
+def lines(parts: Iterable[Text]) -> Text:
+    return Text("\n").join(parts)
+
+
+_NUMBERS = frozenset({"rev", "states"})
+_WHOLE = frozenset({"rev", "states", "status", "committed (UTC)"})

@@ -1,0 +1,61 @@
+"""Options that select states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import click
+
+from flowstate import Status
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class Label(click.ParamType["tuple[str, str]"]):
+    """``key=value``; the value may hold further equals signs."""
+
+    name = "k=v"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        key, equals, text = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is not of the form key=value", param, ctx)
+        return key, text
+
+
+def label_option(command: F) -> F:
+    """``--label k=v``, any number of times."""
+    return click.option(
+        "--label",
+        "labels",
+        type=Label(),
+        multiple=True,
+        callback=_distinct,
+        help="Only states with this label. Several: with all of them.",
+    )(command)
+
+
+def status_option(command: F) -> F:
+    """``--status …``, any number of times."""
+    known = [status.value for status in Status if status is not Status.NEW]  # never stored
+    return click.option(
+        "--status",
+        "statuses",
+        type=click.Choice(known, case_sensitive=False),
+        multiple=True,
+        help="Only states in this status. Several: in any of them.",
+    )(command)
+
+
+def _distinct(
+    ctx: click.Context, param: click.Parameter, given: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for key, value in given:
+        if labels.setdefault(key, value) != value:
+            problem = f"{key!r} is to be {labels[key]!r} and {value!r}; a label has one value"
+            raise click.BadParameter(problem, ctx, param)
+    return labels

@@ -1,0 +1,184 @@
+"""``flowstate run``: every line of the input becomes a state, and is run until it rests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import BinaryIO
+
+import click
+
+from flowstate import Engine, Flows, connect
+
+from . import output
+from .job import Job
+from .lines import total_size
+from .loading import FlowsParam
+from .screen import Screen
+from .store import INTERRUPTED, Access, run_async, store_option, with_access
+
+
+@click.command(short_help="Run flows over lines of JSON.")
+@click.argument("flows", type=FlowsParam(), metavar="MODULE:FLOWS")
+@click.option(
+    "--input",
+    "file",
+    type=click.File("rb"),
+    required=True,
+    metavar="FILE.jsonl|-",
+    help="Lines of JSON; - is standard input.",
+)
+@click.option("--start", required=True, metavar="FLOW", help="The flow where each state begins.")
+@store_option
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="States that are run at the same time.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="After a bad line or a flow that raises: take no further line, or go on.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long running flows may take to finish after Ctrl-C.",
+)
+def run(
+    flows: Flows,
+    file: BinaryIO,
+    start: str,
+    url: str,
+    concurrency: int,
+    on_error: str,
+    grace: float,
+) -> None:
+    """Run the flows FLOWS of MODULE (a dotted name, or the path of a .py file) over lines of JSON.
+
+    A line is an object with an "id" and, if wanted, "labels" and "annotations" (names to strings)
+    and "data" (names to any JSON). Each line becomes a state at the flow --start, which is
+    committed and run until it rests.
+
+    The id is what makes a line known: running it again begins nothing twice. A state that was left
+    running goes on from its newest version; one that ended is counted; one that is paused or
+    delayed is left as it is.
+
+    Ctrl-C takes no new lines and lets running flows finish; a second Ctrl-C stops at once. Nothing
+    is lost either way: run it again to go on.
+
+    The exit code is 0 only if every line became a state that ended, and none was given up; 1 if a
+    line was rejected, a flow raised, or a state rests without having ended; 130 after Ctrl-C.
+
+    \b
+    Examples:
+      flowstate run orders.py:flows --input orders.jsonl --start charge --store sqlite:///orders.db
+      zcat orders.gz | flowstate run shop.orders:flows --input - --start charge --on-error skip
+    """
+    if start not in flows:
+        known = ", ".join(sorted(flow.name for flow in flows)) or "none"
+        raise click.BadParameter(f"there is no flow {start!r} (flows: {known})", param_hint="--start")
+
+    async def run_job() -> int:
+        with Screen(total_size(file.fileno())) as screen:
+            async with connect(with_access(url, Access.CREATE)) as driver:
+                engine = Engine(driver, flows, grace=grace)
+                job = Job(engine, start, screen, concurrency, stop_on_error=on_error == "stop")
+                began, head = time.monotonic(), await driver.head()
+                with _interruptible(job):
+                    await job.run(file.fileno())
+                took, commits = time.monotonic() - began, await driver.head() - head
+        _print_summary(job, took, commits)
+        return _exit_code(job)
+
+    _leave(run_async(run_job))
+
+
+@contextmanager
+def _interruptible(job: Job) -> Iterator[None]:
+    """The first SIGINT or SIGTERM drains the job; the second ends the process at once.
+
+    These are plain signal handlers, so that the second one works even while a flow holds up the
+    event loop. Ending at once loses nothing: what was acknowledged is in the store.
+    """
+    loop = asyncio.get_running_loop()
+    asked = False
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            Screen.abandon("Stopped at once. Run the same command again to go on.")
+            os._exit(INTERRUPTED)
+        asked = True
+        loop.call_soon_threadsafe(_drain, job, signal.Signals(number).name)
+
+    with _handling(handle, signal.SIGINT, signal.SIGTERM):
+        yield
+
+
+def _drain(job: Job, signal_name: str) -> None:
+    job.interrupt()
+    states = "state" if job.executing == 1 else "states"
+    job.screen.say(
+        f"{signal_name}: taking no new lines; the flows of {job.executing} running {states} have "
+        f"{job.engine.grace:g} s to finish (again: stop at once)"
+    )
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    before = [(number, signal.signal(number, handler)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, previous in before:
+            signal.signal(number, previous)
+
+
+def _print_summary(job: Job, took_s: float, commits: int) -> None:
+    tally = job.tally
+    console = output.console()
+    if tally.total:
+        console.print(tally.table())
+    lines = "line" if tally.total == 1 else "lines"
+    transitions = f"{commits:,} transition{'' if commits == 1 else 's'} committed"
+    before = f", {tally.ended_before:,} of them before" if tally.ended_before else ""
+    rate = f" ({commits / took_s:,.0f}/s)" if took_s else ""
+    console.print(
+        f"{tally.total:,} {lines}: {tally.ended_well:,} ended well{before}; "
+        f"{transitions} in {took_s:,.1f} s{rate}."
+    )
+    if job.is_interrupted:
+        console.print("Interrupted. Run the same command again to go on.")
+    elif job.errors and job.stop_on_error:
+        console.print("Stopped at the first error; later lines were not taken (--on-error skip goes on).")
+
+
+def _exit_code(job: Job) -> int:
+    if job.is_interrupted:
+        return INTERRUPTED
+    return 0 if job.tally.is_well else 1
+
+
+def _leave(code: int) -> None:
+    """End the process, even if a flow that was given up still holds a thread."""
+    sys.stdout.flush()
+    threads = (thread for thread in threading.enumerate() if thread is not threading.main_thread())
+    if code == INTERRUPTED and any(not thread.daemon for thread in threads):
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,103 @@
+"""What a person sees while a run goes on: progress, and what went wrong. All of it on stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from types import TracebackType
+from typing import Self
+
+from attrs import define, field
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from . import output
+
+_SHOW_CURSOR = b"\x1b[?25h"
+
+
+class _Rate(ProgressColumn):
+    """States a second, over the whole run."""
+
+    def render(self, task: Task) -> Text:
+        states: int = task.fields["states"]
+        elapsed = task.finished_time or task.elapsed
+        rate = f"{states / elapsed:,.0f}/s" if elapsed else ""
+        return Text(f"{states:,} states  {rate}", style="progress.data.speed")
+
+
+@define
+class Screen:
+    """A progress bar if stderr is a terminal, and lines above it."""
+
+    total: int | None
+    """Bytes of input, if known."""
+    _console: Console = field(factory=lambda: output.console(stderr=True), init=False)
+    _progress: Progress = field(init=False)
+    _log: _LogLines = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            *([TaskProgressColumn()] if self.total is not None else []),
+            _Rate(),
+            *([TimeRemainingColumn(compact=True)] if self.total is not None else []),
+            console=self._console,
+            disable=not sys.stderr.isatty(),
+        )
+        self._log = _LogLines(self)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._progress.add_task("running", total=self.total, states=0)
+        logging.getLogger("flowstate").addHandler(self._log)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        logging.getLogger("flowstate").removeHandler(self._log)
+        self._progress.stop()
+
+    def advance(self, size: int, states: int) -> None:
+        """*size* bytes of input more are done, *states* in all."""
+        for task in self._progress.task_ids:
+            self._progress.update(task, advance=size, states=states)
+
+    def say(self, text: str) -> None:
+        self._console.print(output.plain(text), soft_wrap=True)
+
+    @staticmethod
+    def abandon(text: str) -> None:
+        """Say a last word, also from a signal handler: takes no lock, leaves a usable terminal."""
+        start = _SHOW_CURSOR + b"\r\n" if sys.stderr.isatty() else b""
+        os.write(sys.stderr.fileno(), start + text.encode() + b"\n")
+
+
+class _LogLines(logging.Handler):
+    """What flowstate logs, as lines above the bar."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        told = f": {type(error).__name__}: {error}" if error else ""
+        self._screen.say(f"{record.getMessage()}{told}")

@@ -1,0 +1,106 @@
+"""``flowstate show``: one state, as it is or with all its versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+from msgspec.structs import asdict
+from rich.table import Table
+from rich.text import Text
+
+from flowstate import Data, DataRef, Query, State, Versions
+
+from . import output
+from .changes import changes
+from .store import Access, opened, run_async, store_option
+
+
+@click.command(short_help="Show one state, or its whole history.")
+@click.argument("id")
+@click.option(
+    "--history", is_flag=True, help="Every version, with what changed from one to the next."
+)
+@store_option
+@output.json_option
+def show(id: str, history: bool, url: str, as_json: bool) -> None:
+    """Show the state ID as it is now, or how it came to be.
+
+    \b
+    Examples:
+      flowstate show order-1 --store sqlite:///orders.db
+      flowstate show order-1 --history
+      flowstate show order-1 --json | jq .transition
+    """
+
+    async def show_state() -> None:
+        async with opened(url, Access.READ) as engine:
+            state = await engine.get(id)
+            if history:
+                versions = engine.states(Query(id=id))
+                await (_print_versions if as_json else _print_history)(versions)
+            elif as_json:
+                output.print_json(state)
+            else:
+                output.console().print(_detail(state))
+
+    run_async(show_state)
+
+
+async def _print_versions(versions: Versions) -> None:
+    async for version in versions:
+        output.print_json(version)
+
+
+async def _print_history(versions: Versions) -> None:
+    table = output.table("rev", "committed (UTC)", "status", "flow", "what changed")
+    before = None
+    async for version in versions:
+        table.add_row(
+            str(version.rev),
+            output.exact_moment(version.committed_at),
+            output.status_text(output.status_name(version)),
+            output.plain(version.transition.to),
+            Text("\n").join(changes(before, version)),
+        )
+        before = version
+    output.console().print(table)
+
+
+def _detail(state: State) -> Table:
+    grid = Table.grid(padding=(0, 3))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in _facts(state):
+        if value:
+            grid.add_row(name, value)
+    return grid
+
+
+def _facts(state: State) -> Iterator[tuple[str, Text | str]]:
+    """What there is to say, in reading order; what is empty is left out."""
+    transition = state.transition
+    alarm = transition.alarm
+    yield "id", Text(output.plain(state.id), style="bold")
+    yield "status", output.status_text(output.status_name(state))
+    yield "flow", output.plain(transition.to)
+    yield "reason", output.plain(transition.reason)
+    yield "cause", transition.cause.value
+    yield "attempt", str(transition.attempt) if transition.attempt else ""
+    yield "alarm", f"{output.exact_moment(alarm.at)} UTC, to {output.plain(alarm.to)}" if alarm else ""
+    yield "revision", str(state.rev)
+    yield "committed", f"{output.exact_moment(state.committed_at)} UTC"
+    yield "labels", output.pairs(state.labels, "\n")
+    yield "annotations", output.pairs(state.annotations, "\n")
+    yield "transition", output.pairs(transition.annotations, "\n")
+    yield "data", Text("\n").join(_payload(name, data) for name, data in state.data.items())
+    yield "stacked", output.pairs(
+        {name: f"{other.id} ({other.transition.status.value})" for name, other in state.stacked.items()},
+        "\n",
+    )
+    yield "retry", output.pairs({k: str(v) for k, v in asdict(state.retry).items()}) if state.retry else ""
+
+
+def _payload(name: str, data: Data | DataRef) -> Text:
+    about = f"{data.content_type}, {output.size(data.size)}, sha256 {data.checksum[:12]}…"
+    return Text.assemble(output.plain(name), (f"  {output.plain(about)}", "dim"))

@@ -1,0 +1,77 @@
+"""Which store a command works on, and how what went wrong there reaches a person."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio
+import click
+
+from flowstate import Engine, FlowstateError, connect
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+
+class Access(enum.Enum):
+    """What a command does to a store; only ``run`` makes one that is not there."""
+
+    READ = "ro"
+    CHANGE = "rw"
+    CREATE = "rwc"
+
+
+def store_option(command: F) -> F:
+    """``--store URL``, or the environment."""
+    return click.option(
+        "--store",
+        "url",
+        envvar="FLOWSTATE_STORE",
+        show_envvar=True,
+        required=True,
+        metavar="URL",
+        help="The store, e.g. sqlite:///orders.db (four slashes: an absolute path).",
+    )(command)
+
+
+@asynccontextmanager
+async def opened(url: str, access: Access) -> AsyncIterator[Engine]:
+    """An engine on the store, without flows: it reads and records, and runs nothing."""
+    async with connect(with_access(url, access)) as driver, Engine(driver) as engine:
+        yield engine
+
+
+def with_access(url: str, access: Access) -> str:
+    """The URL, so that a mistyped path is an error and not a new empty store.
+
+    What the URL itself says about its ``mode`` is kept.
+    """
+    if not url.startswith("sqlite:") or "mode=" in url.partition("?")[2]:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}mode={access.value}"
+
+
+def run_async(command: Callable[[], Awaitable[T]]) -> T:
+    """Run the body of a command; an error of flowstate is one line, not a traceback."""
+    try:
+        return anyio.run(command)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        cause = _first(error)
+        if isinstance(cause, FlowstateError):
+            raise click.ClickException(str(cause)) from error
+        raise cause from None
+
+
+def _first(error: Exception) -> Exception:
+    """What went wrong first, out of the groups that task groups make."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,62 @@
+"""How a run went: states by status and reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from attrs import define, field
+from rich.table import Table
+
+from flowstate import State, Status
+
+from . import output
+
+MAX_REASONS = 200
+"""Different reasons that are counted on their own; a run of millions may have as many."""
+OTHER_REASONS = "(other reasons)"
+
+
+@define
+class Tally:
+    """Counts of what was found stored in the end, and of lines that were rejected."""
+
+    counts: Counter[tuple[str, str]] = field(factory=Counter)
+    """(status, reason) -> states"""
+    ended_before: int = 0
+    """States that had ended before this run."""
+    ended_well: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.counts.total()
+
+    @property
+    def is_well(self) -> bool:
+        """Every line became a state that ended, and none was given up."""
+        return self.ended_well == self.total
+
+    def count(self, state: State) -> None:
+        if state.transition.status is Status.ENDED and not output.gave_up(state):
+            self.ended_well += 1
+        self._add(output.status_name(state), _reason(state))
+
+    def reject(self, reason: str) -> None:
+        self._add("rejected", reason)
+
+    def table(self) -> Table:
+        table = output.table("status", "reason", "states")
+        for (status, reason), states in self.counts.most_common():
+            table.add_row(output.status_text(status), output.plain(reason), f"{states:,}")
+        return table
+
+    def _add(self, status: str, reason: str) -> None:
+        key = (status, reason)
+        if key not in self.counts and len(self.counts) >= MAX_REASONS:
+            key = (status, OTHER_REASONS)
+        self.counts[key] += 1
+
+
+def _reason(state: State) -> str:
+    """What was said about where it is, or else where it is."""
+    transition = state.transition
+    return transition.reason or (f"at {transition.to}" if transition.to else "")

@@ -1,0 +1,92 @@
+"""``flowstate watch``: every change as it comes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+
+import anyio
+import click
+from anyio.abc import CancelScope
+from rich.console import Console
+from rich.text import Text
+
+from flowstate import Query, State, Watcher
+
+from . import output
+from .query import label_option
+from .store import Access, opened, run_async, store_option
+
+
+@click.command(short_help="Print every change as it comes.")
+@label_option
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    metavar="REV",
+    help="Begin after this revision (0: with the whole history) instead of now.",
+)
+@store_option
+@output.json_option
+def watch(labels: Mapping[str, str], after: int | None, url: str, as_json: bool) -> None:
+    """Print every change as it comes, until Ctrl-C.
+
+    It ends by saying the revision up to which it has seen everything: --after that revision goes
+    on there, and nothing is lost or repeated.
+
+    \b
+    Examples:
+      flowstate watch --store sqlite:///orders.db
+      flowstate watch --label customer=ann --after 0
+      flowstate watch --json --after 1200 | jq -c '{id, status: .transition.status}'
+    """
+    query = Query(labels=labels, from_now=after is None)
+
+    async def print_changes() -> None:
+        async with opened(url, Access.READ) as engine, anyio.create_task_group() as tasks:
+            async with engine.watch(query, after=after) as watcher:
+                await tasks.start(_cancel_on_signal, tasks.cancel_scope)
+                output.warn(f"watching after revision {watcher.rev} (Ctrl-C ends)")
+                try:
+                    await _print(watcher, as_json)
+                except anyio.get_cancelled_exc_class():
+                    # what was given was printed: cancellation comes only while waiting for more
+                    output.warn(f"watched up to revision {watcher.rev}; go on with "
+                                f"--after {watcher.rev}")
+                    raise
+
+    run_async(print_changes)
+
+
+async def _print(watcher: Watcher, as_json: bool) -> None:
+    console = output.console()
+    async for state in watcher:
+        if as_json:
+            output.print_json(state)
+        else:
+            _print_line(console, state)
+
+
+def _print_line(console: Console, state: State) -> None:
+    transition = state.transition
+    at = f" at {output.plain(transition.to)}" if transition.to else ""
+    reason = f": {output.plain(transition.reason)}" if transition.reason else ""
+    line = Text.assemble(
+        (f"{output.moment(state.committed_at)} {state.rev:>8}  ", "dim"),
+        (output.plain(state.id), "bold"),
+        "  ",
+        output.status_text(output.status_name(state)),
+        f"{at}{reason}  ",
+        output.pairs(state.labels),
+    )
+    line.rstrip()
+    console.print(line, soft_wrap=True)
+
+
+async def _cancel_on_signal(
+    scope: CancelScope, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
