@@ -1,0 +1,52 @@
+"""What authors of drivers import to prove them.
+
+``DriverConformance`` is a suite to subclass: it proves every law of the driver contract against a
+``Store``. ``DriverMachine`` compares a driver with a plain model through random operations.
+``FaultDriver`` loses the answers to commits, on a plan that you give it.
+
+Needs pytest and hypothesis: ``pip install flowstate-kernel[testing]``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .conformance import DriverConformance
+    from .faults import Fault, FaultDriver
+    from .stateful import DriverMachine
+    from .store import Store, StoredVersion
+
+__all__ = [
+    "DriverConformance",
+    "DriverMachine",
+    "Fault",
+    "FaultDriver",
+    "Store",
+    "StoredVersion",
+]
+
+for _needed in ("pytest", "hypothesis"):
+    if find_spec(_needed) is None:
+        raise ImportError(
+            f"flowstate.testing needs {_needed}: pip install 'flowstate-kernel[testing]'",
+            name=_needed,
+        )
+
+# Loaded when first asked for: the processes that the suite starts need neither of the two.
+_MODULES = {
+    "DriverConformance": ".conformance",
+    "DriverMachine": ".stateful",
+    "Fault": ".faults",
+    "FaultDriver": ".faults",
+    "Store": ".store",
+    "StoredVersion": ".store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)

@@ -1,0 +1,62 @@
+"""A process that commits at full speed and says what was acknowledged.
+
+    python -m flowstate.testing.committer URL WRITER COMMITS SIZE
+
+Each commit moves SIZE states of its own and carries one payload. For each acknowledged one it
+prints ``commit_id first_rev``. COMMITS 0 means: until it is killed. Imports no test library, so
+that it starts fast.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+
+import anyio
+import anyio.lowlevel
+
+from ..commands import Command, Commit, Pause, Transit
+from ..driver import Driver, Plan
+from ..drivers import connect
+from ..state import RetryPolicy, State
+from ..transitions import plan
+
+Acknowledge = Callable[[str, tuple[State, ...]], None]
+
+
+async def commit_many(
+    driver: Driver, writer: str, commits: int, size: int, acknowledge: Acknowledge
+) -> None:
+    """Commit *commits* plans of *size* states one after the other; 0 means without end."""
+    states = tuple(State(f"{writer}/{n}") for n in range(size))
+    for turn in range(commits) if commits else itertools.count():
+        turned = turn_plan(states, writer, turn)
+        states = await driver.commit(turned)
+        acknowledge(turned.commit_id, states)
+        await anyio.lowlevel.checkpoint()  # a driver in memory would not let others run
+
+
+def turn_plan(states: tuple[State, ...], writer: str, turn: int) -> Plan:
+    """Move all the states once more, with labels and a status that vary from turn to turn."""
+    commit_id = f"{writer}-{turn}"
+    moves: list[Command[State]] = []
+    for n, state in enumerate(states):
+        labelled = state.with_labels(
+            writer=writer, commit=commit_id, turn=str(turn % 3), place=str(n)
+        ).attach("turn", commit_id.encode())
+        is_paused = (turn + n) % 4 == 0
+        moves.append(Pause(labelled) if is_paused else Transit(labelled, "next"))
+    return plan(Commit(*moves), commit_id=commit_id, now=0, policy=RetryPolicy())
+
+
+async def main(url: str, writer: str, commits: str, size: str) -> None:
+    def tell(commit_id: str, states: tuple[State, ...]) -> None:
+        print(commit_id, states[0].rev, flush=True)
+
+    async with connect(url) as driver:
+        await commit_many(driver, writer, int(commits), int(size), tell)
+
+
+if __name__ == "__main__":
+    anyio.run(main, *sys.argv[1:])

@@ -1,0 +1,205 @@
+"""What every law is proved with: the store, the driver, plans, and several kinds of writers."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import anyio
+import pytest
+from attrs import define, field
+
+from ... import transitions
+from ...commands import Command, Commit, Transit
+from ...driver import Driver, Plan, Query
+from ...state import RetryPolicy, State
+from ..committer import commit_many
+from ..store import Store
+
+POLICY = RetryPolicy(enabled=False)
+"""Plans are made without leases; the tests of due times set their own."""
+
+
+class Laws(ABC):
+    """The fixtures of all laws. Every test gets an empty store of its own."""
+
+    pytestmark = pytest.mark.anyio
+
+    patience_s: ClassVar[float] = 30.0
+    """How long a test waits for what must happen before it fails."""
+
+    @abstractmethod
+    def new_store(self, tmp_path: Path) -> Store:
+        """An empty store; its files, if any, go under *tmp_path*."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return self.new_store(tmp_path)
+
+    @pytest.fixture
+    async def driver(self, store: Store) -> AsyncIterator[Driver]:
+        async with store.driver() as driver:
+            yield driver
+
+    @pytest.fixture
+    def shared_store(self, store: Store) -> Store:
+        """Skips what needs several drivers at once."""
+        if not store.shared:
+            pytest.skip("the store does not declare that drivers may share it")
+        return store
+
+    @pytest.fixture
+    def process_store(self, store: Store) -> Store:
+        """Skips what needs several processes."""
+        if not store.processes:
+            pytest.skip("the store does not declare that processes may share it")
+        return store
+
+    @pytest.fixture
+    def persistent_store(self, store: Store) -> Store:
+        """Skips what needs a store that outlives its driver."""
+        if not store.persistent:
+            pytest.skip("the store does not declare that it outlives its driver")
+        return store
+
+
+# ---------------------------------------------------------------- plans
+
+
+def plan(*commands: Command[State], now: int = 0, policy: RetryPolicy = POLICY) -> Plan:
+    """What a commit of these commands writes, under a commit id of its own."""
+    return transitions.plan(
+        Commit(*commands), commit_id=secrets.token_hex(8), now=now, policy=policy
+    )
+
+
+async def put(driver: Driver, *commands: Command[State]) -> tuple[State, ...]:
+    """Commit these commands."""
+    return await driver.commit(plan(*commands))
+
+
+async def create(driver: Driver, *ids: str) -> tuple[State, ...]:
+    """Commit new states, all at once."""
+    return await put(driver, *(Transit(State(id), "work") for id in ids))
+
+
+async def move(driver: Driver, state: State) -> State:
+    """Commit another version of a state."""
+    (moved,) = await put(driver, Transit(state, "work"))
+    return moved
+
+
+async def read_all(
+    driver: Driver, query: Query | None = None, after: int = 0, limit: int = 1_000
+) -> list[State]:
+    """Everything after a revision that matches, page by page."""
+    versions: list[State] = []
+    while after < await driver.head():
+        page = await driver.read(query or Query(), after, limit)
+        assert page.upto > after, "a page must look further than where it began"
+        versions.extend(page.versions)
+        after = page.upto
+    return versions
+
+
+def revs(states: Iterable[State]) -> list[int]:
+    return [state.rev for state in states]
+
+
+# ---------------------------------------------------------------- concurrent writers
+
+
+class Writers(Enum):
+    """Who commits at the same time."""
+
+    TASKS = "tasks"
+    DRIVERS = "drivers"
+    PROCESSES = "processes"
+
+
+class Ack(NamedTuple):
+    """What a writer was told: the commit happened, beginning at that revision."""
+
+    commit_id: str
+    first_rev: int
+
+
+@define(eq=False)
+class Crowd:
+    """Several writers, each committing at full speed."""
+
+    store: Store
+    driver: Driver
+    kind: Writers
+    writers: int = 3
+    commits: int = 40
+    """Of each writer."""
+    size: int = 3
+    """States in a commit."""
+    acks: list[Ack] = field(factory=list[Ack], init=False)
+    is_done: bool = field(default=False, init=False)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[Crowd]:
+        """They write while the body runs; leaving it waits until the last one is done."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.work)
+            yield self
+
+    async def work(self) -> None:
+        one = {
+            Writers.TASKS: self._task,
+            Writers.DRIVERS: self._driver,
+            Writers.PROCESSES: self._process,
+        }[self.kind]
+        async with anyio.create_task_group() as tasks:
+            for writer in range(self.writers):
+                tasks.start_soon(one, f"w{writer}")
+        self.is_done = True
+
+    def _acknowledge(self, commit_id: str, states: tuple[State, ...]) -> None:
+        self.acks.append(Ack(commit_id, states[0].rev))
+
+    async def _task(self, writer: str) -> None:
+        await commit_many(self.driver, writer, self.commits, self.size, self._acknowledge)
+
+    async def _driver(self, writer: str) -> None:
+        async with self.store.driver() as driver:
+            await commit_many(driver, writer, self.commits, self.size, self._acknowledge)
+
+    async def _process(self, writer: str) -> None:
+        command = committer(self.store, writer, self.commits, self.size)
+        finished = await anyio.run_process(command, check=False)
+        assert finished.returncode == 0, finished.stderr.decode()
+        self.acks.extend(read_acks(finished.stdout))
+
+
+def committer(store: Store, writer: str, commits: int, size: int) -> list[str]:
+    """The command that starts a process which commits to the store."""
+    module = "flowstate.testing.committer"
+    return [sys.executable, "-m", module, store.url, writer, str(commits), str(size)]
+
+
+def read_acks(printed: bytes) -> list[Ack]:
+    """What a process printed; a line that its death cut short does not count."""
+    lines = printed.decode().split("\n")[:-1]
+    return [Ack(commit_id, int(rev)) for commit_id, rev in (line.split(" ") for line in lines)]
+
+
+class CrowdLaws(Laws):
+    """For laws that hold whoever writes: the test runs once for each kind of writers."""
+
+    @pytest.fixture(params=list(Writers), ids=lambda kind: str(kind.value))
+    def crowd(self, request: pytest.FixtureRequest, store: Store, driver: Driver) -> Crowd:
+        kind: Writers = request.param
+        if (kind is Writers.DRIVERS and not store.shared) or (
+            kind is Writers.PROCESSES and not store.processes
+        ):
+            pytest.skip(f"the store does not declare that {kind.value} may share it")
+        return Crowd(store, driver, kind)

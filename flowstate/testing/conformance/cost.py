@@ -1,0 +1,193 @@
+"""Law 6, cost: no operation costs more in a long history, or among many states."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, ClassVar
+
+import pytest
+from attrs import define, field
+
+from ...commands import Delay
+from ...driver import Driver, Query
+from ...state import State
+from .base import Laws, plan
+
+SHORT, LONG = 2_000, 200_000
+"""Versions in the two stores that are compared."""
+VERSIONS_PER_STATE = 4
+QUEUES = 20
+"""Values of the label that states are found by; so matches grow with the store."""
+COMMIT_SIZE = 500
+PLACES = 61
+"""States that operations look at; spread over the store."""
+REPEAT = 20
+"""Operations in one measurement."""
+MIN_ROUNDS, MAX_ROUNDS = 3, 100
+"""Measurements of each store."""
+
+
+class CostLaws(Laws):
+    max_growth: ClassVar[float] = 2.0
+    """How many times longer an operation may take with a hundred times the history."""
+
+    # the driver's cost is the same on every event loop, and filling a store takes a while
+    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    async def test_cost_does_not_grow_with_the_history(self, tmp_path: Path) -> None:
+        """No operation takes more than twice as long in a store of 200,000 versions as in one of
+        2,000.
+
+        The two are measured in turn and the fastest measurement of each counts: what slows a
+        machine down now and then slows down some measurements, not all. Measuring goes on only
+        for as long as the law does not seem to hold.
+        """
+        stores: list[Driver] = []
+        for name in ("short", "long"):
+            (tmp_path / name).mkdir()
+            stores.append(self.new_store(tmp_path / name).driver())
+        async with stores[0] as short_driver, stores[1] as long_driver:
+            short = await _Filled.fill(short_driver, SHORT)
+            long = await _Filled.fill(long_driver, LONG)
+            growth = {name: await _growth(short, long, name, self.max_growth) for name in _COSTS}
+        too_much = {name: times for name, times in growth.items() if times > self.max_growth}
+        assert not too_much, f"times slower with {LONG // SHORT} times the history: {too_much}"
+
+
+@define
+class _Filled:
+    """A store with a history, and the places in it that are looked at in turn."""
+
+    driver: Driver
+    states: list[State]
+    """The current versions."""
+    _turns: Iterator[int] = field(factory=itertools.count, init=False)
+
+    @classmethod
+    async def fill(cls, driver: Driver, versions: int) -> _Filled:
+        states = [
+            State(f"state/{n}", labels={"queue": str(n % QUEUES), "number": str(n)})
+            for n in range(versions // VERSIONS_PER_STATE)
+        ]
+        for _ in range(VERSIONS_PER_STATE):
+            for start in range(0, len(states), COMMIT_SIZE):
+                part = slice(start, start + COMMIT_SIZE)
+                moves = (Delay(state, to="wake", at=_due_at(state)) for state in states[part])
+                states[part] = await driver.commit(plan(*moves))
+        return cls(driver, states)
+
+    def next(self) -> int:
+        """The index of a state, far from the one before. There are few, so that what is compared
+        is the work of the driver, not how much of a store fits into this machine's caches."""
+        return next(self._turns) % PLACES * (len(self.states) // PLACES)
+
+    def state(self) -> State:
+        return self.states[self.next()]
+
+    async def measure(self, name: str) -> int:
+        """Nanoseconds that some operations take."""
+        operation = _COSTS[name]
+        began = perf_counter_ns()
+        for _ in range(REPEAT):
+            await operation(self)
+        return perf_counter_ns() - began
+
+
+async def _growth(short: _Filled, long: _Filled, name: str, enough: float) -> float:
+    """How many times longer an operation takes in the long store, at best."""
+    fastest_short = await short.measure(name)
+    fastest_long = await long.measure(name)
+    for turn in range(MAX_ROUNDS):
+        fastest_short = min(fastest_short, await short.measure(name))
+        fastest_long = min(fastest_long, await long.measure(name))
+        if turn >= MIN_ROUNDS and fastest_long <= enough * fastest_short:
+            break
+    return fastest_long / fastest_short
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+def _due_at(state: State) -> int:
+    return 1_000_000 + int(state.labels["number"])
+
+
+async def _commit(store: _Filled) -> None:
+    index = store.next()
+    state = store.states[index]
+    (store.states[index],) = await store.driver.commit(
+        plan(Delay(state, to="wake", at=_due_at(state)))
+    )
+
+
+async def _get(store: _Filled) -> None:
+    assert await store.driver.get(store.state().id)
+
+
+async def _get_version(store: _Filled) -> None:
+    state = store.state()
+    assert await store.driver.get(state.id, state.rev)
+
+
+async def _find(store: _Filled) -> None:
+    assert await store.driver.find(Query(labels={"queue": str(store.next() % QUEUES)}))
+
+
+async def _find_by_two(store: _Filled) -> None:
+    assert await store.driver.find(Query(labels=store.state().labels))
+
+
+async def _find_nothing(store: _Filled) -> None:
+    assert await store.driver.find(Query(labels={"queue": "none"})) is None
+
+
+async def _page(store: _Filled) -> None:
+    query = Query(labels={"queue": str(store.next() % QUEUES)})
+    assert (await store.driver.read(query, 100, 20)).versions
+
+
+async def _page_of_state(store: _Filled) -> None:
+    assert (await store.driver.read(Query(id=store.state().id), 0, 20)).versions
+
+
+async def _page_of_latest(store: _Filled) -> None:
+    after = store.states[0].rev
+    assert (await store.driver.read(Query(latest=True), after, 20)).versions
+
+
+async def _page_at_the_head(store: _Filled) -> None:
+    head = await store.driver.head()
+    query = Query(labels={"queue": str(store.next() % QUEUES)})
+    assert (await store.driver.read(query, head - 100, 20)).upto > head - 100
+
+
+async def _due(store: _Filled) -> None:
+    assert len(await store.driver.due(2_000_000, ["wake"], 10)) == 10
+
+
+async def _nothing_due(store: _Filled) -> None:
+    assert await store.driver.due(1_000, ["wake"], 10) == ()
+
+
+async def _renew(store: _Filled) -> None:
+    state = store.state()
+    assert await store.driver.renew([(state.id, state.rev)], _due_at(state)) == frozenset()
+
+
+_COSTS: Mapping[str, Callable[[_Filled], Awaitable[Any]]] = {
+    "get": _get,
+    "get a version": _get_version,
+    "find by a label": _find,
+    "find by two labels": _find_by_two,
+    "find nothing": _find_nothing,
+    "read a page": _page,
+    "read a page of one state": _page_of_state,
+    "read a page of current versions": _page_of_latest,
+    "read a page at the head": _page_at_the_head,
+    "what is due": _due,
+    "nothing is due": _nothing_due,
+    "renew": _renew,
+    "commit": _commit,
+}

@@ -1,0 +1,147 @@
+"""Due times: one index of what is to happen when."""
+
+from __future__ import annotations
+
+import pytest
+
+from ...commands import Delay, End, Pause, Transit
+from ...driver import Driver, Plan, Write
+from ...errors import RevMismatchError
+from ...state import State
+from ..store import Store
+from .base import Laws, move, plan, put
+
+
+class DueLaws(Laws):
+    async def test_soonest_first(self, driver: Driver) -> None:
+        """What is due comes in the order of due times, not of commits or ids."""
+        states = await put(driver, *(_delay(id, at) for id, at in [("a", 30), ("b", 10)]))
+        states += await put(driver, _delay("c", 20))
+        assert await _due(driver, 100) == ["b", "c", "a"]
+        assert await driver.due(100, ["wake"], 10) == (states[1], states[2], states[0])
+
+    async def test_at_or_before(self, driver: Driver) -> None:
+        """A state is due from its very millisecond on."""
+        await put(driver, _delay("a", 10), _delay("b", 11))
+        assert await _due(driver, 9) == []
+        assert await _due(driver, 10) == ["a"]
+        assert await _due(driver, 11) == ["a", "b"]
+
+    async def test_no_more_than_the_limit(self, driver: Driver) -> None:
+        """The limit leaves out what is due last, over all flows."""
+        await put(driver, *(_delay(f"{n}", 10 + n, ("wake", "other")[n % 2]) for n in range(6)))
+        assert await _due(driver, 100, "wake", "other", limit=3) == ["0", "1", "2"]
+        assert await _due(driver, 100, "other", limit=2) == ["1", "3"]
+
+    async def test_only_the_flows_that_were_asked_for(self, driver: Driver) -> None:
+        """Each asks for the flows it can run; the rest is left for others."""
+        await put(driver, _delay("a", 10, "wake"), _delay("b", 20, "other"))
+        assert await _due(driver, 100, "wake") == ["a"]
+        assert await _due(driver, 100, "other", "wake") == ["a", "b"]
+        assert await _due(driver, 100, "third") == []
+        assert await driver.due(100, [], 10) == ()
+
+    async def test_asking_twice_gives_the_same(self, driver: Driver) -> None:
+        """To ask what is due changes nothing."""
+        await put(driver, _delay("a", 10), _delay("b", 5))
+        assert await _due(driver, 100, limit=1) == ["b"]
+        assert await _due(driver, 100) == await _due(driver, 100) == ["b", "a"]
+
+    async def test_a_state_that_moved_on_is_not_due(self, driver: Driver) -> None:
+        """Only current versions are due: a due time goes with the version that it was set for."""
+        a, b, c = await put(driver, _delay("a", 10), _delay("b", 10), _delay("c", 10))
+        await put(driver, End(a), Pause(b), _moved(c, 30))
+        assert await _due(driver, 20) == []
+        assert await _due(driver, 30) == ["c"]
+
+    async def test_a_due_time_may_come_nearer(self, driver: Driver) -> None:
+        """A newer version may be due sooner than the one that it replaces."""
+        a, _ = await put(driver, _delay("a", 50), _delay("b", 20))
+        await put(driver, _moved(a, 10))
+        assert await _due(driver, 100) == ["a", "b"]
+
+    async def test_the_flow_to_run_is_the_plans(self, driver: Driver) -> None:
+        """The flow that a due time is for is what the plan says, not where the state is."""
+        (lease, timeout) = (
+            plan(Transit(State("a"), "work")).writes[0].state,
+            plan(Transit(State("b"), "work")).writes[0].state,
+        )
+        writes = (Write(lease, 10, "work"), Write(timeout, 20, "too late"))
+        await driver.commit(Plan("both", writes))
+        assert await _due(driver, 100, "work") == ["a"]
+        assert await _due(driver, 100, "too late") == ["b"]
+
+    async def test_renew_moves_due_times(self, store: Store, driver: Driver) -> None:
+        """Renewed states are due at the new time and not before; there is no new revision, and
+        they are stored as they were."""
+        a, b = await put(driver, _delay("a", 10), _delay("b", 20))
+        before = store.raw_versions()
+        assert await driver.renew([("a", a.rev)], 30) == frozenset()
+        assert await _due(driver, 29) == ["b"]
+        assert await driver.due(30, ["wake"], 10) == (b, a)
+        assert store.raw_versions() == before
+        assert await driver.get("a") == a
+
+    async def test_renew_may_move_due_times_nearer(self, driver: Driver) -> None:
+        """A lease that is given up is due at once."""
+        a, _ = await put(driver, _delay("a", 1_000), _delay("b", 2_000))
+        await driver.renew([("a", a.rev)], 5)
+        assert await _due(driver, 5) == ["a"]
+
+    async def test_renew_gives_back_what_moved_on(self, driver: Driver) -> None:
+        """States that are not at that revision any more, or never were there, are named and left
+        alone; the others are renewed."""
+        a, b, c = await put(driver, _delay("a", 10), _delay("b", 10), _delay("c", 10))
+        (new,) = await put(driver, _moved(b, 15))
+        leases = [("a", a.rev), ("b", b.rev), ("c", c.rev), ("nobody", 1), ("a2", a.rev)]
+        assert await driver.renew(leases, 50) == {"b", "nobody", "a2"}
+        assert await driver.due(49, ["wake"], 10) == (new,)
+        assert await _due(driver, 50) == ["b", "a", "c"]
+
+    async def test_renew_of_nothing(self, driver: Driver) -> None:
+        """An engine without executions has nothing to renew."""
+        assert await driver.renew([], 50) == frozenset()
+
+    async def test_renew_sets_no_due_time(self, driver: Driver) -> None:
+        """A version without a due time has nothing to move: it gets none."""
+        (a,) = await put(driver, Transit(State("a"), "wake"))
+        assert await driver.renew([("a", a.rev)], 50) == frozenset()
+        assert await _due(driver, 100) == []
+
+    async def test_a_renewed_state_that_moves_on_is_not_due(self, driver: Driver) -> None:
+        """The moved due time goes with its version too."""
+        (a,) = await put(driver, _delay("a", 10))
+        await driver.renew([("a", a.rev)], 30)
+        await move(driver, a)
+        assert await _due(driver, 100) == []
+
+    async def test_many_renewals_leave_one_due_time(self, driver: Driver) -> None:
+        """However often states are renewed, each is due once, at the last time it was given."""
+        states = await put(driver, *(_delay(f"{n:02}", 10) for n in range(50)))
+        leases = [(state.id, state.rev) for state in states]
+        for until in range(100, 160):
+            assert await driver.renew(leases, until) == frozenset()
+        assert await _due(driver, 158, limit=1_000) == []
+        assert sorted(await _due(driver, 159, limit=1_000)) == [state.id for state in states]
+
+    async def test_renewing_is_no_conflict(self, driver: Driver) -> None:
+        """Whoever holds a version can still commit the next one after it was renewed."""
+        (a,) = await put(driver, _delay("a", 10))
+        await driver.renew([("a", a.rev)], 30)
+        new = await move(driver, a)
+        with pytest.raises(RevMismatchError):
+            await move(driver, a)
+        assert await driver.renew([("a", new.rev)], 30) == frozenset()
+
+
+def _delay(id: str, at: int, to: str = "wake") -> Delay:
+    return _moved(State(id), at, to)
+
+
+def _moved(state: State, at: int, to: str = "wake") -> Delay:
+    return Delay(state, to=to, at=at)
+
+
+async def _due(driver: Driver, until: int, *flows: str, limit: int = 10) -> list[str]:
+    due = await driver.due(until, flows or ("wake",), limit)
+    return [state.id for state in due]

@@ -1,0 +1,118 @@
+"""The head: the newest revision, and waking up when there is a newer one."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from ...driver import Driver
+from ..store import Store
+from .base import Laws, committer, create, move
+
+
+class HeadLaws(Laws):
+    async def test_the_head_of_an_empty_store_is_zero(self, driver: Driver) -> None:
+        """Nothing was committed: revision 0."""
+        assert await driver.head() == 0
+
+    async def test_the_head_is_the_newest_revision(self, driver: Driver) -> None:
+        """After each commit, the revision of its last state."""
+        states = await create(driver, "a", "b", "c")
+        assert await driver.head() == states[-1].rev
+        new = await move(driver, states[0])
+        assert await driver.head() == new.rev
+
+    async def test_wait_returns_at_once_when_there_is_a_newer_revision(
+        self, driver: Driver
+    ) -> None:
+        """Who is behind does not wait."""
+        (a,) = await create(driver, "a")
+        with anyio.fail_after(self.patience_s):
+            await driver.wait(0)
+            await driver.wait(a.rev - 1)
+
+    async def test_a_commit_wakes_who_waits(self, driver: Driver) -> None:
+        """A waiter returns once there is a newer revision."""
+        await create(driver, "a")
+        with anyio.fail_after(self.patience_s):
+            async with anyio.create_task_group() as tasks:
+                rev = await tasks.start(_wait_for_newer, driver)
+                await anyio.wait_all_tasks_blocked()
+                await create(driver, "b")
+        assert await driver.head() > rev
+
+    async def test_no_wake_up_is_lost(self, driver: Driver) -> None:
+        """However a commit and the beginning of a wait fall together, the waiter returns."""
+        (a,) = await create(driver, "a")
+        with anyio.fail_after(self.patience_s):
+            for turns in range(30):
+                rev = a.rev
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_wait, driver, rev)
+                    for _ in range(turns % 6):
+                        await anyio.lowlevel.checkpoint()
+                    a = await move(driver, a)
+
+    async def test_a_commit_wakes_all_who_wait(self, driver: Driver) -> None:
+        """Any number of waiters, all of them."""
+        await create(driver, "a")
+        with anyio.fail_after(self.patience_s):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(200):
+                    await tasks.start(_wait_for_newer, driver)
+                await create(driver, "b")
+
+    async def test_a_waiter_that_leaves_takes_no_other_along(self, driver: Driver) -> None:
+        """Cancelling one waiter leaves the others waiting, and they are still woken."""
+        (a,) = await create(driver, "a")
+        woken: list[int] = []
+
+        async def wait_and_tell(rev: int) -> None:
+            await _wait(driver, rev)
+            woken.append(rev)
+
+        with anyio.fail_after(self.patience_s):
+            async with anyio.create_task_group() as staying:
+                staying.start_soon(wait_and_tell, a.rev)
+                async with anyio.create_task_group() as leaving:
+                    leaving.start_soon(_wait, driver, a.rev)
+                    await anyio.wait_all_tasks_blocked()
+                    leaving.cancel_scope.cancel()
+                assert woken == []
+                await create(driver, "b")
+        assert woken == [a.rev]
+
+    async def test_a_commit_wakes_who_waits_at_another_driver(
+        self, shared_store: Store, driver: Driver
+    ) -> None:
+        """A waiter hears of commits that another driver makes."""
+        await create(driver, "a")
+        with anyio.fail_after(self.patience_s):
+            async with shared_store.driver() as other, anyio.create_task_group() as tasks:
+                await tasks.start(_wait_for_newer, other)
+                await create(driver, "b")
+
+    async def test_a_commit_wakes_who_waits_in_another_process(
+        self, process_store: Store, driver: Driver
+    ) -> None:
+        """A waiter hears of commits that another process makes."""
+        await create(driver, "a")
+        with anyio.fail_after(self.patience_s):
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(_wait_for_newer, driver)
+                await anyio.run_process(committer(process_store, "w", 1, 1))
+
+
+async def _wait(driver: Driver, after: int) -> None:
+    """Wait until there is a newer revision; ``wait`` is a hint, so look again."""
+    while await driver.head() <= after:
+        await driver.wait(after)
+
+
+async def _wait_for_newer(
+    driver: Driver, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    head = await driver.head()
+    task_status.started(head)
+    await _wait(driver, head)

@@ -1,0 +1,238 @@
+"""Law 5, known outcome: a commit whose answer was lost is committed again, and happens once."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from ...commands import Commit, Require, Transit
+from ...data import DataRef
+from ...driver import Driver, Plan
+from ...engine import Engine
+from ...errors import RevMismatchError, UnknownOutcomeError
+from ...state import State
+from ..faults import Fault, FaultDriver
+from ..store import Store
+from .base import Laws, create, move, plan
+
+
+class OutcomeLaws(Laws):
+    @pytest.fixture(params=list(Fault), ids=lambda fault: str(fault.value))
+    def fault(self, request: pytest.FixtureRequest) -> Fault:
+        fault: Fault = request.param
+        return fault
+
+    async def test_a_lost_commit_that_is_committed_again_happens_once(
+        self, store: Store, driver: Driver, fault: Fault
+    ) -> None:
+        """Whether it was lost before or after it happened, in the end it happened once, and what
+        the second time gives is what is stored."""
+        creation = plan(Transit(State("a"), "work"))
+        await _lose(driver, creation, fault)
+        (again,) = await driver.commit(creation)
+        assert [version.commit_id for version in store.raw_versions()] == [creation.commit_id]
+        assert await driver.get("a") == again
+
+    async def test_every_state_of_a_lost_commit_is_given_back(
+        self, store: Store, driver: Driver, fault: Fault
+    ) -> None:
+        """The outcome of a commit of many states, new ones and others, is all of them, in order."""
+        a, b = await create(driver, "a", "b")
+        many = plan(
+            Transit(b, "x"), Transit(State("c"), "x"), Transit(a, "x"), Transit(State("d"), "x")
+        )
+        await _lose(driver, many, fault)
+        again = await driver.commit(many)
+        assert [state.id for state in again] == ["b", "c", "a", "d"]
+        assert [await driver.get(state.id) for state in again] == list(again)
+        assert len(store.raw_versions()) == 6
+
+    async def test_the_first_outcome_stands_after_others_moved_on(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """Also when every state that it wrote was moved since, committing again gives the first
+        outcome: the versions as they were written then."""
+        (a,) = await create(driver, "a")
+        first = plan(Transit(a, "x"), Transit(State("b"), "x"))
+        await _lose(driver, first, Fault.AFTER)
+        written = [await driver.get("a"), await driver.get("b")]
+        for _ in range(3):
+            for id in ("a", "b"):
+                latest = await driver.get(id)
+                assert latest is not None
+                await move(driver, latest)
+        before = store.raw_versions()
+        assert list(await driver.commit(first)) == written
+        assert store.raw_versions() == before
+
+    async def test_the_first_outcome_stands_after_some_moved_on(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """The same when only some of its states were moved since."""
+        first = plan(*(Transit(State(id), "x") for id in ("a", "b", "c")))
+        await _lose(driver, first, Fault.AFTER)
+        written = [await driver.get(id) for id in ("a", "b", "c")]
+        b = written[1]
+        assert b is not None
+        await move(driver, b)
+        assert list(await driver.commit(first)) == written
+        assert len(store.raw_versions()) == 4
+
+    async def test_the_first_outcome_stands_though_a_requirement_no_longer_holds(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """What was required counted when the commit happened, not when it is asked about."""
+        a, guard = await create(driver, "a", "guard")
+        guarded = plan(Transit(a, "x"), Require(guard))
+        await _lose(driver, guarded, Fault.AFTER)
+        await move(driver, guard)
+        (again,) = await driver.commit(guarded)
+        assert again == await driver.get("a")
+        assert len(store.raw_versions()) == 4
+
+    async def test_a_commit_that_was_lost_before_it_happened_can_still_lose_a_race(
+        self, driver: Driver
+    ) -> None:
+        """If it had not happened and others were first, committing again is refused."""
+        (a,) = await create(driver, "a")
+        lost = plan(Transit(a, "x"))
+        await _lose(driver, lost, Fault.BEFORE)
+        new = await move(driver, a)
+        with pytest.raises(RevMismatchError) as refused:
+            await driver.commit(lost)
+        assert refused.value.conflicts == {"a": (a.rev, new.rev)}
+
+    async def test_an_equal_commit_under_another_id_is_another_commit(
+        self, driver: Driver
+    ) -> None:
+        """Only the commit id makes two plans the same one: the same content from someone else is
+        a conflict."""
+        (a,) = await create(driver, "a")
+        mine, theirs = plan(Transit(a, "x")), plan(Transit(a, "x"))
+        (new,) = await driver.commit(theirs)
+        with pytest.raises(RevMismatchError) as refused:
+            await driver.commit(mine)
+        assert refused.value.conflicts == {"a": (a.rev, new.rev)}
+
+    async def test_a_refused_commit_may_hold_later(self, store: Store, driver: Driver) -> None:
+        """To have been refused is no outcome that is kept: a plan that holds now is written."""
+        waits = plan(Transit(State("b"), "x"), Require(State("a", rev=1)))
+        with pytest.raises(RevMismatchError):
+            await driver.commit(waits)
+        (a,) = await create(driver, "a")
+        waits = Plan(waits.commit_id, waits.writes, (("a", a.rev),))
+        assert [state.id for state in await driver.commit(waits)] == ["b"]
+        assert [version.id for version in store.raw_versions()] == ["a", "b"]
+
+    async def test_payloads_of_a_lost_commit_are_stored_once(
+        self, store: Store, driver: Driver, fault: Fault
+    ) -> None:
+        """Committing again gives references that load, and stores no payload twice."""
+        carrying = plan(Transit(State("a").attach("order", b"pears"), "x"))
+        await _lose(driver, carrying, fault)
+        (again,) = await driver.commit(carrying)
+        ref = again.data["order"]
+        assert isinstance(ref, DataRef)
+        assert ref.rev == again.rev
+        assert await driver.load(ref) == b"pears"
+        assert store.raw_payloads() == [(ref.rev, ref.checksum)]
+
+    async def test_a_plan_committed_twice_at_the_same_time_happens_once(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """Any number of tasks may commit the same plan at once: all get one outcome."""
+        once = plan(Transit(State("a"), "x"), Transit(State("b"), "x"))
+        outcomes: list[tuple[State, ...]] = []
+
+        async def commit() -> None:
+            outcomes.append(await driver.commit(once))
+
+        with anyio.fail_after(self.patience_s):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(10):
+                    tasks.start_soon(commit)
+        assert outcomes == [outcomes[0]] * 10
+        assert len(store.raw_versions()) == 2
+
+    async def test_another_driver_knows_the_outcome(
+        self, shared_store: Store, driver: Driver
+    ) -> None:
+        """Commit ids are kept in the store, not by the driver that happened to write them."""
+        first = plan(Transit(State("a"), "x"), Transit(State("b"), "x"))
+        outcome = await driver.commit(first)
+        await move(driver, outcome[0])
+        async with shared_store.driver() as other:
+            assert await other.commit(first) == outcome
+
+    async def test_the_outcome_is_known_after_reopening(self, persistent_store: Store) -> None:
+        """The same after every driver was closed."""
+        first = plan(Transit(State("a"), "x"), Transit(State("b"), "x"))
+        async with persistent_store.driver() as driver:
+            outcome = await driver.commit(first)
+            await move(driver, outcome[0])
+        async with persistent_store.driver() as driver:
+            assert await driver.commit(first) == outcome
+        assert len(persistent_store.raw_versions()) == 3
+
+    async def test_a_cancelled_commit_happened_or_did_not(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """Whoever is cancelled while committing can commit the plan again: it happens once, and
+        commits of others beside it are not touched."""
+        chance = random.Random(7)
+        plans = [plan(*(Transit(State(f"{n}/{k}"), "x") for k in range(3))) for n in range(60)]
+
+        async def commit(each: Plan, turns: int) -> None:
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(driver.commit, each)
+                    for _ in range(turns):
+                        await anyio.lowlevel.checkpoint()
+                    scope.cancel()
+
+        with anyio.fail_after(self.patience_s):
+            async with anyio.create_task_group() as tasks:
+                for each in plans:
+                    tasks.start_soon(commit, each, chance.randrange(6))
+            for each in plans:
+                again = await driver.commit(each)
+                assert [await driver.get(state.id) for state in again] == list(again)
+        stored = Counter(version.commit_id for version in store.raw_versions())
+        assert stored == {each.commit_id: 3 for each in plans}
+
+    async def test_the_engine_commits_again_by_itself(
+        self, store: Store, driver: Driver, fault: Fault
+    ) -> None:
+        """``Engine.do`` gives the outcome as if no answer had been lost, and it happens once."""
+        unsure = FaultDriver(driver, [fault, None, fault])
+        async with Engine(unsure) as engine:
+            (a,) = await engine.do(Commit(Transit(State("a"), "x")))
+            b, _ = await engine.do(Commit(Transit(State("b"), "x"), Require(a)))
+        assert unsure.lost == 2
+        assert (await driver.get("a"), await driver.get("b")) == (a, b)
+        assert [version.id for version in store.raw_versions()] == ["a", "b"]
+
+    async def test_no_commit_of_a_series_is_lost_or_doubled(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """Each commit builds on the one before; answers are lost all the time, before and after."""
+        unsure = FaultDriver(driver, itertools.cycle([None, Fault.AFTER, None, Fault.BEFORE]))
+        async with Engine(unsure) as engine:
+            (state,) = await engine.do(Commit(Transit(State("a"), "x")))
+            for count in range(1, 6):
+                counted = state.with_annotations(count=str(count))
+                (state,) = await engine.do(Commit(Transit(counted, "x")))
+        assert unsure.lost > 0
+        assert state == await driver.get("a")
+        assert [version.id for version in store.raw_versions()] == ["a"] * 6
+
+
+async def _lose(driver: Driver, lost: Plan, fault: Fault) -> None:
+    """Commit a plan so that its answer is lost."""
+    with pytest.raises(UnknownOutcomeError):
+        await FaultDriver(driver, [fault]).commit(lost)

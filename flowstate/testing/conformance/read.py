@@ -1,0 +1,278 @@
+"""Reading: pages of the log, the newest match, one version, one payload."""
+
+from __future__ import annotations
+
+import pytest
+
+from ...commands import Delay, End, Pause, Require, Transit
+from ...data import DataRef
+from ...driver import Driver, Query
+from ...errors import DataNotFoundError
+from ...state import RetryPolicy, State, Status
+from ..store import Store
+from .base import Laws, create, move, put, read_all, revs
+
+QUERIES = {
+    "everything": Query(),
+    "label": Query(labels={"queue": "mail"}),
+    "missing-label": Query(labels={"queue": "nothing"}),
+    "all-of": Query(labels={"queue": "mail", "size": "1"}),
+    "any-of": Query(labels=[{"queue": "mail"}, {"size": "2"}]),
+    "any-of-all-of": Query(labels=[{"queue": "mail", "size": "0"}, {"size": "2", "odd": "yes"}]),
+    "one-of-any-missing": Query(labels=[{"queue": "nothing"}, {"size": "1"}]),
+    "empty-label-value": Query(labels={"empty": ""}),
+    "id": Query(id="order/3"),
+    "missing-id": Query(id="order/99"),
+    "id-and-label": Query(id="order/3", labels={"queue": "mail"}),
+    "id-prefix": Query(id_prefix="order/"),
+    "id-prefix-like-a-pattern": Query(id_prefix="100%_"),
+    "id-prefix-case": Query(id_prefix="ORDER/"),
+    "id-prefix-and-label": Query(id_prefix="order/", labels={"size": "1"}),
+    "status": Query(status=Status.PAUSED),
+    "statuses": Query(status={Status.ENDED, Status.DELAYED}),
+    "status-and-label": Query(status=Status.RUNNING, labels=[{"size": "1"}, {"odd": "yes"}]),
+    "quotes": Query(labels={"it's": 'a "label"'}),
+    "unicode": Query(labels={"größe": "☃"}),
+}
+
+
+class ReadLaws(Laws):
+    @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+    async def test_read_is_a_filter_of_the_log(self, driver: Driver, query: Query) -> None:
+        """Page by page, for every kind of query: exactly the versions of the whole log that
+        match, in revision order; every page within its limit and further than the one before."""
+        log = await _write_varied(driver)
+        expected = [state for state in log if query.matches(state)]
+        assert await _paged(driver, query, 7) == expected
+
+    @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+    async def test_latest_is_a_filter_of_the_current_versions(
+        self, driver: Driver, query: Query
+    ) -> None:
+        """With ``latest``, the same of the versions that are current."""
+        current = _current(await _write_varied(driver))
+        latest = Query(
+            labels=query.labels,
+            id=query.id,
+            id_prefix=query.id_prefix,
+            status=query.status,
+            latest=True,
+        )
+        assert await _paged(driver, latest, 3) == [s for s in current if query.matches(s)]
+
+    @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+    async def test_find_gives_the_newest_current_match(self, driver: Driver, query: Query) -> None:
+        """Find gives the match with the highest revision among current versions, or None."""
+        current = _current(await _write_varied(driver))
+        matching = [state for state in current if query.matches(state)]
+        assert await driver.find(query) == (matching[-1] if matching else None)
+
+    async def test_find_overlooks_what_a_state_was(self, driver: Driver) -> None:
+        """A state that no longer matches is not found by what it was."""
+        (a,) = await put(driver, Transit(State("a", labels={"queue": "mail"}), "x"))
+        await put(driver, Transit(a.with_labels(queue="done"), "x"))
+        assert await driver.find(Query(labels={"queue": "mail"})) is None
+
+    async def test_read_since_gives_the_versions_of_that_time_and_later(
+        self, driver: Driver
+    ) -> None:
+        """Every instant of the log, one before all and one after all: exactly what was committed
+        at or after it."""
+        log = list(await create(driver, "a", "b"))
+        while len({state.committed_at for state in log}) < 4:
+            log.append(await move(driver, log[-1]))
+        times = {state.committed_at for state in log}
+        for since in [min(times) - 1, *times, max(times) + 1]:
+            expected = [state for state in log if state.committed_at >= since]
+            assert await read_all(driver, Query(since=since)) == expected
+
+    async def test_a_page_without_matches_still_gets_on(self, driver: Driver) -> None:
+        """What matches nothing is told how far was looked, up to the head, not left where it
+        began."""
+        await _write_varied(driver)
+        head = await driver.head()
+        after = 0
+        while after < head:
+            page = await driver.read(Query(labels={"queue": "nothing"}), after, 5)
+            assert page.versions == ()
+            assert after < page.upto <= head
+            after = page.upto
+
+    async def test_reading_at_the_head_gives_nothing(self, driver: Driver) -> None:
+        """After the newest revision there is nothing, and nowhere further to look."""
+        await create(driver, "a", "b")
+        head = await driver.head()
+        page = await driver.read(Query(), head, 10)
+        assert (page.versions, page.upto) == ((), head)
+
+    async def test_an_empty_store_has_nothing(self, driver: Driver) -> None:
+        """Nothing to read, find or wait for in a store that was never written."""
+        page = await driver.read(Query(), 0, 10)
+        assert (page.versions, page.upto, await driver.head()) == ((), 0, 0)
+        assert await driver.find(Query()) is None
+
+    async def test_get_gives_the_latest(self, driver: Driver) -> None:
+        """Without a revision: the state as it is now, or None."""
+        (a,) = await create(driver, "a")
+        new = await move(driver, a)
+        assert await driver.get("a") == new
+        assert await driver.get("b") is None
+
+    async def test_get_gives_exactly_that_version(self, driver: Driver) -> None:
+        """With a revision: that version of that state, also when superseded; None if the revision
+        is another state's or not there."""
+        a, b = await create(driver, "a", "b")
+        new = await move(driver, a)
+        assert await driver.get("a", a.rev) == a
+        assert await driver.get("a", new.rev) == new
+        assert await driver.get("a", b.rev) is None
+        assert await driver.get("a", new.rev + 1) is None
+        assert await driver.get("c", a.rev) is None
+
+    async def test_a_state_comes_back_as_it_was_committed(self, driver: Driver) -> None:
+        """Every field of a state survives, by get and by read."""
+        inner = State("inner ☃", labels={"a": "b"}).attach("x", b"\0\xff").with_annotations(n="1")
+        state = State(
+            "it's \"100%\" größe\n\\",
+            labels={"größe": "☃", "empty": "", "it's": 'a "label"'},
+            annotations={"note": "line\nline"},
+            stacked={"caller": inner.stack("deeper", State("deepest"))},
+            retry=RetryPolicy(lease=1.5, max_attempts=7, backoff=0, max_backoff=2, enabled=False),
+        ).attach("order", {"items": [1, 2.5, None, "☃"]})
+        (written,) = await put(
+            driver,
+            Delay(state, to="später", at=253_402_300_799_999, annotations={"by": "Ω"}),
+        )
+        assert await driver.get(state.id) == written
+        assert await read_all(driver) == [written]
+        assert written.labels == state.labels
+        assert written.stacked["caller"].stacked["deeper"] == State("deepest")
+        assert written.retry == state.retry
+
+    async def test_labels_of_a_stacked_state_are_not_its_own(self, driver: Driver) -> None:
+        """A query looks at a state, not into what it carries."""
+        inner = State("inner", labels={"queue": "mail"})
+        await put(driver, Transit(State("outer").stack("caller", inner), "x"))
+        assert await driver.find(Query(labels={"queue": "mail"})) is None
+        assert await driver.get("inner") is None
+
+
+class DataLaws(Laws):
+    async def test_a_payload_comes_back_as_it_was(self, driver: Driver) -> None:
+        """Any bytes, none at all and a megabyte; the reference names the commit's first
+        revision."""
+        contents = {"empty": b"", "binary": bytes(range(256)), "large": b"x" * (1 << 20)}
+        state = State("b")
+        for name, content in contents.items():
+            state = state.attach(name, content)
+        a, b = await put(driver, Transit(State("a"), "x"), Transit(state, "x"))
+        for name, content in contents.items():
+            ref = _ref(b, name)
+            assert (ref.rev, ref.size) == (a.rev, len(content))
+            assert await driver.load(ref) == content
+
+    async def test_a_missing_payload_is_an_error(self, driver: Driver) -> None:
+        """A reference to nothing raises ``DataNotFoundError``, also if only the revision or only
+        the checksum is another."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        ref = _ref(a, "order")
+        for missing in (
+            DataRef(ref.rev + 1, ref.size, ref.content_type, ref.checksum),
+            DataRef(ref.rev, ref.size, ref.content_type, "0" * 64),
+        ):
+            with pytest.raises(DataNotFoundError):
+                await driver.load(missing)
+
+    async def test_a_payload_shared_in_a_commit_is_stored_once(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """Two states that attach the same bytes in one commit share one stored payload."""
+        a, b = await put(
+            driver,
+            Transit(State("a").attach("order", b"pears"), "x"),
+            Transit(State("b").attach("copy", b"pears"), "x"),
+        )
+        assert _ref(a, "order") == _ref(b, "copy")
+        assert store.raw_payloads() == [(a.rev, _ref(a, "order").checksum)]
+
+    async def test_a_copied_reference_still_loads(self, store: Store, driver: Driver) -> None:
+        """A reference that is copied to another state, later, loads there; nothing is stored
+        again."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        (b,) = await put(driver, Transit(State("b").attach("taken", a.data["order"]), "x"))
+        await put(driver, End(a))
+        assert await driver.load(_ref(b, "taken")) == b"pears"
+        assert len(store.raw_payloads()) == 1
+
+    async def test_the_payload_of_a_stacked_state_loads(self, driver: Driver) -> None:
+        """Pending data inside a stacked state is stored by the commit that carries it."""
+        inner = State("inner").attach("order", b"pears")
+        (outer,) = await put(driver, Transit(State("outer").stack("caller", inner), "x"))
+        assert await driver.load(_ref(outer.stacked["caller"], "order")) == b"pears"
+
+    async def test_a_version_that_moves_on_keeps_its_payload(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """Moving a state does not store its payload again."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        new = await move(driver, await move(driver, a))
+        assert new.data == a.data
+        assert len(store.raw_payloads()) == 1
+
+
+async def _write_varied(driver: Driver) -> list[State]:
+    """Some forty versions in all statuses; gives the log."""
+    states: list[State] = []
+    log: list[State] = []
+    for n in range(6):
+        labels = {"queue": ("mail", "web")[n % 2], "size": str(n % 3)}
+        labels |= {"odd": "yes"} if n % 2 else {}
+        states.append(State(f"order/{n}", labels=labels))
+    special = {"it's": 'a "label"', "größe": "☃", "empty": ""}
+    states.append(State("100%_x", labels=special))
+    states.append(State("100 yx", labels={"queue": "mail"}))
+    for turn in range(4):
+        for n, state in enumerate(states):
+            moved = state.with_labels(size=str((turn + n) % 3)) if turn else state
+            kind = (turn * 3 + n) % 5
+            if kind == 0:
+                command = Pause(moved, to="next")
+            elif kind == 1:
+                command = Delay(moved, to="next", at=9_000)
+            elif kind == 2 and turn == 3:
+                command = End(moved)
+            else:
+                command = Transit(moved, "next")
+            if kind == 4 and turn:
+                (written,) = await put(driver, command, Require(log[-1]))
+            else:
+                (written,) = await put(driver, command)
+            states[n] = written
+            log.append(written)
+    return log
+
+
+def _current(log: list[State]) -> list[State]:
+    current = {state.id: state for state in log}
+    return sorted(current.values(), key=lambda state: state.rev)
+
+
+async def _paged(driver: Driver, query: Query, limit: int) -> list[State]:
+    """Everything that matches, checking each page."""
+    head = await driver.head()
+    found: list[State] = []
+    after = 0
+    while after < head:
+        page = await driver.read(query, after, limit)
+        assert len(page.versions) <= limit
+        assert after < page.upto <= head
+        assert all(after < rev <= page.upto for rev in revs(page.versions))
+        found.extend(page.versions)
+        after = page.upto
+    return found
+
+
+def _ref(state: State, name: str) -> DataRef:
+    ref = state.data[name]
+    assert isinstance(ref, DataRef)
+    return ref

@@ -1,0 +1,204 @@
+"""Law 7, watch: every matching version exactly once, in order, from any revision."""
+
+from __future__ import annotations
+
+import random
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from ...commands import Transit
+from ...driver import Driver, Query
+from ...engine import Engine
+from ...state import State, Status
+from ...watch import Watcher
+from ..store import Store
+from .base import Crowd, CrowdLaws, Writers, create, move, put, read_all, revs
+
+CROWD_QUERIES = {
+    "everything": Query(),
+    "label": Query(labels={"writer": "w1"}),
+    "any-of": Query(labels=[{"writer": "w0"}, {"place": "2"}]),
+    "all-of": Query(labels={"writer": "w1", "turn": "2"}),
+    "any-of-all-of": Query(labels=[{"writer": "w0", "turn": "1"}, {"commit": "w2-7"}]),
+    "id": Query(id="w1/1"),
+    "id-prefix": Query(id_prefix="w2/"),
+    "status": Query(status=Status.PAUSED),
+    "labels-and-status": Query(labels={"writer": "w0"}, status={Status.PAUSED, Status.ENDED}),
+    "nothing": Query(labels={"writer": "nobody"}),
+}
+
+
+class WatchLaws(CrowdLaws):
+    @pytest.mark.parametrize("query", CROWD_QUERIES.values(), ids=CROWD_QUERIES)
+    async def test_every_match_once_and_in_order(
+        self, store: Store, driver: Driver, query: Query
+    ) -> None:
+        """While others commit, and reconnecting at random places with ``watcher.rev``, a watcher
+        is given what the finished log holds for its query: each once, in order."""
+        await self._compare(Crowd(store, driver, Writers.TASKS), query)
+
+    async def test_every_match_once_whoever_writes(self, crowd: Crowd) -> None:
+        """The same whether tasks, other drivers or other processes write."""
+        await self._compare(crowd, Query(labels={"turn": "1"}))
+
+    async def _compare(self, crowd: Crowd, query: Query) -> None:
+        driver = crowd.driver
+        seen: list[State] = []
+        chance = random.Random(1)
+        rev = 0
+        with anyio.fail_after(self.patience_s):
+            async with Engine(driver) as engine:
+                async with crowd.working():
+                    while not crowd.is_done:
+                        watcher = engine.watch(query, after=rev)
+                        await _follow(watcher, seen, chance.randrange(1, 40), crowd)
+                        rev = watcher.rev
+                # the writers are done: what is left is in the log
+                left = await read_all(driver, query, after=rev)
+                watcher = engine.watch(query, after=rev)
+                for _ in left:
+                    seen.append(await anext(watcher))
+        expected = [state for state in await read_all(driver) if query.matches(state)]
+        assert revs(seen) == revs(expected)
+        assert seen == expected
+
+    async def test_a_watcher_goes_on_from_any_revision(self, driver: Driver) -> None:
+        """Whatever revision it names, a watcher is given exactly what comes after."""
+        states = [*(await create(driver, "a", "b")), *(await create(driver, "c"))]
+        with anyio.fail_after(self.patience_s):
+            async with Engine(driver) as engine:
+                for done in range(len(states)):
+                    watcher = engine.watch(after=states[done].rev)
+                    for state in states[done + 1 :]:
+                        assert await anext(watcher) == state
+                    states.append(await move(driver, states[0]))
+                    states[0] = states[-1]
+                    assert await anext(watcher) == states[-1]
+                    assert watcher.rev == states[-1].rev
+
+    async def test_from_now_gives_only_what_comes(self, driver: Driver) -> None:
+        """A watcher from now on is given nothing of what was there when it began."""
+        (a,) = await create(driver, "a")
+        with anyio.fail_after(self.patience_s):
+            async with Engine(driver) as engine, engine.watch(Query(from_now=True)) as watcher:
+                new = await move(driver, a)
+                assert await anext(watcher) == new
+
+    async def test_since_gives_what_was_committed_at_or_after(self, driver: Driver) -> None:
+        """A watcher since a time is given the versions of that very millisecond and all later
+        ones, and none before."""
+        states = await states_over_time(driver, ticks=3)
+        since = states[len(states) // 2].committed_at
+        expected = [state for state in states if state.committed_at >= since]
+        assert 0 < len(expected) < len(states)
+        with anyio.fail_after(self.patience_s):
+            async with Engine(driver) as engine:
+                watcher = engine.watch(Query(since=since))
+                assert [await anext(watcher) for _ in expected] == expected
+                new = await move(driver, states[-1])
+                assert await anext(watcher) == new
+
+    async def test_latest_gives_current_versions_and_then_changes(self, driver: Driver) -> None:
+        """First each matching state as it is now, by revision; then every version to come."""
+        a, b = await put(
+            driver,
+            Transit(State("a", labels={"queue": "mail"}), "x"),
+            Transit(State("b", labels={"queue": "mail"}), "x"),
+        )
+        new_a = await move(driver, a)
+        moved_away = await put(driver, Transit(b.with_labels(queue="other"), "x"))
+        (c,) = await put(driver, Transit(State("c", labels={"queue": "mail"}), "x"))
+        with anyio.fail_after(self.patience_s):
+            async with Engine(driver) as engine:
+                query = Query(labels={"queue": "mail"}, latest=True)
+                async with engine.watch(query) as watcher:
+                    assert [await anext(watcher) for _ in range(2)] == [new_a, c]
+                    newer_a = await move(driver, new_a)
+                    newest_a = await move(driver, newer_a)
+                    (back,) = await put(
+                        driver, Transit(moved_away[0].with_labels(queue="mail"), "x")
+                    )
+                    assert [await anext(watcher) for _ in range(3)] == [newer_a, newest_a, back]
+
+    async def test_latest_loses_no_state_that_moves_meanwhile(self, crowd: Crowd) -> None:
+        """While others commit: of each state one version at most of before the watcher began, the
+        one current then; and every version since."""
+        driver = crowd.driver
+        query = Query(latest=True, labels={"writer": "w0"})
+        with anyio.fail_after(self.patience_s):
+            async with Engine(driver) as engine, crowd.working():
+                while await driver.head() < crowd.size * 10:
+                    await driver.wait(await driver.head())
+                async with engine.watch(query) as watcher:
+                    began = watcher.rev or await driver.head()
+                    seen = [await anext(watcher)]
+                    while _turn(seen[-1]) < crowd.commits - 1 or not _ends_commit(seen[-1], crowd):
+                        seen.append(await anext(watcher))
+        assert began > 0
+        log = [state for state in await read_all(driver) if state.labels["writer"] == "w0"]
+        assert revs(seen) == sorted(set(revs(seen)))
+        # from each state's first version that was seen on, all of them
+        for n in range(crowd.size):
+            id = f"w0/{n}"
+            of_state = [state for state in seen if state.id == id]
+            assert of_state == [state for state in log if state.id == id][-len(of_state) :]
+            assert of_state
+
+    async def test_many_watchers_each_see_everything(self, driver: Driver) -> None:
+        """A hundred watchers of one engine are each given all of it."""
+        seen: list[list[State]] = [[] for _ in range(100)]
+        states: list[State] = []
+
+        async def follow(watcher: Watcher, into: list[State]) -> None:
+            while len(into) < 60:
+                into.append(await anext(watcher))
+
+        with anyio.fail_after(self.patience_s):
+            async with Engine(driver) as engine, anyio.create_task_group() as tasks:
+                for into in seen:
+                    tasks.start_soon(follow, engine.watch(), into)
+                for n in range(20):
+                    states += await create(driver, *(f"{n}/{k}" for k in range(3)))
+        assert all(into == states for into in seen)
+
+
+async def _follow(watcher: Watcher, seen: list[State], count: int, crowd: Crowd) -> None:
+    """Take up to so many versions; give up waiting once the writers are done."""
+    with anyio.CancelScope() as scope:
+
+        async def cut() -> None:
+            """A connection that breaks: cancels the watcher wherever it is."""
+            turns = 0
+            while not crowd.is_done and turns < 50 * count:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cut)
+            async for state in watcher:
+                seen.append(state)
+                count -= 1
+                if not count:
+                    scope.cancel()
+                    break
+
+
+async def states_over_time(driver: Driver, ticks: int) -> list[State]:
+    """Commit until the store's clock has moved so many times."""
+    states = list(await create(driver, "a", "b"))
+    while ticks:
+        latest = await move(driver, states[-1])
+        ticks -= latest.committed_at > states[-1].committed_at
+        states.append(latest)
+    return states
+
+
+def _turn(state: State) -> int:
+    return int(state.labels["commit"].rpartition("-")[2])
+
+
+def _ends_commit(state: State, crowd: Crowd) -> bool:
+    return state.labels["place"] == str(crowd.size - 1)

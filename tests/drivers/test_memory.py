@@ -1,0 +1,35 @@
+"""The memory driver keeps every law."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import define, field
+
+from flowstate import Driver
+from flowstate.drivers.memory import MemoryDriver
+from flowstate.testing import DriverConformance, Store, StoredVersion
+
+
+@define
+class MemoryStore(Store):
+    """The one driver is the store; its private list is what lies behind its back."""
+
+    memory: MemoryDriver = field(factory=MemoryDriver)
+
+    def driver(self) -> Driver:
+        return self.memory
+
+    def raw_versions(self) -> list[StoredVersion]:
+        return [
+            StoredVersion(state.rev, state.id, commit_id)
+            for state, commit_id in zip(self.memory._log, self.memory._commit_ids, strict=True)
+        ]
+
+    def raw_payloads(self) -> list[tuple[int, str]]:
+        return list(self.memory._payloads)
+
+
+class TestMemoryDriver(DriverConformance):
+    def new_store(self, tmp_path: Path) -> Store:
+        return MemoryStore()

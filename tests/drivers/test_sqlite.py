@@ -1,0 +1,47 @@
+"""The SQLite driver keeps every law, also between processes and after ``kill -9``."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from flowstate import Driver, connect
+from flowstate.testing import DriverConformance, Store, StoredVersion
+
+
+@frozen
+class SQLiteStore(Store):
+    """A file, read with plain sqlite3."""
+
+    shared = True
+    processes = True
+    persistent = True
+
+    path: Path
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def driver(self) -> Driver:
+        return connect(self.url)
+
+    def raw_versions(self) -> list[StoredVersion]:
+        rows = self._rows("SELECT rev, id, commit_id FROM versions ORDER BY rev")
+        return [StoredVersion(*row) for row in rows]
+
+    def raw_payloads(self) -> list[tuple[int, str]]:
+        return self._rows("SELECT rev, checksum FROM payloads ORDER BY rev, checksum")
+
+    def _rows(self, sql: str) -> list[Any]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(sql).fetchall()
+
+
+class TestSQLiteDriver(DriverConformance):
+    def new_store(self, tmp_path: Path) -> Store:
+        return SQLiteStore(tmp_path / "store.db")
