@@ -10,7 +10,6 @@ import heapq
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
 from typing import ClassVar, TypeAlias
 
 from attrs import define, field
@@ -302,7 +301,8 @@ class _DueTimes:
 
 
 def _above(revs: list[int], after: int) -> Iterator[int]:
-    return islice(revs, bisect_right(revs, after), None)
+    # islice(revs, start, None) would step over everything before the start
+    return map(revs.__getitem__, range(bisect_right(revs, after), len(revs)))
 
 
 def _distinct(ascending: Iterable[int]) -> Iterator[int]:
