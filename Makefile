@@ -1,0 +1,50 @@
+# Everything that is done here, by name. Needs git, make and Python 3.11 or newer; the rest is
+# installed into .venv the first time, and again when pyproject.toml changes.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := docs/examples/permits
+STORE := sqlite:///demo.db
+
+help:  ## This list
+	@echo "make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(READY)  ## Run the example on an SQLite file, then show what was stored
+	$(BIN)/flowstate run $(DEMO).py:flows --input $(DEMO).jsonl --start begin --store $(STORE)
+	$(BIN)/flowstate ls --store $(STORE)
+	$(BIN)/flowstate show "$$($(BIN)/python tools/first_id.py $(DEMO).jsonl)" --history --store $(STORE)
+
+test: $(READY)  ## Run all tests, and each benchmark once
+	$(BIN)/pytest -q
+
+check: $(READY)  ## Lint, format, types, layers, and the built package
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_package.py
+
+bench: $(READY)  ## Measure: the benchmarks, each beside its raw limit
+	$(BIN)/pytest benchmarks --benchmark-only --benchmark-enable
+
+format: $(READY)  ## Put the code in the form that check wants
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+clean:  ## Remove everything that the other targets made
+	rm -rf $(VENV) build dist demo.db demo.db-wal demo.db-shm .benchmarks .hypothesis
+	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml tools/setup
+	@PYTHON="$(PYTHON)" tools/setup $(VENV)
+	@touch $@
+
+.PHONY: help demo test check bench format clean
