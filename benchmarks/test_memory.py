@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
+import gc
+import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from flowstate import Commit, Engine, Pause, State
 from flowstate.drivers.memory import MemoryDriver
 
 from .conftest import Row, timed
@@ -74,39 +73,26 @@ def test_uncommitted_transitions(rate: Callable[..., None], tiny: bool) -> None:
 
 
 def test_memory_a_state(figure: Callable[[Row], None], benchmark: Any, tiny: bool) -> None:
-    """Resident memory of a state that was committed once, in a process of its own."""
+    """What the memory driver keeps of a labelled state that was committed once."""
     states = 1_000 if tiny else 100_000
-    grown = benchmark.pedantic(
-        lambda: subprocess.run(
-            [sys.executable, "-m", __spec__.name, str(states)],
-            cwd=Path(__file__).parent.parent,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout,
-        rounds=1,
-    )
-    bytes_a_state = float(grown) / states
-    assert bytes_a_state > 0
-    figure(
-        Row("memory driver, a state", "KB", "2 KB", bytes_a_state / 1000, None, "", "")
-    )
+
+    async def grow() -> float:
+        async with MemoryDriver() as driver, Engine(driver) as engine:
+            tracemalloc.start()
+            try:
+                for number in range(states):
+                    state = State(f"order-{number}", labels={"queue": "mail"})
+                    await engine.do(Commit(Pause(state, "work")))
+                gc.collect()
+                return tracemalloc.get_traced_memory()[0] / states
+            finally:
+                tracemalloc.stop()
+
+    size = benchmark.pedantic(lambda: anyio.run(grow), rounds=1)
+    assert size > 0
+    figure(Row("memory driver, a state", "KB", "2 KB", size / 1000, None, "", ""))
 
 
 async def _fill(driver: MemoryDriver, states: int) -> None:
     await one_by_one(driver, {f"other-{number}": 1 for number in range(states)}, committed)
 
-
-if __name__ == "__main__":
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    kept = MemoryDriver()
-    from flowstate import Commit, Engine, Pause, State
-
-    async def main() -> None:
-        async with kept, Engine(kept) as engine:
-            for number in range(int(sys.argv[1])):
-                state = State(f"order-{number}", labels={"queue": "mail"})
-                await engine.do(Commit(Pause(state, "work")))
-
-    anyio.run(main)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
