@@ -4,9 +4,9 @@
         --start receive --store sqlite:///permits.db
 
 The cases in permits.jsonl are real: applications for environmental permits to a Dutch municipality,
-with what was done on each, by whom and when. They are ten out of "Receipt phase of an environmental
-permit application process ('WABO'), CoSeLoG project", J. Buijs, Eindhoven University of Technology,
-2014, https://doi.org/10.4121/uuid:a07386a5-7be3-4367-9535-70bc9e77dbe6.
+with what was done on each, by whom and when. They are ten out of 1,434 of the event log "Receipt
+phase of an environmental permit application process ('WABO'), CoSeLoG project" (J. Buijs, Eindhoven
+University of Technology, 2014).
 """
 
 from msgspec import Struct

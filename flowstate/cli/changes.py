@@ -23,8 +23,7 @@ def changes(before: State | None, after: State) -> Iterator[Text]:
         attempt = f", attempt {transition.attempt}" if transition.attempt else ""
         yield Text(f"cause {transition.cause.value}{attempt}", style="yellow")
     if transition.alarm:
-        at = output.exact_moment(transition.alarm.at)
-        yield Text(f"alarm {at} UTC, to {output.plain(transition.alarm.to)}", style="yellow")
+        yield Text(f"alarm {output.alarm(transition.alarm)}", style="yellow")
     for kind, of in _KINDS.items():
         yield from _differences(kind, of(before) if before else _NOTHING, of(after))
     # they belong to one transition, so they do not change: they are there or not
@@ -32,9 +31,7 @@ def changes(before: State | None, after: State) -> Iterator[Text]:
         yield Text.assemble(("@ ", "blue"), (f"{output.plain(key)}=", "dim"), output.plain(value))
 
 
-def _differences(
-    kind: str, before: Mapping[str, str], after: Mapping[str, str]
-) -> Iterator[Text]:
+def _differences(kind: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Text]:
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
         if old == new:

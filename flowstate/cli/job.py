@@ -59,12 +59,11 @@ class Job:
         self._slots = anyio.Semaphore(self.concurrency)
         self._taking = anyio.CancelScope()
         self._working = anyio.CancelScope()
-        async with anyio.create_task_group() as states:
-            async with self.engine:
-                with self._working:
-                    with self._taking:
-                        await self._take_lines(file, states)
-                    await self._finish()
+        async with anyio.create_task_group() as states, self.engine:
+            with self._working:
+                with self._taking:
+                    await self._take_lines(file, states)
+                await self._finish()
         for id in self._resting:
             self.tally.count(await self.engine.get(id))
 
@@ -134,7 +133,7 @@ class Job:
             raise  # without a store there is nothing to go on with
         except EngineClosedError:
             pass  # interrupted: it was left where it is, for the next run
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (a flow may raise anything)
             told = f"{type(error).__name__}: {error}{where(error)}"
             self._error(f"line {line.number}, state {state.id!r}: {told}")
         finally:

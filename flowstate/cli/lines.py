@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -83,10 +84,8 @@ async def read_lines(file: int) -> AsyncIterator[Line]:
     number = 0
     async for content, size in _split(file):
         number += 1
-        if number == 1:
-            content = content.removeprefix(_BOM)
         if content.strip() or size > MAX_LINE_BYTES:
-            yield Line(number, content, size)
+            yield Line(number, content.removeprefix(_BOM) if number == 1 else content, size)
 
 
 async def _split(file: int) -> AsyncIterator[tuple[bytes, int]]:
@@ -107,10 +106,8 @@ async def _split(file: int) -> AsyncIterator[tuple[bytes, int]]:
 
 async def _read(file: int) -> bytes:
     """Some bytes, when there are any; none at the end."""
-    try:
+    with suppress(PermissionError):  # what cannot be waited for, like a file, is always ready
         await anyio.wait_readable(file)
-    except PermissionError:
-        pass  # what cannot be waited for, like a file on a disk, is always ready
     return os.read(file, _CHUNK_BYTES)
 
 

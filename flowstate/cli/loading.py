@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import traceback
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -43,7 +44,8 @@ def load(reference: str) -> Flows:
     module_name, _, name = reference.rpartition(":")
     if not module_name or not name:
         raise LoadError(
-            f"{reference!r} is not of the form MODULE:FLOWS, e.g. orders.py:flows or shop.orders:flows"
+            f"{reference!r} is not of the form MODULE:FLOWS, "
+            "e.g. orders.py:flows or shop.orders:flows"
         )
     module = _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
     try:
@@ -81,12 +83,11 @@ def _load_file(path: str) -> ModuleType:
     if not file.is_file():
         raise LoadError(f"there is no file {path}")
     _make_importable(file.parent)  # as if it were run as a script
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    loader = SourceFileLoader(file.stem, str(file))
+    module = module_from_spec(ModuleSpec(file.stem, loader, origin=str(file)))
     sys.modules[file.stem] = module
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise _broken(path, error) from error
     return module

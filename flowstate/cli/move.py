@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
 
 import click
 
@@ -24,16 +23,14 @@ from flowstate import (
 from . import output
 from .store import Access, opened, run_async, store_option
 
-F = TypeVar("F", bound=Callable[..., object])
-
 MAX_RACES = 50
 """How often a state that is moving meanwhile is tried again at its newest revision."""
 
 
-def _move_command(short_help: str) -> Callable[[F], click.Command]:
+def _move_command(short_help: str) -> Callable[[Callable[..., None]], click.Command]:
     """A command that moves the state ID."""
 
-    def decorate(function: F) -> click.Command:
+    def decorate(function: Callable[..., None]) -> click.Command:
         with_output = store_option(output.json_option(function))
         return click.command(short_help=short_help)(click.argument("id")(with_output))
 

@@ -8,7 +8,7 @@ or ``NO_COLOR`` is set, and nothing is cut or wrapped for a program that reads a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flowstate import Cause, State, Status
+from flowstate import Alarm, Cause, State, Status
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -52,8 +52,12 @@ def console(*, stderr: bool = False) -> Console:
 def table(*columns: str, title: str | None = None) -> Table:
     made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for column in columns:
-        justify = "right" if column in _NUMBERS else "left"
-        made.add_column(column, justify=justify, no_wrap=column in _WHOLE, overflow="fold")
+        made.add_column(
+            column,
+            justify="right" if column in _NUMBERS else "left",
+            no_wrap=column in _WHOLE,
+            overflow="fold",
+        )
     return made
 
 
@@ -107,16 +111,18 @@ def exact_moment(instant_ms: int) -> str:
     return f"{moment(instant_ms)}.{instant_ms % 1000:03}"
 
 
+def alarm(alarm: Alarm) -> str:
+    """When it rings and where it leads."""
+    return f"{exact_moment(alarm.at)} UTC, to {plain(alarm.to)}"
+
+
 def size(octets: int) -> str:
     """A number of bytes for people."""
-    if octets < 1_000:
+    if octets < _KB:
         return f"{octets} B"
-    return f"{octets / 1_000:.1f} kB" if octets < 1_000_000 else f"{octets / 1_000_000:.1f} MB"
+    return f"{octets / _KB:.1f} kB" if octets < _MB else f"{octets / _MB:.1f} MB"
 
 
-def lines(parts: Iterable[Text]) -> Text:
-    return Text("\n").join(parts)
-
-
+_KB, _MB = 1_000, 1_000_000
 _NUMBERS = frozenset({"rev", "states"})
 _WHOLE = frozenset({"rev", "states", "status", "committed (UTC)"})

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import BinaryIO
@@ -92,7 +92,8 @@ def run(
     """
     if start not in flows:
         known = ", ".join(sorted(flow.name for flow in flows)) or "none"
-        raise click.BadParameter(f"there is no flow {start!r} (flows: {known})", param_hint="--start")
+        problem = f"there is no flow {start!r} (flows: {known})"
+        raise click.BadParameter(problem, param_hint="--start")
 
     async def run_job() -> int:
         with Screen(total_size(file.fileno())) as screen:
@@ -110,7 +111,7 @@ def run(
 
 
 @contextmanager
-def _interruptible(job: Job) -> Iterator[None]:
+def _interruptible(job: Job) -> Generator[None]:
     """The first SIGINT or SIGTERM drains the job; the second ends the process at once.
 
     These are plain signal handlers, so that the second one works even while a flow holds up the
@@ -141,7 +142,7 @@ def _drain(job: Job, signal_name: str) -> None:
 
 
 @contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+def _handling(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Generator[None]:
     before = [(number, signal.signal(number, handler)) for number in numbers]
     try:
         yield
@@ -166,7 +167,7 @@ def _print_summary(job: Job, took_s: float, commits: int) -> None:
     if job.is_interrupted:
         console.print("Interrupted. Run the same command again to go on.")
     elif job.errors and job.stop_on_error:
-        console.print("Stopped at the first error; later lines were not taken (--on-error skip goes on).")
+        console.print("Stopped after an error: no later line was taken (--on-error skip goes on).")
 
 
 def _exit_code(job: Job) -> int:

@@ -87,18 +87,21 @@ def _facts(state: State) -> Iterator[tuple[str, Text | str]]:
     yield "reason", output.plain(transition.reason)
     yield "cause", transition.cause.value
     yield "attempt", str(transition.attempt) if transition.attempt else ""
-    yield "alarm", f"{output.exact_moment(alarm.at)} UTC, to {output.plain(alarm.to)}" if alarm else ""
+    yield "alarm", output.alarm(alarm) if alarm else ""
     yield "revision", str(state.rev)
     yield "committed", f"{output.exact_moment(state.committed_at)} UTC"
     yield "labels", output.pairs(state.labels, "\n")
     yield "annotations", output.pairs(state.annotations, "\n")
     yield "transition", output.pairs(transition.annotations, "\n")
     yield "data", Text("\n").join(_payload(name, data) for name, data in state.data.items())
-    yield "stacked", output.pairs(
-        {name: f"{other.id} ({other.transition.status.value})" for name, other in state.stacked.items()},
-        "\n",
-    )
-    yield "retry", output.pairs({k: str(v) for k, v in asdict(state.retry).items()}) if state.retry else ""
+    yield "stacked", Text("\n").join(_stacked(name, other) for name, other in state.stacked.items())
+    policy = asdict(state.retry) if state.retry else {}
+    yield "retry", output.pairs({name: str(value) for name, value in policy.items()})
+
+
+def _stacked(name: str, other: State) -> Text:
+    about = f"{other.id}, {output.status_name(other)}"
+    return Text.assemble(output.plain(name), (f"  {output.plain(about)}", "dim"))
 
 
 def _payload(name: str, data: Data | DataRef) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -41,7 +41,7 @@ def store_option(command: F) -> F:
 
 
 @asynccontextmanager
-async def opened(url: str, access: Access) -> AsyncIterator[Engine]:
+async def opened(url: str, access: Access) -> AsyncGenerator[Engine]:
     """An engine on the store, without flows: it reads and records, and runs nothing."""
     async with connect(with_access(url, access)) as driver, Engine(driver) as engine:
         yield engine
@@ -72,6 +72,7 @@ def run_async(command: Callable[[], Awaitable[T]]) -> T:
 
 def _first(error: Exception) -> Exception:
     """What went wrong first, out of the groups that task groups make."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
+    if isinstance(error, ExceptionGroup):
+        grouped: ExceptionGroup[Exception] = error
+        return _first(grouped.exceptions[0])
     return error

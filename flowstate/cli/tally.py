@@ -20,7 +20,7 @@ OTHER_REASONS = "(other reasons)"
 class Tally:
     """Counts of what was found stored in the end, and of lines that were rejected."""
 
-    counts: Counter[tuple[str, str]] = field(factory=Counter)
+    counts: Counter[tuple[str, str]] = field(factory=Counter[tuple[str, str]])
     """(status, reason) -> states"""
     ended_before: int = 0
     """States that had ended before this run."""

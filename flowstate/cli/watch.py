@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import anyio
 import click
-from anyio.abc import CancelScope
+from anyio import CancelScope
+from anyio.abc import TaskStatus
 from rich.console import Console
 from rich.text import Text
 
@@ -43,17 +44,19 @@ def watch(labels: Mapping[str, str], after: int | None, url: str, as_json: bool)
     query = Query(labels=labels, from_now=after is None)
 
     async def print_changes() -> None:
-        async with opened(url, Access.READ) as engine, anyio.create_task_group() as tasks:
-            async with engine.watch(query, after=after) as watcher:
-                await tasks.start(_cancel_on_signal, tasks.cancel_scope)
-                output.warn(f"watching after revision {watcher.rev} (Ctrl-C ends)")
-                try:
-                    await _print(watcher, as_json)
-                except anyio.get_cancelled_exc_class():
-                    # what was given was printed: cancellation comes only while waiting for more
-                    output.warn(f"watched up to revision {watcher.rev}; go on with "
-                                f"--after {watcher.rev}")
-                    raise
+        async with (
+            opened(url, Access.READ) as engine,
+            engine.watch(query, after=after) as watcher,
+            anyio.create_task_group() as tasks,
+        ):
+            await tasks.start(_cancel_on_signal, tasks.cancel_scope)
+            output.warn(f"watching after revision {watcher.rev} (Ctrl-C ends)")
+            try:
+                await _print(watcher, as_json)
+            except anyio.get_cancelled_exc_class():
+                # what it gave was printed: cancellation comes only while it waits for more
+                output.warn(f"go on with --after {watcher.rev}")
+                raise
 
     run_async(print_changes)
 
@@ -84,7 +87,7 @@ def _print_line(console: Console, state: State) -> None:
 
 
 async def _cancel_on_signal(
-    scope: CancelScope, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    scope: CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
 ) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
