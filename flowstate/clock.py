@@ -55,7 +55,7 @@ def instant(field: str, at: datetime | int) -> int:
             raise InvalidValueError(
                 field, f"{at.isoformat()} has no time zone; give an aware datetime, e.g. in UTC"
             )
-        return round(at.timestamp() * 1000)
+        at = round(at.timestamp() * 1000)
     if isinstance(at, bool) or not isinstance(at, int):
         raise InvalidValueError(field, f"takes an aware datetime, not {at!r}")
     if not 0 <= at <= MAX_INSTANT_MS:

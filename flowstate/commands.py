@@ -57,6 +57,7 @@ class Transit(Command[State], frozen=True, gc=False):
         if not self.to or type(self.to) is not str:
             check_flow("Transit.to", self.to)
         if self.annotations is not EMPTY or self.timeout is not None or self.on_timeout:
+            check_flow("Transit.to", self.to)
             _freeze(self, self.annotations)
             _check_timeout(self, self.timeout, self.on_timeout)
 

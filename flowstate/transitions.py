@@ -28,8 +28,8 @@ from .commands import (
 from .data import Data, DataRef
 from .driver import Plan, Write
 from .errors import IllegalTransitionError, InvalidValueError
-from .frozendict import EMPTY
-from .state import Alarm, Cause, RetryPolicy, State, Status, Transition, check_id, moved
+from .frozendict import EMPTY, FrozenDict
+from .state import Alarm, Cause, RetryPolicy, State, Status, Transition, check_flow, check_id, moved
 
 _OPEN: Mapping[type[Command[Any]], Status] = {
     Transit: Status.RUNNING,
@@ -193,7 +193,7 @@ def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Pl
             )
     if len(commands) > 1:
         _check_once(commands)
-    return Plan(commit_id, tuple(writes), tuple(requires), payloads or EMPTY)
+    return Plan(commit_id, tuple(writes), tuple(requires), FrozenDict(payloads))
 
 
 def plan_retry(
@@ -205,7 +205,7 @@ def plan_retry(
         return None
     payloads: dict[str, bytes] = {}
     retried = take_payloads(retried, payloads)
-    return Plan(commit_id, (write(retried, now, policy),), (), payloads or EMPTY)
+    return Plan(commit_id, (write(retried, now, policy),), (), FrozenDict(payloads))
 
 
 def write(state: State, now: int, policy: RetryPolicy) -> Write:
@@ -249,6 +249,7 @@ def _illegal(command: Any) -> IllegalTransitionError:
 @functools.lru_cache(maxsize=4096)
 def _running_at(to: str) -> Transition:
     """The plain transition to a flow: a value, so every state there can share it."""
+    check_flow("Transit.to", to)  # here, so that the hot path checks each name once
     return Transition(to=to, status=Status.RUNNING)
 
 

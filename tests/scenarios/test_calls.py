@@ -87,10 +87,9 @@ async def test_a_call_through_a_watcher_keeps_the_caller_running(driver: Driver)
         (payment,) = await engine.do(Commit(Transit(payment, "pay")))
         await engine.start(payment)
         paid = Query(labels={"caller": state.id}, status=Status.ENDED)
-        async for payment in engine.watch(paid, after=payment.rev):
-            state = state.with_labels(receipt=payment.transition.reason)
-            break
-        return Commit(End(state))
+        async with engine.watch(paid, after=payment.rev) as watcher:
+            payment = await anext(watcher)
+        return Commit(End(state.with_labels(receipt=payment.transition.reason)))
 
     @flows.flow
     async def pay(state: State, engine: Engine) -> Command:

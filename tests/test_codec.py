@@ -1,0 +1,149 @@
+"""Encoding and decoding: what goes in comes out, or an error says where the trouble is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from msgspec import Struct
+
+from flowstate import (
+    Alarm,
+    Cause,
+    Data,
+    DataRef,
+    DecodeError,
+    EncodeError,
+    RetryPolicy,
+    State,
+    Status,
+    Transition,
+    codec,
+)
+from flowstate.clock import MAX_INSTANT_MS
+
+TEXT = some.text(some.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
+NAMES = TEXT.filter(bool)
+STRINGS = some.dictionaries(NAMES, TEXT, max_size=3)
+INSTANTS = some.integers(0, MAX_INSTANT_MS)
+TRANSITIONS = some.builds(
+    Transition,
+    to=TEXT,
+    status=some.sampled_from(Status),
+    cause=some.sampled_from(Cause),
+    attempt=some.integers(0, 100),
+    reason=TEXT,
+    alarm=some.none() | some.builds(Alarm, INSTANTS, NAMES),
+    annotations=STRINGS,
+)
+PAYLOADS = some.builds(Data, some.binary(max_size=20), NAMES) | some.builds(
+    DataRef, some.integers(0, 1 << 60), some.integers(0, 1 << 40), NAMES, NAMES
+)
+POLICIES = some.builds(
+    RetryPolicy,
+    lease=some.floats(1, 1e6),
+    max_attempts=some.integers(1, 100),
+    backoff=some.floats(0, 1e6),
+    max_backoff=some.floats(0, 1e6),
+    enabled=some.booleans(),
+)
+
+
+def states(stacked: some.SearchStrategy[Any]) -> some.SearchStrategy[State]:
+    return some.builds(
+        State,
+        id=NAMES,
+        rev=some.integers(0, 1 << 60),
+        labels=STRINGS,
+        annotations=STRINGS,
+        data=some.dictionaries(NAMES, PAYLOADS, max_size=2),
+        stacked=stacked,
+        transition=TRANSITIONS,
+        retry=some.none() | POLICIES,
+        committed_at=INSTANTS,
+    )
+
+
+@given(states(some.dictionaries(NAMES, states(some.just({})), max_size=2)))
+def test_any_state_decodes_to_what_was_encoded(state: State) -> None:
+    assert state == codec.decode(codec.encode_state(state), State)
+
+
+def test_a_decoded_state_cannot_be_changed_either() -> None:
+    state = codec.decode(b'{"id":"a","labels":{"x":"1"}}', State)
+    with pytest.raises(TypeError, match="read-only"):
+        state.labels["x"] = "2"  # type: ignore[index]
+
+
+def test_a_state_is_stored_without_what_it_does_not_have() -> None:
+    assert codec.encode_state(State("a")) == b'{"id":"a"}'
+
+
+class Point(Struct):
+    at: Any
+
+
+@dataclass
+class Line:
+    start: Any
+
+
+@attrs.define
+class Area:
+    border: Any
+
+
+class Opaque:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (Opaque(), "value"),
+        ({"a": [1, Opaque()]}, "value.a[1]"),
+        (Point(Opaque()), "value.at"),
+        (Line((1, Opaque())), "value.start[1]"),
+        (Area({"k": Opaque()}), "value.border.k"),
+    ],
+    ids=["itself", "dict and list", "Struct", "dataclass", "attrs"],
+)
+def test_what_cannot_be_encoded_is_named_with_its_path(value: object, path: str) -> None:
+    with pytest.raises(EncodeError) as raised:
+        codec.encode(value)
+    assert raised.value.field == path
+
+
+def test_a_value_that_contains_itself_is_an_encode_error() -> None:
+    cycle: list[object] = []
+    cycle.append(cycle)
+    with pytest.raises(EncodeError, match="cannot be written as JSON"):
+        codec.encode(cycle)
+
+
+def test_an_encode_error_tells_what_it_found_and_what_to_do() -> None:
+    with pytest.raises(EncodeError, match=r"\(a Opaque\); attach bytes, or a value made of"):
+        codec.encode({"x": Opaque()})
+
+
+@pytest.mark.parametrize(
+    ("encoded", "type", "message"),
+    [
+        (b'{"at"', Point, "value: does not decode as Point: "),
+        (b'{"x":1}', Point, "value: does not decode as Point: .*missing required field `at`"),
+        (b'["1"]', list[int], "value: does not decode as .*int.* at `\\$\\[0\\]`"),
+        (b'"\xff"', str, "value: does not decode as str"),
+    ],
+    ids=["not JSON", "a field is missing", "another type", "not UTF-8"],
+)
+def test_what_does_not_decode_says_why(encoded: bytes, type: type[Any], message: str) -> None:
+    with pytest.raises(DecodeError, match=message):
+        codec.decode(encoded, type)
+
+
+def test_the_decoder_of_a_type_is_made_once() -> None:
+    assert codec.decoder(State) is codec.decoder(State)
