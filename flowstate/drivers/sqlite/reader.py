@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import define
+from attrs import define, frozen
 
 from ... import codec
 from ...data import DataRef
@@ -24,6 +24,17 @@ from .errors import translated
 
 MAX_SCAN = 10_000
 """Versions that one page looks at, at most."""
+
+
+@frozen
+class Condition:
+    """A piece of a WHERE clause with the values for its marks."""
+
+    sql: str
+    values: tuple[Any, ...] = ()
+
+    def __and__(self, other: Condition) -> Condition:
+        return Condition(f"{self.sql} AND {other.sql}", self.values + other.values)
 
 
 @define(eq=False)
@@ -55,12 +66,12 @@ class Reader:
                 return Page((), max(after, head))
             if query.alternatives or query.id or query.latest:
                 revs, upto = self._candidates(query, after, head)
-                where = f"rev IN (SELECT value FROM json_each('{json.dumps(revs)}'))"
+                among = Condition("rev IN (SELECT value FROM json_each(?))", (json.dumps(revs),))
             else:
                 upto = min(head, after + MAX_SCAN)  # revisions are dense, but for compaction
-                where = f"rev > {after} AND rev <= {upto}"
+                among = Condition("rev > ? AND rev <= ?", (after, upto))
             versions: list[State] = []
-            for state in self._matching(query, where, "rev"):
+            for state in self._matching(query, among, "rev"):
                 versions.append(state)
                 if len(versions) == limit:
                     return Page(tuple(versions), state.rev)
@@ -68,12 +79,11 @@ class Reader:
 
     def find(self, query: Query) -> State | None:
         with self._snapshot():
-            found: State | None = None
-            for where in self._current(query):
-                newest = next(iter(self._matching(query, where, "rev DESC")), None)
-                if newest is not None and (found is None or newest.rev > found.rev):
-                    found = newest
-            return found
+            newest = [
+                next(self._matching(query, among, "rev DESC", table), None)
+                for table, among in self._current(query)
+            ]
+            return max(filter(None, newest), key=lambda state: state.rev, default=None)
 
     def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
         with self._snapshot():
@@ -121,7 +131,7 @@ class Reader:
         lists = (
             self._revs(table, {"key": key, "value": value}, after) for key, value in labels.items()
         )
-        return min(lists, key=lambda revs: (len(revs), -revs[-1] if revs else 0))
+        return min(lists, key=len)
 
     def _revs(self, table: str, equal: Mapping[str, Any], after: int) -> list[int]:
         where = " AND ".join(f"{column} = ?" for column in equal)
@@ -131,28 +141,35 @@ class Reader:
         )
         return [rev for (rev,) in rows]
 
-    def _current(self, query: Query) -> Iterator[str]:
-        """Conditions for the current versions that may match, one for each alternative."""
+    def _current(self, query: Query) -> Iterator[tuple[str, Condition]]:
+        """Where current versions that may match are to be found, newest first at no cost: a table
+        and a condition for each alternative."""
         if query.id:
-            yield f"id = {_quoted(query.id)} AND current = 1"
+            yield "versions", Condition("id = ? AND current = 1", (query.id,))
         elif not query.alternatives:
-            yield "current = 1"
-        for labels in query.alternatives if not query.id else ():
-            yield " AND ".join(
-                "rev IN (SELECT rev FROM current_labels "
-                f"WHERE key = {_quoted(key)} AND value = {_quoted(value)})"
-                for key, value in labels.items()
-            )
+            yield "versions", Condition("current = 1")
+        for labels in () if query.id else query.alternatives:
+            label, *others = labels.items()
+            if others:
+                label = min(labels.items(), key=self._how_many)
+            # CROSS JOIN keeps SQLite from collecting all of them first
+            table = "current_labels CROSS JOIN versions USING (rev)"
+            yield table, Condition("key = ? AND value = ?", label)
 
-    def _matching(self, query: Query, where: str, order: str) -> Iterator[State]:
-        if query.latest:
-            where += " AND current = 1"
-        if query.statuses:
-            where += f" AND status IN ({','.join(_quoted(s.value) for s in query.statuses)})"
-        if query.id_prefix:
-            where += f" AND substr(id, 1, {len(query.id_prefix)}) = {_quoted(query.id_prefix)}"
-        sql = f"SELECT state, rev FROM versions WHERE {where} ORDER BY {order}"
-        for text, rev in self.connection.execute(sql):
+    def _how_many(self, label: tuple[str, str]) -> int:
+        """Current versions with a label, as far as it is worth counting."""
+        key, value = label
+        return len(self._revs("current_labels", {"key": key, "value": value}, 0))
+
+    def _matching(
+        self, query: Query, among: Condition, order: str, table: str = "versions"
+    ) -> Iterator[State]:
+        """The versions that match, out of those that a condition leaves."""
+        where = among & _columns(query)
+        rows = self.connection.execute(
+            f"SELECT state, rev FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
+        )
+        for text, rev in rows:
             state = self._decode(text, rev)
             if query.matches(state):
                 yield state
@@ -200,6 +217,13 @@ class Reader:
             ) from error
 
 
-def _quoted(text: str) -> str:
-    """A SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
+def _columns(query: Query) -> Condition:
+    """What the columns can tell; the rest is decided by ``query.matches``."""
+    where = Condition("current = 1") if query.latest else Condition("1")
+    if query.statuses:
+        marks = ",".join("?" * len(query.statuses))
+        where &= Condition(f"status IN ({marks})", tuple(s.value for s in query.statuses))
+    if query.id_prefix:
+        prefix = query.id_prefix
+        where &= Condition("substr(id, 1, ?) = ?", (len(prefix), prefix))
+    return where
