@@ -1,0 +1,346 @@
+"""SQLite: what can be wrong with a file, and that nothing is lost then.
+
+Every error names the file and the reason, and leaves what was there as it was.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+import sqlite_utils
+
+from flowstate import (
+    Commit,
+    Durability,
+    End,
+    Engine,
+    Pause,
+    Query,
+    SchemaVersionError,
+    State,
+    Status,
+    StoreBusyError,
+    StoreClosedError,
+    StoreCorruptError,
+    StoreFullError,
+    StoreOpenError,
+    StoreReadOnlyError,
+    StoreUrlError,
+    connect,
+)
+from flowstate.drivers.sqlite import SQLiteDriver, schema
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "orders.db"
+
+
+def url(path: Path, options: str = "") -> str:
+    return f"sqlite:///{path}{options}"
+
+
+async def fill(path: Path, *ids: str) -> None:
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        for id in ids:
+            await engine.do(Commit(Pause(State(id, labels={"queue": "mail"}), "work")))
+
+
+async def ids(path: Path) -> list[str]:
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        return [state.id async for state in engine.states()]
+
+
+# ---------------------------------------------------------------- opening
+
+
+async def test_a_file_that_is_no_database_is_refused_untouched(path: Path) -> None:
+    """A text file is not turned into a store, nor emptied."""
+    path.write_text("dear diary, " * 1_000)
+    with pytest.raises(StoreOpenError, match=r"orders\.db: is not a SQLite database"):
+        await connect(url(path)).open()
+    assert path.read_text() == "dear diary, " * 1_000
+
+
+async def test_a_database_of_something_else_is_refused_untouched(path: Path) -> None:
+    """Somebody's own tables stay theirs."""
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE diary (day TEXT)")
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreOpenError, match="SQLite database of something else"):
+        await connect(url(path)).open()
+    assert path.read_bytes() == before
+
+
+async def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    """The directory that has to be made is in the message."""
+    with pytest.raises(StoreOpenError, match=r"the directory '.*/nowhere' does not exist"):
+        await connect(url(tmp_path / "nowhere" / "orders.db")).open()
+    assert not (tmp_path / "nowhere").exists()
+
+
+async def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    """A path that is a directory is told apart from one that cannot be opened."""
+    with pytest.raises(StoreOpenError, match="is a directory"):
+        await connect(url(tmp_path)).open()
+
+
+async def test_a_newer_schema_is_refused_untouched(path: Path) -> None:
+    """What a newer flowstate wrote is left alone, to the byte."""
+    await fill(path, "order-1")
+    with sqlite3.connect(path) as newer:
+        newer.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    newer.close()
+    before = path.read_bytes()
+    with pytest.raises(SchemaVersionError, match=rf"version {schema.VERSION + 1}, newer than"):
+        await connect(url(path)).open()
+    assert path.read_bytes() == before
+
+
+async def test_mode_rw_does_not_make_a_store(path: Path) -> None:
+    """``?mode=rw`` is for looking at a store that must be there."""
+    with pytest.raises(StoreOpenError, match="does not exist, and \\?mode=rw does not make it"):
+        await connect(url(path, "?mode=rw")).open()
+    assert not path.exists()
+
+
+async def test_two_processes_may_make_a_store_at_once(path: Path) -> None:
+    """The schema is made once, whoever is first."""
+    program = (
+        "import anyio, sys; from flowstate import connect\n"
+        "async def main():\n"
+        "    async with connect(sys.argv[1]) as driver: await driver.head()\n"
+        "anyio.run(main)"
+    )
+    children = [
+        subprocess.Popen([sys.executable, "-c", program, url(path)], stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    errors = [child.communicate(timeout=60)[1] for child in children]
+    assert [(child.returncode, error) for child, error in zip(children, errors, strict=True)] == [
+        (0, b"")
+    ] * 4
+    assert await ids(path) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite:///a.db?busy_timeout=soon", "busy_timeout takes milliseconds, not 'soon'"),
+        ("sqlite:///a.db?synchronous=off", "synchronous takes full or normal, not 'off'"),
+        ("sqlite:///a.db?sync=full", "has no option 'sync'"),
+        ("sqlite:///a.db?mode=rw&mode=ro", "gives an option twice"),
+        ("nosuch:///a.db", "no driver for nosuch:"),
+        ("orders.db", "is no store URL"),
+        ("memory:orders", "takes no path"),
+    ],
+)
+async def test_a_bad_url_says_what_is_wrong(bad: str, problem: str) -> None:
+    """Nothing is opened under a URL that was misunderstood."""
+    with pytest.raises(StoreUrlError) as caught:
+        connect(bad)
+    assert problem in str(caught.value)
+
+
+def test_a_password_is_never_shown() -> None:
+    """An error about a URL does not print the secret in it."""
+    with pytest.raises(StoreUrlError) as caught:
+        connect("nosuch://user:secret@host/db")
+    assert "secret" not in str(caught.value)
+    assert "user:***@host" in str(caught.value)
+
+
+# ---------------------------------------------------------------- durability
+
+
+@pytest.mark.parametrize(
+    ("options", "level", "pragma"),
+    [
+        ("", Durability.POWER, 2),
+        ("?synchronous=full", Durability.POWER, 2),
+        ("?synchronous=normal", Durability.PROCESS, 1),
+    ],
+)
+async def test_durability_is_what_the_connection_does(
+    path: Path, options: str, level: Durability, pragma: int
+) -> None:
+    """What the driver declares is what its writing connection is set to."""
+    async with connect(url(path, options)) as driver:
+        assert isinstance(driver, SQLiteDriver)
+        connection = driver._writer.connection
+        assert driver.durability == level
+        assert connection.execute("PRAGMA synchronous").fetchone() == (pragma,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+# ---------------------------------------------------------------- while it is open
+
+
+async def test_a_full_disk_fails_only_the_plan_that_does_not_fit(path: Path) -> None:
+    """StoreFullError, nothing of that plan is there, and what fits is still written."""
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        assert isinstance(driver, SQLiteDriver)
+        (pages,) = driver._writer.connection.execute("PRAGMA page_count").fetchone()
+        driver._writer.connection.execute(f"PRAGMA max_page_count = {pages + 20}")
+        large = State("large").attach("blob", bytes(1 << 20))
+        failed: list[str] = []
+
+        async def commit(state: State) -> None:
+            try:
+                await engine.do(Commit(Pause(state, "work")))
+            except StoreFullError as error:
+                assert str(path) in str(error)
+                failed.append(state.id)
+
+        async with anyio.create_task_group() as tasks:  # one turn of the loop: one group
+            for state in (State("small-1"), large, State("small-2")):
+                tasks.start_soon(commit, state)
+        assert failed == ["large"]
+        written = [state async for state in engine.states()]
+        assert {state.id for state in written} == {"small-1", "small-2"}
+        assert [state.rev for state in written] == [1, 2]
+
+        driver._writer.connection.execute("PRAGMA max_page_count = 100000")
+        await engine.do(Commit(Pause(large, "work")))
+        assert [state.rev async for state in engine.states()] == [1, 2, 3]
+
+
+async def test_a_lock_held_past_the_timeout_is_told_and_nothing_is_written(path: Path) -> None:
+    """StoreBusyError after ``busy_timeout``; the same commit succeeds once the lock is gone."""
+    await fill(path, "order-1")
+    holder = sqlite3.connect(path, isolation_level=None)
+    async with connect(url(path, "?busy_timeout=20")) as driver, Engine(driver) as engine:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusyError, match=r"orders\.db: is locked by another process"):
+            await engine.do(Commit(Pause(State("order-2"), "work")))
+        holder.execute("ROLLBACK")
+        await engine.do(Commit(Pause(State("order-2"), "work")))
+    holder.close()
+    assert await ids(path) == ["order-1", "order-2"]
+
+
+async def test_a_row_that_does_not_decode_is_named_and_hides_no_other(path: Path) -> None:
+    """StoreCorruptError says which revision of which file; the other states are still there."""
+    await fill(path, "order-1", "order-2")
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE versions SET state = '{\"id\": 7}' WHERE rev = 1")
+    raw.close()
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        with pytest.raises(StoreCorruptError, match=r"orders\.db: the version at revision 1"):
+            await engine.get("order-1")
+        assert (await engine.get("order-2")).rev == 2
+        await engine.do(Commit(End(await engine.get("order-2"))))
+
+
+async def test_a_damaged_payload_is_noticed(path: Path) -> None:
+    """A payload is checked against the checksum in its reference."""
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        (state,) = await engine.do(Commit(Pause(State("order-1").attach("blob", b"gold"), "work")))
+        with sqlite3.connect(path) as raw:
+            raw.execute("UPDATE payloads SET content = ?", (b"lead",))
+        raw.close()
+        with pytest.raises(StoreCorruptError, match="does not match its checksum"):
+            await engine.data(state, "blob")
+
+
+async def test_a_store_opened_read_only_can_be_read(path: Path) -> None:
+    """``?mode=ro`` reads, and refuses to write."""
+    await fill(path, "order-1")
+    async with connect(url(path, "?mode=ro")) as driver, Engine(driver) as engine:
+        assert (await engine.get("order-1")).transition.status is Status.PAUSED
+        with pytest.raises(StoreReadOnlyError, match="was opened with \\?mode=ro"):
+            await engine.do(Commit(End(await engine.get("order-1"))))
+
+
+async def test_a_file_without_the_right_to_write_is_told(path: Path, tmp_path: Path) -> None:
+    """Another user's store: an error that names the file, and the file as it was."""
+    await fill(path, "order-1")
+    before = path.read_bytes()
+    program = (
+        "import anyio, os, sys; from flowstate import *\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "async def main():\n"
+        "    async with connect(sys.argv[1]) as driver, Engine(driver) as engine:\n"
+        "        await engine.do(Commit(End(await engine.get('order-1'))))\n"
+        "try: anyio.run(main)\n"
+        "except StoreError as error: print(type(error).__name__, error)"
+    )
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == tmp_path.stat().st_uid and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    path.chmod(0o444)
+    tmp_path.chmod(0o555)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", program, url(path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+    finally:
+        tmp_path.chmod(0o755)
+        path.chmod(0o644)
+    assert child.stdout.startswith(("StoreReadOnlyError ", "StoreOpenError ")), child.stdout
+    assert str(path) in child.stdout
+    assert path.read_bytes() == before
+
+
+async def test_a_closed_driver_says_so(path: Path) -> None:
+    """Neither reading nor writing happens outside ``async with``."""
+    driver = connect(url(path))
+    with pytest.raises(StoreClosedError):
+        await driver.get("order-1")
+    async with driver:
+        pass
+    with pytest.raises(StoreClosedError):
+        await driver.wait(0)
+
+
+async def test_names_with_quotes_are_only_names(path: Path) -> None:
+    """Ids, labels and prefixes are values to SQLite, never text of a statement."""
+    nasty = "x' OR '1'='1"
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        state = State(nasty, labels={nasty: nasty})
+        await engine.do(Commit(Pause(state, "work"), Pause(State("other"), "work")))
+        for query in (
+            Query(id=nasty),
+            Query(id_prefix="x' OR"),
+            Query(labels={nasty: nasty}),
+            Query(labels={nasty: nasty}, latest=True),
+        ):
+            assert [found.id async for found in engine.states(query)] == [nasty]
+        assert (await engine.find({nasty: nasty})).id == nasty
+
+
+async def test_people_can_read_the_tables(path: Path) -> None:
+    """The log and the current states are plain rows, for sqlite-utils and Datasette."""
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        (state,) = await engine.do(
+            Commit(Pause(State("order-1", labels={"queue": "mail"}), "work"))
+        )
+        await engine.do(Commit(End(state)))
+    db = sqlite_utils.Database(path)
+    assert [(row["rev"], row["status"]) for row in db["versions"].rows] == [
+        (1, "paused"),
+        (2, "ended"),
+    ]
+    (row,) = db.query("SELECT id, rev, status, labels, state ->> '$.id' AS same FROM states")
+    db.close()
+    assert row == {
+        "id": "order-1",
+        "rev": 2,
+        "status": "ended",
+        "labels": '{"queue": "mail"}',
+        "same": "order-1",
+    }
