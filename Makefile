@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := docs/examples/permits
+CASE := case-4516
 STORE := sqlite:///demo.db
 
 help:  ## This list
@@ -16,9 +17,9 @@ help:  ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(READY)  ## Run the example on an SQLite file, then show what was stored
-	$(BIN)/flowstate run $(DEMO).py:flows --input $(DEMO).jsonl --start begin --store $(STORE)
+	$(BIN)/flowstate run $(DEMO).py:flows --input $(DEMO).jsonl --start receive --store $(STORE)
 	$(BIN)/flowstate ls --store $(STORE)
-	$(BIN)/flowstate show "$$($(BIN)/python tools/first_id.py $(DEMO).jsonl)" --history --store $(STORE)
+	$(BIN)/flowstate show $(CASE) --history --store $(STORE)
 
 test: $(READY)  ## Run all tests, and each benchmark once
 	$(BIN)/pytest -q

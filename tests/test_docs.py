@@ -1,0 +1,156 @@
+"""Everything that the README and the docs show is run, and every link in them leads somewhere.
+
+A page is read from top to bottom, in an empty directory of its own. What its blocks are:
+
+- ``python``: run in one namespace a page; top-level ``await`` is allowed, on one event loop a page.
+  With a file name after the language, it is also added to that file.
+- ``console``: each line after ``$`` is run by a shell, except those in ``NOT_RUN``.
+- ``output``, or what follows a command in ``console``: what was printed; ``…`` stands for anything.
+- ``text`` and whatever else is in ``SHOWN``: not run; with a file name, written to that file.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import CodeType, CoroutineType
+from typing import Any, NamedTuple
+
+import anyio.from_thread
+import pytest
+from markdown_it import MarkdownIt
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    page.relative_to(ROOT).as_posix() for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+)
+NOT_RUN = re.compile(r"(git|cd|make|pip|\.ci/run|python docs/diagram\.py)\b")
+"""Commands that install or build: setting up is what runs these tests, and tests do not run
+themselves."""
+COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+"""A command of a console block, and what is shown below it."""
+SHOWN = {"json", "jsonl", "text", "toml"}
+TIMEOUT_S = 60
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    file: str
+    text: str
+    line: int
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_does_what_the_page_says(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    namespace: dict[str, Any] = {"__name__": "page"}
+    printed = ""
+    with anyio.from_thread.start_blocking_portal() as portal:
+        for block in blocks(page):
+            where = f"{page}:{block.line}"
+            if block.file:
+                with Path(block.file).open("a") as file:
+                    file.write(block.text)
+            if block.language == "python":
+                with redirect_stdout(io.StringIO()) as stdout:
+                    result = eval(compiled(block, where), namespace)  # noqa: S307  (our own docs)
+                    if isinstance(result, CoroutineType):
+                        portal.call(_awaited, result)
+                printed = stdout.getvalue()
+            elif block.language == "console":
+                run_console(block, where)
+            elif block.language == "output":
+                assert_shown(block.text, printed, where)
+            else:
+                assert block.language in SHOWN, f"{where}: a block is one of the above"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_within_the_repository_leads_somewhere(page: str) -> None:
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        there = (ROOT / page).parent / path if path else ROOT / page
+        assert there.exists(), f"{page} links to {target}"
+        assert not anchor or anchor in anchors(there), f"{page} links to {target}"
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """The fenced blocks of a page, in order."""
+    for token in MarkdownIt().parse((ROOT / page).read_text()):
+        if token.type == "fence" and token.map is not None:
+            language, _, file = token.info.partition(" ")
+            yield Block(language, file, token.content, token.map[0] + 1)
+
+
+def compiled(block: Block, where: str) -> CodeType:
+    """The block as code whose tracebacks name the line of the page."""
+    source = "\n" * block.line + block.text
+    code: CodeType = compile(source, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    return code
+
+
+async def _awaited(coroutine: CoroutineType[Any, Any, Any]) -> None:
+    await coroutine
+
+
+def run_console(block: Block, where: str) -> None:
+    """Run each command, and compare what it prints with what the page shows below it."""
+    assert block.text.startswith("$ "), f"{where}: a console block begins with a command"
+    for command, output in COMMAND.findall(block.text):
+        if NOT_RUN.match(command):
+            continue
+        done = subprocess.run(
+            command,
+            shell=True,  # noqa: S602  (a shell is what the reader has)
+            env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{where}: $ {command}\n{done.stdout}"
+        if output.strip():
+            assert_shown(output, done.stdout, f"{where}: $ {command}")
+
+
+def assert_shown(shown: str, printed: str, where: str) -> None:
+    """What a page shows is what was printed, spaces aside; ``…`` stands for anything."""
+    pattern = ".*?".join(re.escape(" ".join(part.split())) for part in shown.split("…"))
+    assert re.fullmatch(pattern, " ".join(printed.split()), re.DOTALL), (
+        f"{where}\nshown:\n{shown}\nprinted:\n{printed}"
+    )
+
+
+def links(page: str) -> Iterator[str]:
+    """The targets of the links and images of a page that are not on the web."""
+    for token in MarkdownIt().parse((ROOT / page).read_text()):
+        for child in token.children or ():
+            target = child.attrs.get("href") or child.attrs.get("src")
+            if isinstance(target, str) and "://" not in target:
+                yield target
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page can be linked to by."""
+    tokens = MarkdownIt().parse(page.read_text())
+    headings = (
+        inline.content
+        for opened, inline in zip(tokens, tokens[1:], strict=False)
+        if opened.type == "heading_open"
+    )
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
