@@ -1,0 +1,149 @@
+"""What is built is what is in the repository, and works where nothing else is installed.
+
+The source distribution is built from the checkout, the wheel from the source distribution, and the
+wheel is installed in empty environments.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+VERSION = version("flowstate-kernel")
+NAME = f"flowstate_kernel-{VERSION}"
+META = f"{NAME}.dist-info"
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with the sdist, and the wheel that was built from it."""
+    dist = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", dist, ROOT)  # the wheel is made of the sdist
+    return dist
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    return dist / f"{NAME}-py3-none-any.whl"
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment in which the wheel is installed, without extras."""
+    return environment(tmp_path_factory.mktemp("plain"), str(wheel))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    metadata = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+    with zipfile.ZipFile(wheel) as archive:
+        found = {info.filename for info in archive.infolist() if not info.is_dir()}
+    assert package_files() | {f"{META}/{name}" for name in metadata} == found
+
+
+def test_the_sdist_holds_the_package_and_what_builds_it(dist: Path) -> None:
+    beside = {"CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
+    with tarfile.open(dist / f"{NAME}.tar.gz") as archive:
+        found = {member.name for member in archive.getmembers() if not member.isdir()}
+    found.discard(f"{NAME}/pyproject.toml.orig")  # some versions of the backend keep it
+    assert {f"{NAME}/{name}" for name in package_files() | beside} == found
+
+
+def test_every_module_but_the_testing_ones_imports_without_extras(python: Path) -> None:
+    import_all(python, [name for name in modules() if not name.startswith("flowstate.testing")])
+
+
+def test_testing_without_its_extra_says_what_to_install(python: Path) -> None:
+    told = run(python, "-c", "import flowstate.testing", expected=1)
+    assert "pip install 'flowstate-kernel[testing]'" in told
+
+
+def test_every_module_imports_with_the_testing_extra(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    python = environment(tmp_path_factory.mktemp("testing"), f"{wheel}[testing]")
+    import_all(python, modules())
+
+
+def test_the_requirements_of_the_wheel_are_complete_and_agree(python: Path) -> None:
+    assert "No broken requirements found" in run(python, "-m", "pip", "check")
+
+
+def test_the_installed_command_tells_its_version(python: Path) -> None:
+    assert f"flowstate {VERSION}\n" == run(python.parent / "flowstate", "--version")
+
+
+@pytest.mark.parametrize("url", ["memory:", "sqlite:///orders.db"])
+def test_a_flow_runs_on_the_installed_drivers(python: Path, url: str, tmp_path: Path) -> None:
+    assert "Status.ENDED 3\n" == run(python, "-c", ORDER, url, cwd=tmp_path)
+
+
+ORDER = """
+import sys, anyio
+from flowstate import Commit, End, Engine, Flows, State, Transit, connect
+
+flows = Flows()
+
+@flows.flow
+async def charge(state, engine):
+    return Commit(Transit(state, "ship"))
+
+@flows.flow
+def ship(state, engine):
+    return Commit(End(state))
+
+async def main():
+    async with connect(sys.argv[1]) as driver, Engine(driver, flows) as engine:
+        (state,) = await engine.do(Commit(Transit(State("order-1"), "charge")))
+        state = await engine.execute(state)
+        print(state.transition.status, state.rev)
+
+anyio.run(main)
+"""
+
+
+def package_files() -> set[str]:
+    """Every file of the package that is part of it, relative to the repository."""
+    files = {*ROOT.glob("flowstate/**/*.py"), ROOT / "flowstate" / "py.typed"}
+    return {file.relative_to(ROOT).as_posix() for file in files}
+
+
+def modules() -> list[str]:
+    """Every module of the package, by its dotted name."""
+    paths = (Path(file) for file in package_files() if file.endswith(".py"))
+    names = (path.parent if path.name == "__init__.py" else path.with_suffix("") for path in paths)
+    return sorted(".".join(name.parts) for name in names)
+
+
+def environment(directory: Path, requirement: str) -> Path:
+    """A new virtual environment with this installed; gives its Python."""
+    run(sys.executable, "-m", "venv", directory)
+    python = directory / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", requirement)
+    return python
+
+
+def import_all(python: Path, names: Iterable[str]) -> None:
+    """Import them in a process that does not see the checkout. Warnings are errors."""
+    run(python, "-I", "-W", "error", "-c", "\n".join(f"import {name}" for name in names), cwd="/")
+
+
+def run(*command: str | Path, expected: int = 0, cwd: str | Path | None = None) -> str:
+    """Run a command and give what it printed."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert expected == done.returncode, done.stdout
+    return done.stdout
