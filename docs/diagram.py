@@ -98,7 +98,7 @@ def table() -> str:
         "|---|" + "---|" * len(commands),
     ]
     for status, row in TRANSITIONS.items():
-        cells = [row[command].name if command in row else "–" for command in commands]
+        cells = [row[command].name if command in row else "illegal" for command in commands]
         lines.append(f"| **{status.name}** | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from itertools import pairwise
 from pathlib import Path
 from types import CodeType, CoroutineType
 from typing import Any, NamedTuple
@@ -113,9 +114,9 @@ def run_console(block: Block, where: str) -> None:
     for command, output in COMMAND.findall(block.text):
         if NOT_RUN.match(command):
             continue
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S602  (a shell is what the reader has)
             command,
-            shell=True,  # noqa: S602  (a shell is what the reader has)
+            shell=True,
             env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -149,8 +150,6 @@ def anchors(page: Path) -> set[str]:
     """What the headings of a page can be linked to by."""
     tokens = MarkdownIt().parse(page.read_text())
     headings = (
-        inline.content
-        for opened, inline in zip(tokens, tokens[1:], strict=False)
-        if opened.type == "heading_open"
+        inline.content for opened, inline in pairwise(tokens) if opened.type == "heading_open"
     )
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
