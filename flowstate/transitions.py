@@ -31,6 +31,8 @@ from .errors import IllegalTransitionError, InvalidValueError
 from .frozendict import EMPTY, FrozenDict
 from .state import Alarm, Cause, RetryPolicy, State, Status, Transition, check_flow, check_id, moved
 
+_RUNNING = Status.RUNNING  # on the hot path; Python 3.11 takes as long to find a member as to call
+
 _OPEN: Mapping[type[Command[Any]], Status] = {
     Transit: Status.RUNNING,
     Pause: Status.PAUSED,
@@ -212,7 +214,7 @@ def write(state: State, now: int, policy: RetryPolicy) -> Write:
     """The state with its due time: its alarm, or the end of its lease, whichever is first."""
     transition = state.transition
     alarm = transition.alarm
-    if transition.status is not Status.RUNNING:
+    if transition.status is not _RUNNING:
         return Write(state, None, "") if alarm is None else Write(state, alarm.at, alarm.to)
     policy = state.retry or policy
     lease_ends = now + int(policy.lease * 1000) if policy.enabled else None
