@@ -18,7 +18,7 @@ from . import codec, transitions
 from .codec import encode_state
 from .clock import Clock, SystemClock
 from .commands import Command, Commit, Execute, Noop, Require
-from .data import JSON, Data, checksum
+from .data import JSON, Data, DataRef, checksum
 from .driver import Driver, Labels, Plan, Query, check_rev
 from .errors import (
     DataNotFoundError,
@@ -190,6 +190,7 @@ class Engine:
         *after* is a resume token (``watcher.rev``): everything up to it was seen. It overrides
         where the query says to start.
         """
+        self._check_open()
         wanted = _query(query)
         if after is not None:
             check_rev("after", after)
@@ -249,6 +250,8 @@ class Engine:
 
     async def _store(self, plan: Plan) -> tuple[State, ...]:
         """Commit a plan and tell the executor."""
+        if not self._is_open:
+            self._check_open()
         for write in plan.writes:
             size = len(encode_state(write.state))
             if size > self.max_state_size:
@@ -289,7 +292,7 @@ class Engine:
 def _check_payloads(plan: Plan, limit: int) -> None:
     for write in plan.writes:
         for name, ref in write.state.data.items():
-            if ref.size > limit:
+            if isinstance(ref, DataRef) and not ref.rev and ref.size > limit:
                 where = f"data {name!r} of state {write.state.id!r}"
                 raise TooLargeError(where, ref.size, limit, "max_data_size")
     for content in plan.payloads.values():  # those of stacked states

@@ -16,7 +16,7 @@ import anyio.abc
 import anyio.lowlevel
 from attrs import define, field
 
-from .commands import Commit, Execute, Noop
+from .commands import Commit, Execute, Noop, Require
 from .errors import (
     EngineClosedError,
     FlowReturnError,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 logger = logging.getLogger("flowstate")
+
+_RUNNING = Status.RUNNING  # Python 3.11 takes as long to find a member of an enum as to call
 
 MAX_STEPS_WITHOUT_YIELD = 250
 """Transitions that one execution does before other tasks get a turn."""
@@ -87,8 +89,10 @@ class Executor:
                 self._leave(execution.state)
                 execution.scope.cancel()
             self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(None, None, None)
-            await self._release()
+            try:
+                await self._tasks.__aexit__(None, None, None)
+            finally:
+                await self._release()
 
     async def start(self, state: State) -> None:
         """Run a state in the background, when a slot is free."""
@@ -99,6 +103,9 @@ class Executor:
             raise EngineClosedError("the engine is closing and takes no new work")
         else:
             await self._slots.acquire()
+            if self._closing:  # it was closed while this waited
+                self._slots.release()
+                raise EngineClosedError("the engine is closing and takes no new work")
             self._tasks.start_soon(self._work, state)
 
     async def execute(self, state: State) -> State:
@@ -108,6 +115,8 @@ class Executor:
             raise EngineClosedError("the engine is closing and takes no new work")
         if state.transition.status is not Status.RUNNING:
             return state
+        if self._unfinished:
+            self._unfinished.pop(state.id, None)
         execution = Execution(state)
         outer = _current.set(execution)
         self._active.add(execution)
@@ -115,6 +124,10 @@ class Executor:
         try:
             with execution.scope:
                 return await self._run(execution)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # cancelled from outside: nobody runs it now
+                self._leave(execution.state)
+            raise
         finally:
             _current.reset(outer)
             self._active.discard(execution)
@@ -150,6 +163,7 @@ class Executor:
         runs = engine.flows.runs
         state = execution.state
         steps = 0
+        new: State | None
         while True:
             run = runs.get(state.transition.to)
             if run is None:
@@ -169,9 +183,10 @@ class Executor:
                     committed = await engine.commit(command)
                     new = committed[0]
                     if len(committed) > 1 or new.id != state.id or new is state:
-                        new = self._own(state, committed)
+                        new = self._own(state, command, committed)
                 else:
-                    new = await self._do_other(state, command)
+                    await self._do_other(state, command)
+                    new = None
             except RevMismatchError as error:
                 if state.id in error.conflicts:
                     return await self._newest(state)
@@ -180,10 +195,10 @@ class Executor:
             except Exception as error:
                 await self._failed(state, error)
                 raise
-            if new is None:
-                return state
+            if new is None:  # perhaps the flow itself moved it
+                return await self._newest(state)
             state = new
-            if state.transition.status is not Status.RUNNING:
+            if state.transition.status is not _RUNNING:
                 return state
             if self._closing and type(command) is Commit:
                 self._leave(state)
@@ -194,16 +209,17 @@ class Executor:
                 steps = 0
                 await anyio.lowlevel.checkpoint()
 
-    def _own(self, state: State, committed: tuple[State, ...]) -> State | None:
+    def _own(self, state: State, commit: Commit, committed: tuple[State, ...]) -> State | None:
         """The flow's own state out of what it committed, None if that did not move it; the other
         RUNNING ones are started."""
         own = None
-        for other in committed:
-            if other.id != state.id:
-                if other.transition.status is Status.RUNNING:
-                    self._fork(other)
-            elif other is not state:  # a state that was only required is given back as it was
+        for command, other in zip(commit.commands, committed, strict=True):
+            if type(command) is Require:
+                continue  # given back as it was
+            if other.id == state.id:
                 own = other
+            elif other.transition.status is Status.RUNNING:
+                self._fork(other)
         return own
 
     async def _do_other(self, state: State, command: Any) -> None:
@@ -232,23 +248,42 @@ class Executor:
     async def _work(self, state: State) -> None:
         """A slot in the background: runs one state, then what waits for a slot."""
         _current.set(None)  # a task begins with the context of whoever started it
+        try:
+            await self._work_off(state)
+        finally:
+            self._slots.release()
+            self._tell_if_quiet()
+
+    async def _work_off(self, state: State) -> None:
+        runs = 0
         while True:
-            try:
-                await self.execute(state)
-            except EngineClosedError:
-                pass  # left for another engine; its lease is given up
-            except Exception:
-                logger.exception(
-                    "state %r failed in the background, in flow %r", state.id, state.transition.to
-                )
+            if self._closing:
+                self._leave(state)
+            else:
+                try:
+                    await self.execute(state)
+                except EngineClosedError:
+                    pass  # left for another engine; its lease is given up
+                except Exception:
+                    logger.exception(
+                        "state %r failed in the background, in flow %r",
+                        state.id,
+                        state.transition.to,
+                    )
+            runs += 1
+            if runs == MAX_STEPS_WITHOUT_YIELD:
+                runs = 0
+                await anyio.lowlevel.checkpoint()
             if not self._backlog:
-                break
+                return
             state = self._backlog.popleft()
-        self._slots.release()
-        self._tell_if_quiet()
 
     def _tell_if_quiet(self) -> None:
-        if self._quiet is not None and not self._active and self._slots.value == self.max_background:
+        if (
+            self._quiet is not None
+            and not self._active
+            and self._slots.value == self.max_background
+        ):
             self._quiet.set()
             self._quiet = None
 
@@ -300,6 +335,8 @@ def _another(state: State, command: Any) -> FlowReturnError:
 
 def _told(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
+    # what no store could keep may well be in an error, e.g. in the name of a file
+    text = text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
