@@ -9,6 +9,7 @@ Needs pytest and hypothesis: ``pip install flowstate-kernel[testing]``.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,9 @@ for _needed in ("pytest", "hypothesis"):
             f"flowstate.testing needs {_needed}: pip install 'flowstate-kernel[testing]'",
             name=_needed,
         )
+
+if "pytest" in sys.modules:  # so that a law that does not hold shows the values
+    sys.modules["pytest"].register_assert_rewrite(f"{__name__}.conformance", f"{__name__}.stateful")
 
 # Loaded when first asked for: the processes that the suite starts need neither of the two.
 _MODULES = {

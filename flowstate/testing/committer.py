@@ -50,13 +50,16 @@ def turn_plan(states: tuple[State, ...], writer: str, turn: int) -> Plan:
     return plan(Commit(*moves), commit_id=commit_id, now=0, policy=RetryPolicy())
 
 
-async def main(url: str, writer: str, commits: str, size: str) -> None:
+async def main(url: str, writer: str, commits: int, size: int) -> None:
+    """Commit, and tell of it on standard output."""
+
     def tell(commit_id: str, states: tuple[State, ...]) -> None:
-        print(commit_id, states[0].rev, flush=True)
+        print(commit_id, states[0].rev, flush=True)  # noqa: T201  (its parent reads it)
 
     async with connect(url) as driver:
-        await commit_many(driver, writer, int(commits), int(size), tell)
+        await commit_many(driver, writer, commits, size, tell)
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:])
+    _, url, writer, commits, size = sys.argv
+    anyio.run(main, url, writer, int(commits), int(size))

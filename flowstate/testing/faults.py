@@ -45,7 +45,7 @@ class FaultDriver(Driver):
     """How many answers were lost so far."""
 
     @property
-    def durability(self) -> Durability:  # type: ignore[override]  # pyright: ignore
+    def durability(self) -> Durability:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         """That of the driver inside."""
         return self.driver.durability
 

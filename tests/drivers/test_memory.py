@@ -8,7 +8,7 @@ from attrs import define, field
 
 from flowstate import Driver
 from flowstate.drivers.memory import MemoryDriver
-from flowstate.testing import DriverConformance, Store, StoredVersion
+from flowstate.testing import DriverConformance, DriverMachine, Store, StoredVersion
 
 
 @define
@@ -31,5 +31,13 @@ class MemoryStore(Store):
 
 
 class TestMemoryDriver(DriverConformance):
-    def new_store(self, tmp_path: Path) -> Store:
+    def new_store(self, tmp_path: Path) -> Store:  # noqa: ARG002  (it makes no file)
         return MemoryStore()
+
+
+class MemoryMachine(DriverMachine):
+    def new_store(self, path: Path) -> Store:  # noqa: ARG002
+        return MemoryStore()
+
+
+TestMemoryMachine = MemoryMachine.TestCase

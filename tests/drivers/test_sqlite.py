@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from flowstate import Driver, connect
-from flowstate.testing import DriverConformance, Store, StoredVersion
+from flowstate.testing import DriverConformance, DriverMachine, Store, StoredVersion
 
 
 @frozen
@@ -45,3 +45,11 @@ class SQLiteStore(Store):
 class TestSQLiteDriver(DriverConformance):
     def new_store(self, tmp_path: Path) -> Store:
         return SQLiteStore(tmp_path / "store.db")
+
+
+class SQLiteMachine(DriverMachine):
+    def new_store(self, path: Path) -> Store:
+        return SQLiteStore(path / "store.db")
+
+
+TestSQLiteMachine = SQLiteMachine.TestCase

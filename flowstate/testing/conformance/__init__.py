@@ -13,40 +13,17 @@ installed, on trio. One module of this package proves one law.
 
 from __future__ import annotations
 
-import pytest
-
-# so that a law that does not hold shows the values; before the modules are imported
-pytest.register_assert_rewrite(
-    *(
-        f"{__name__}.{law}"
-        for law in (
-            "atomicity",
-            "base",
-            "conflicts",
-            "cost",
-            "due",
-            "head",
-            "isolation",
-            "order",
-            "outcome",
-            "persistence",
-            "read",
-            "watch",
-        )
-    )
-)
-
-from .atomicity import AtomicityLaws  # noqa: E402
-from .conflicts import ConflictLaws  # noqa: E402
-from .cost import CostLaws  # noqa: E402
-from .due import DueLaws  # noqa: E402
-from .head import HeadLaws  # noqa: E402
-from .isolation import IsolationLaws  # noqa: E402
-from .order import OrderLaws  # noqa: E402
-from .outcome import OutcomeLaws  # noqa: E402
-from .persistence import PersistenceLaws  # noqa: E402
-from .read import DataLaws, ReadLaws  # noqa: E402
-from .watch import WatchLaws  # noqa: E402
+from .atomicity import AtomicityLaws
+from .conflicts import ConflictLaws
+from .cost import CostLaws
+from .due import DueLaws
+from .head import HeadLaws
+from .isolation import IsolationLaws
+from .order import OrderLaws
+from .outcome import OutcomeLaws
+from .persistence import PersistenceLaws
+from .read import DataLaws, ReadLaws
+from .watch import WatchLaws
 
 __all__ = ["DriverConformance"]
 

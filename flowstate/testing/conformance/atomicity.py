@@ -16,7 +16,7 @@ from ...engine import Engine
 from ...errors import RevMismatchError
 from ...state import State
 from ..store import Store
-from .base import Ack, Crowd, CrowdLaws, committer, create, move, put, read_all, read_acks
+from .base import Ack, Crowd, CrowdLaws, committer, create, move, put, read_acks, read_all
 
 
 class AtomicityLaws(CrowdLaws):

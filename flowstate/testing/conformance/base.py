@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from enum import Enum
 from pathlib import Path
@@ -146,7 +146,7 @@ class Crowd:
     is_done: bool = field(default=False, init=False)
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[Crowd]:
+    async def working(self) -> AsyncGenerator[Crowd]:
         """They write while the body runs; leaving it waits until the last one is done."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.work)

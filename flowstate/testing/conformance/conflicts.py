@@ -53,9 +53,7 @@ class ConflictLaws(Laws):
     async def test_all_conflicts_are_reported(self, driver: Driver) -> None:
         """Every id that is not as expected is named, and no other: writes and requirements, stale,
         missing and already there."""
-        stale, exists, required, fine = await create(
-            driver, "stale", "exists", "required", "fine"
-        )
+        stale, exists, required, fine = await create(driver, "stale", "exists", "required", "fine")
         new = await move(driver, stale)
         newly_required = await move(driver, required)
         found = await conflicts(

@@ -37,10 +37,9 @@ class HeadLaws(Laws):
         await create(driver, "a")
         with anyio.fail_after(self.patience_s):
             async with anyio.create_task_group() as tasks:
-                rev = await tasks.start(_wait_for_newer, driver)
+                await tasks.start(_wait_for_newer, driver)
                 await anyio.wait_all_tasks_blocked()
                 await create(driver, "b")
-        assert await driver.head() > rev
 
     async def test_no_wake_up_is_lost(self, driver: Driver) -> None:
         """However a commit and the beginning of a wait fall together, the waiter returns."""

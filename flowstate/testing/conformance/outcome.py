@@ -107,9 +107,7 @@ class OutcomeLaws(Laws):
             await driver.commit(lost)
         assert refused.value.conflicts == {"a": (a.rev, new.rev)}
 
-    async def test_an_equal_commit_under_another_id_is_another_commit(
-        self, driver: Driver
-    ) -> None:
+    async def test_an_equal_commit_under_another_id_is_another_commit(self, driver: Driver) -> None:
         """Only the commit id makes two plans the same one: the same content from someone else is
         a conflict."""
         (a,) = await create(driver, "a")

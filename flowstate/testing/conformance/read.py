@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ...commands import Delay, End, Pause, Require, Transit
+from ...commands import Command, Delay, End, Pause, Require, Transit
 from ...data import DataRef
 from ...driver import Driver, Query
 from ...errors import DataNotFoundError
@@ -133,7 +133,7 @@ class ReadLaws(Laws):
         """Every field of a state survives, by get and by read."""
         inner = State("inner ☃", labels={"a": "b"}).attach("x", b"\0\xff").with_annotations(n="1")
         state = State(
-            "it's \"100%\" größe\n\\",
+            'it\'s "100%" größe\n\\',
             labels={"größe": "☃", "empty": "", "it's": 'a "label"'},
             annotations={"note": "line\nline"},
             stacked={"caller": inner.stack("deeper", State("deepest"))},
@@ -235,6 +235,7 @@ async def _write_varied(driver: Driver) -> list[State]:
         for n, state in enumerate(states):
             moved = state.with_labels(size=str((turn + n) % 3)) if turn else state
             kind = (turn * 3 + n) % 5
+            command: Command[State]
             if kind == 0:
                 command = Pause(moved, to="next")
             elif kind == 1:

@@ -58,8 +58,7 @@ class WatchLaws(CrowdLaws):
                 # the writers are done: what is left is in the log
                 left = await read_all(driver, query, after=rev)
                 watcher = engine.watch(query, after=rev)
-                for _ in left:
-                    seen.append(await anext(watcher))
+                seen += [await anext(watcher) for _ in left]
         expected = [state for state in await read_all(driver) if query.matches(state)]
         assert revs(seen) == revs(expected)
         assert seen == expected

@@ -1,0 +1,264 @@
+"""Random operations on a driver and on a plain model of a store, which must agree.
+
+Hypothesis looks for the shortest series of operations after which they do not.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+import anyio.from_thread
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from .. import transitions
+from ..commands import Command, Commit, Delay, End, Pause, Require, Resume, Transit
+from ..data import DataRef
+from ..driver import Driver, Plan, Query
+from ..errors import RevMismatchError
+from ..state import RetryPolicy, State, Status
+from .model import Model
+from .store import Store
+
+T = TypeVar("T")
+
+# Few values, so that operations meet: the same states, the same labels, the same times.
+IDS = ("a", "b", "b/1", "ä", "100%")
+FLOWS = ("work", "wake")
+TIMES = st.integers(1, 40)
+"""Milliseconds: due times and the times that are asked about."""
+_texts = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=8)
+_labels = st.dictionaries(st.sampled_from(["k", "l", "ß"]), st.sampled_from(["", "1", "x'y"]))
+_statuses = st.frozensets(st.sampled_from(Status), max_size=2)
+_places = st.integers(0, 100)
+_limits = st.sampled_from([1, 2, 5, 1_000])
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> Query:
+    """Any query, as drivers are given them."""
+    return Query(
+        labels=draw(st.lists(_labels, max_size=2)),
+        id=draw(st.sampled_from(["", "", "", *IDS])),
+        id_prefix=draw(st.sampled_from(["", "", "b", "ä", "100%", "_"])),
+        status=draw(_statuses),
+        latest=draw(st.booleans()),
+    )
+
+
+_Step: TypeAlias = tuple[str, str, str, dict[str, str], bytes, int]
+"""id, which version of it, the kind of move, labels, a payload, a time"""
+
+_steps = st.tuples(
+    st.sampled_from(IDS),
+    st.sampled_from(["current", "current", "current", "stale", "none"]),
+    st.sampled_from(["transit", "pause", "delay", "resume", "end", "require"]),
+    _labels,
+    st.sampled_from([b"", b"", b"pears", b"\0\xff"]),
+    TIMES,
+)
+
+
+class DriverMachine(RuleBasedStateMachine):
+    """Subclass this, give it ``new_store``, and hand ``TestCase`` to pytest::
+
+    class MyMachine(DriverMachine):
+        def new_store(self, path):
+            return MyStore(path)
+
+    TestMyMachine = MyMachine.TestCase
+    """
+
+    backend: ClassVar[str] = "asyncio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._resources = ExitStack()
+        folder = self._resources.enter_context(tempfile.TemporaryDirectory())
+        portal = anyio.from_thread.start_blocking_portal(self.backend)
+        self._portal = self._resources.enter_context(portal)
+        self.store = self.new_store(Path(folder))
+        self.model = Model()
+        self.plans: list[Plan] = []
+        self._open()
+
+    @abstractmethod
+    def new_store(self, path: Path) -> Store:
+        """An empty store; its files, if any, go under *path*."""
+
+    def teardown(self) -> None:
+        try:
+            self._opened.__exit__(None, None, None)
+        finally:
+            self._resources.close()
+
+    def _open(self) -> None:
+        self._opened: AbstractContextManager[Driver] = self._portal.wrap_async_context_manager(
+            self.store.driver()
+        )
+        self.driver = self._opened.__enter__()
+
+    def _do(self, method: Callable[..., Awaitable[T]], *args: Any) -> T:
+        return self._portal.call(method, *args)
+
+    # ------------------------------------------------------------ writing
+
+    @rule(steps=st.lists(_steps, min_size=1, max_size=4, unique_by=lambda step: step[0]))
+    def commit(self, steps: list[_Step]) -> None:
+        """Commit some moves; some of them may be of stale versions."""
+        commands = [self._command(step) for step in steps]
+        if all(isinstance(command, Require) for command in commands):
+            commands.append(Transit(State(f"new-{len(self.plans)}"), "work"))
+        plan = transitions.plan(
+            Commit(*commands), commit_id=f"commit-{len(self.plans)}", now=0, policy=POLICY
+        )
+        self.plans.append(plan)
+        self._commit(plan)
+
+    @precondition(lambda self: self.plans)
+    @rule(nth=_places)
+    def commit_again(self, nth: int) -> None:
+        """Commit a plan again, as after a lost answer; also one that was refused."""
+        self._commit(self.plans[nth % len(self.plans)])
+
+    def _commit(self, plan: Plan) -> None:
+        conflicts = {} if plan.commit_id in self.model.outcomes else self.model.conflicts(plan)
+        if conflicts:
+            with pytest.raises(RevMismatchError) as refused:
+                self._do(self.driver.commit, plan)
+            assert refused.value.conflicts == conflicts
+            return
+        versions = self._do(self.driver.commit, plan)
+        if plan.commit_id not in self.model.outcomes:
+            assert versions[0].rev > self.model.head
+            assert versions[0].committed_at >= max(
+                (s.committed_at for s in self.model.log), default=1
+            )
+        assert versions == self.model.commit(plan, versions[0].rev, versions[0].committed_at)
+
+    def _command(self, step: _Step) -> Command[State]:
+        id, which, kind, labels, payload, at = step
+        state = self._version(id, which)
+        if kind == "require":
+            return Require(state)
+        state = state.without_labels(*state.labels).with_labels(labels)
+        if payload:
+            state = state.attach("payload", payload)
+        if kind == "pause":
+            return Pause(state, reason="wait")
+        if kind == "delay":
+            return Delay(state, to="wake", at=at)
+        if kind == "end":
+            return End(state)
+        if kind == "resume" and state.transition.status in {Status.PAUSED, Status.DELAYED}:
+            return Resume(state) if state.transition.to else Transit(state, "work")
+        return Transit(state, "work", timeout=at, on_timeout="wake")
+
+    def _version(self, id: str, which: str) -> State:
+        """A version to move: the current one if that is legal, an older one, or a new state."""
+        versions = [state for state in self.model.log if state.id == id]
+        if which == "none" or not versions:
+            return State(id)
+        state = versions[-1] if which == "current" else versions[0]
+        return State(id) if state.transition.status is Status.ENDED else state
+
+    @rule(id=st.sampled_from(IDS), note=_texts, value=_texts)
+    def commit_texts(self, id: str, note: str, value: str) -> None:
+        """Any text comes back, wherever a state holds text."""
+        state = self._version(id, "current").with_annotations(note=note)
+        state = state.with_labels(text=value).stack("inner", State("inner", labels={"t": value}))
+        self.plans.append(
+            transitions.plan(
+                Commit(Pause(state, reason=note)),
+                commit_id=f"commit-{len(self.plans)}",
+                now=0,
+                policy=POLICY,
+            )
+        )
+        self._commit(self.plans[-1])
+        assert self._do(self.driver.find, Query(labels={"text": value})) == self.model.find(
+            Query(labels={"text": value})
+        )
+
+    @rule(
+        ids=st.lists(st.sampled_from(IDS), max_size=4, unique=True),
+        offset=st.sampled_from([0, 0, 0, 1]),
+        until=TIMES,
+    )
+    def renew(self, ids: list[str], offset: int, until: int) -> None:
+        """Move due times, of current versions and of others."""
+        current = self.model.current
+        leases = [(id, (current[id].rev if id in current else 1) - offset) for id in ids]
+        expected = self.model.renew(leases, until)
+        assert self._do(self.driver.renew, leases, until) == expected
+
+    @precondition(lambda self: self.store.persistent)
+    @rule()
+    def reopen(self) -> None:
+        """Close the driver and open another."""
+        self._opened.__exit__(None, None, None)
+        self._open()
+
+    # ------------------------------------------------------------ reading
+
+    @rule(id=st.sampled_from(IDS), rev=st.integers(0, 40))
+    def get(self, id: str, rev: int) -> None:
+        assert self._do(self.driver.get, id) == self.model.current.get(id)
+        assert self._do(self.driver.get, id, rev) == self.model.get(id, rev)
+
+    @rule(query=queries())
+    def find(self, query: Query) -> None:
+        assert self._do(self.driver.find, query) == self.model.find(query)
+
+    @rule(query=queries(), after=st.integers(0, 40), limit=_limits)
+    def read(self, query: Query, after: int, limit: int) -> None:
+        """Page by page to the head."""
+        expected = self.model.read(query, after)
+        found: list[State] = []
+        while after < self.model.head:
+            page = self._do(self.driver.read, query, after, limit)
+            assert len(page.versions) <= limit
+            assert after < page.upto <= self.model.head
+            found.extend(page.versions)
+            after = page.upto
+        assert found == expected
+
+    @precondition(lambda self: self.model.log)
+    @rule(nth=_places)
+    def read_since(self, nth: int) -> None:
+        """From the time of any version, and the millisecond after it."""
+        at = self.model.log[nth % len(self.model.log)].committed_at
+        for since in (at, at + 1):
+            query = Query(since=since)
+            page = self._do(self.driver.read, query, 0, 10_000)
+            assert list(page.versions) == self.model.read(query, 0)
+
+    @rule(until=TIMES, flows=st.lists(st.sampled_from(FLOWS), unique=True), limit=_limits)
+    def due(self, until: int, flows: list[str], limit: int) -> None:
+        """What is due, soonest first; which of those at one instant come first is open."""
+        expected = self.model.due(until, flows)
+        found = self._do(self.driver.due, until, flows, limit)
+        times = [self.model.due_times[state.rev][0] for state in found]
+        assert times == [at for at, _ in expected][:limit]
+        assert len(set(found)) == len(found)
+        assert all((at, state) in expected for at, state in zip(times, found, strict=True))
+
+    @rule()
+    def load(self) -> None:
+        """Every payload that was ever stored."""
+        for (rev, checksum), content in self.model.payloads.items():
+            ref = DataRef(rev, len(content), "any", checksum)
+            assert self._do(self.driver.load, ref) == content
+
+    @invariant()
+    def is_at_the_same_head(self) -> None:
+        assert self._do(self.driver.head) == self.model.head
+
+
+POLICY = RetryPolicy(enabled=False)
