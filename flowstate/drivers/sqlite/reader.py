@@ -24,6 +24,8 @@ from .errors import translated
 
 MAX_SCAN = 10_000
 """Versions that one page looks at, at most."""
+SCAN_PER_VERSION = 10
+"""Versions that a page looks at for each that it may hold, if an index has to offer them."""
 
 
 @frozen
@@ -65,7 +67,7 @@ class Reader:
             if after >= head:
                 return Page((), max(after, head))
             if query.alternatives or query.id or query.latest:
-                revs, upto = self._candidates(query, after, head)
+                revs, upto = self._candidates(query, after, head, limit)
                 among = Condition("rev IN (SELECT value FROM json_each(?))", (json.dumps(revs),))
             else:
                 upto = min(head, after + MAX_SCAN)  # revisions are dense, but for compaction
@@ -113,31 +115,34 @@ class Reader:
 
     # ------------------------------------------------------------ candidates
 
-    def _candidates(self, query: Query, after: int, head: int) -> tuple[list[int], int]:
+    def _candidates(self, query: Query, after: int, head: int, limit: int) -> tuple[list[int], int]:
         """Revisions that an index offers, ascending, and up to where they are all there are."""
+        most = min(MAX_SCAN, SCAN_PER_VERSION * limit)
         if query.id:
-            lists = [self._revs("versions", {"id": query.id}, after)]
+            lists = [self._revs("versions", {"id": query.id}, after, most)]
         elif query.alternatives:
             table = "current_labels" if query.latest else "labels"
-            lists = [self._rarest(table, labels, after) for labels in query.alternatives]
+            lists = [self._rarest(table, labels, after, most) for labels in query.alternatives]
         else:
-            lists = [self._revs("versions", {"current": 1}, after)]
-        upto = min([revs[-1] for revs in lists if len(revs) == MAX_SCAN], default=head)
+            lists = [self._revs("versions", {"current": 1}, after, most)]
+        upto = min([revs[-1] for revs in lists if len(revs) == most], default=head)
         merged = dict.fromkeys(rev for rev in heapq.merge(*lists) if rev <= upto)
         return list(merged), upto
 
-    def _rarest(self, table: str, labels: Mapping[str, str], after: int) -> list[int]:
-        """The revisions with whichever of the labels the fewest have."""
+    def _rarest(self, table: str, labels: Mapping[str, str], after: int, most: int) -> list[int]:
+        """The revisions with whichever of the labels the fewest have; of two that have as many
+        as were asked for, the one that gets further."""
         lists = (
-            self._revs(table, {"key": key, "value": value}, after) for key, value in labels.items()
+            self._revs(table, {"key": key, "value": value}, after, most)
+            for key, value in labels.items()
         )
-        return min(lists, key=len)
+        return min(lists, key=lambda revs: (len(revs), -revs[-1] if revs else 0))
 
-    def _revs(self, table: str, equal: Mapping[str, Any], after: int) -> list[int]:
+    def _revs(self, table: str, equal: Mapping[str, Any], after: int, most: int) -> list[int]:
         where = " AND ".join(f"{column} = ?" for column in equal)
         rows = self.connection.execute(
-            f"SELECT rev FROM {table} WHERE {where} AND rev > ? ORDER BY rev LIMIT {MAX_SCAN}",
-            (*equal.values(), after),
+            f"SELECT rev FROM {table} WHERE {where} AND rev > ? ORDER BY rev LIMIT ?",
+            (*equal.values(), after, most),
         )
         return [rev for (rev,) in rows]
 
@@ -149,17 +154,27 @@ class Reader:
         elif not query.alternatives:
             yield "versions", Condition("current = 1")
         for labels in () if query.id else query.alternatives:
-            label, *others = labels.items()
-            if others:
-                label = min(labels.items(), key=self._how_many)
+            label = self._rarest_current(labels)
             # CROSS JOIN keeps SQLite from collecting all of them first
             table = "current_labels CROSS JOIN versions USING (rev)"
             yield table, Condition("key = ? AND value = ?", label)
 
-    def _how_many(self, label: tuple[str, str]) -> int:
-        """Current versions with a label, as far as it is worth counting."""
-        key, value = label
-        return len(self._revs("current_labels", {"key": key, "value": value}, 0))
+    def _rarest_current(self, labels: Mapping[str, str]) -> tuple[str, str]:
+        """The label that the fewest current versions have. Counts no further than it must."""
+        found, *others = labels.items()
+        most = 10
+        while others and most <= MAX_SCAN:
+            counts = {
+                (key, value): len(
+                    self._revs("current_labels", {"key": key, "value": value}, 0, most)
+                )
+                for key, value in labels.items()
+            }
+            found = min(counts, key=lambda label: counts[label])
+            if counts[found] < most:
+                break
+            most *= 10
+        return found
 
     def _matching(
         self, query: Query, among: Condition, order: str, table: str = "versions"

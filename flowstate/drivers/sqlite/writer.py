@@ -47,6 +47,8 @@ class _Group:
     payloads: list[tuple[int, str, bytes]] = field(factory=list)
     overtaken: list[_Latest] = field(factory=list)
     """Stored versions that are not the latest any more."""
+    outcomes: dict[str, tuple[State, ...]] = field(factory=dict)
+    """commit id -> what it wrote: a plan may be in a group twice, and no table knows it yet."""
 
     def add(self, plan: Plan) -> tuple[State, ...]:
         """Take in a plan whose expectations hold."""
@@ -72,6 +74,7 @@ class _Group:
             self.versions.append(row)
             self.latest[state.id] = _Latest(state.rev, labels, row)
         self.payloads.extend((first, key, content) for key, content in plan.payloads.items())
+        self.outcomes[plan.commit_id] = states
         return states
 
     def _overtake(self, known: _Latest) -> None:
@@ -174,7 +177,8 @@ class Writer:
                 conflicts[id] = (expected, found)
         if not conflicts:
             return group.add(plan)
-        return self._first_outcome(plan) or RevMismatchError(conflicts)
+        first_outcome = group.outcomes.get(plan.commit_id) or self._first_outcome(plan)
+        return first_outcome or RevMismatchError(conflicts)
 
     def _first_outcome(self, plan: Plan) -> tuple[State, ...] | None:
         """What the plan wrote if it was committed before."""
