@@ -4,7 +4,8 @@ A page is read from top to bottom, in an empty directory of its own. What its bl
 
 - ``python``: run in one namespace a page; top-level ``await`` is allowed, on one event loop a page.
   With a file name after the language, it is also added to that file.
-- ``console``: each line after ``$`` is run by a shell, except those in ``NOT_RUN``.
+- ``console``: each line after ``$`` is run by a shell, except those in ``NOT_RUN``. ``export``
+  holds for the rest of the page.
 - ``output``, or what follows a command in ``console``: what was printed; ``…`` stands for anything.
 - ``text`` and whatever else is in ``SHOWN``: not run; with a file name, written to that file.
 """
@@ -66,6 +67,7 @@ def test_every_block_does_what_the_page_says(
             if block.file:
                 with Path(block.file).open("a") as file:
                     file.write(block.text)
+                monkeypatch.delitem(sys.modules, Path(block.file).stem, raising=False)
             if block.language == "python":
                 with redirect_stdout(io.StringIO()) as stdout:
                     result = eval(compiled(block, where), namespace)  # noqa: S307  (our own docs)
@@ -73,7 +75,7 @@ def test_every_block_does_what_the_page_says(
                         portal.call(_awaited, result)
                 printed = stdout.getvalue()
             elif block.language == "console":
-                run_console(block, where)
+                run_console(block, where, monkeypatch)
             elif block.language == "output":
                 assert_shown(block.text, printed, where)
             else:
@@ -108,11 +110,15 @@ async def _awaited(coroutine: CoroutineType[Any, Any, Any]) -> None:
     await coroutine
 
 
-def run_console(block: Block, where: str) -> None:
+def run_console(block: Block, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each command, and compare what it prints with what the page shows below it."""
     assert block.text.startswith("$ "), f"{where}: a console block begins with a command"
     for command, output in COMMAND.findall(block.text):
         if NOT_RUN.match(command):
+            continue
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            monkeypatch.setenv(name, value)
             continue
         done = subprocess.run(  # noqa: S602  (a shell is what the reader has)
             command,
