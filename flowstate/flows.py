@@ -21,7 +21,7 @@ Run: TypeAlias = "Callable[[State, Engine], Awaitable[Command[Any]]]"
 FlowFunction: TypeAlias = (
     "Callable[[State, Engine], Awaitable[Command[Any]]] | Callable[[State, Engine], Command[Any]]"
 )
-F = TypeVar("F")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @frozen(eq=False)

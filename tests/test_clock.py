@@ -42,7 +42,7 @@ def test_a_duration_is_seconds_rounded_to_milliseconds(
     [-0.001, MAX_DURATION_S + 1, float("nan"), float("inf"), True, "1", None, timedelta(-1)],
 )
 def test_what_is_no_duration_is_refused(given: object) -> None:
-    with pytest.raises(InvalidValueError, match="^wait: takes "):
+    with pytest.raises(InvalidValueError, match=r"^wait: takes "):
         seconds("wait", given)  # type: ignore[arg-type]
 
 
@@ -70,7 +70,7 @@ def test_a_naive_datetime_is_refused_not_guessed_at() -> None:
     "given", [-1, MAX_INSTANT_MS + 1, 1.5, True, "now", datetime(1960, 1, 1, tzinfo=UTC)]
 )
 def test_what_is_no_instant_is_refused(given: object) -> None:
-    with pytest.raises(InvalidValueError, match="^at: takes "):
+    with pytest.raises(InvalidValueError, match=r"^at: takes "):
         instant("at", given)  # type: ignore[arg-type]
 
 

@@ -26,7 +26,7 @@ from flowstate import (
 )
 from flowstate.clock import MAX_INSTANT_MS
 
-TEXT = some.text(some.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
+TEXT = some.text(some.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 NAMES = TEXT.filter(bool)
 STRINGS = some.dictionaries(NAMES, TEXT, max_size=3)
 INSTANTS = some.integers(0, MAX_INSTANT_MS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import NoneType
 from typing import Any, get_args
 
 import pytest
@@ -158,7 +159,12 @@ def test_there_is_an_example_of_every_command() -> None:
 async def test_the_engine_handles_every_command(engine: Engine, kind: type[Any]) -> None:
     """A command that was added to ``AnyCommand`` and forgotten in ``Engine.do`` would raise."""
     given = await engine.do(EXAMPLES[kind])
-    expected = {Commit: tuple, Require: tuple, Execute: type(None), Noop: type(None)}
+    expected: dict[type[Any], type] = {
+        Commit: tuple,
+        Require: tuple,
+        Execute: NoneType,
+        Noop: NoneType,
+    }
     assert isinstance(given, expected.get(kind, State))
 
 

@@ -29,8 +29,11 @@ EXAMPLES: list[tuple[FlowstateError, dict[str, Any], str]] = [
     (
         errors.TooLargeError("state 'a'", 1_048_577, 1_048_576, "max_state_size"),
         {"field": "state 'a'", "size": 1_048_577, "limit": 1_048_576, "option": "max_state_size"},
-        "state 'a': is 1,048,577 bytes encoded; the limit is 1,048,576. Attach large values as "
-        "data, store them elsewhere and keep a reference, or raise Engine(max_state_size=...)",
+        (
+            "state 'a': is 1,048,577 bytes encoded; the limit is 1,048,576. Attach large values "
+            "as data, store them elsewhere and keep a reference, or raise "
+            "Engine(max_state_size=...)"
+        ),
     ),
     (
         errors.IllegalTransitionError("a", "NEW", "Resume", ["Transit", "End"]),
@@ -56,17 +59,21 @@ EXAMPLES: list[tuple[FlowstateError, dict[str, Any], str]] = [
     (
         errors.RevMismatchError({"a": (3, 5), "b": (0, 4), "c": (2, 0)}),
         {"conflicts": {"a": (3, 5), "b": (0, 4), "c": (2, 0)}, "ids": ("a", "b", "c")},
-        "commit refused, someone else was first: 'a' expected revision 3, found revision 5; "
-        "'b' expected no such state, found revision 4; 'c' expected revision 2, found no such "
-        "state",
+        (
+            "commit refused, someone else was first: 'a' expected revision 3, found revision 5; "
+            "'b' expected no such state, found revision 4; "
+            "'c' expected revision 2, found no such state"
+        ),
     ),
     (errors.StateNotFoundError("state 'a'"), {"what": "state 'a'"}, "no state 'a'"),
     (errors.DataNotFoundError("data 'd'"), {"what": "data 'd'"}, "no data 'd'"),
     (
         errors.CompactedError(5, 9),
         {"after": 5, "oldest": 9},
-        "history after revision 5 was compacted; it begins at revision 9. "
-        "Start again from the current versions with Query(latest=True)",
+        (
+            "history after revision 5 was compacted; it begins at revision 9. "
+            "Start again from the current versions with Query(latest=True)"
+        ),
     ),
     *(
         (kind("orders.db", "is broken"), {"store": "orders.db"}, "orders.db: is broken")
@@ -121,7 +128,7 @@ def test_an_error_survives_pickling(
     assert attributes == {name: getattr(other, name) for name in attributes}
 
 
-@pytest.mark.parametrize("kind", sorted(every_error(), key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(every_error(), key=str))
 def test_an_error_is_called_one(kind: type[FlowstateError]) -> None:
     assert kind.__name__.endswith("Error")
 

@@ -1,0 +1,222 @@
+"""Flows: what can be one, what it is called, and where it runs."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+
+import anyio.from_thread
+import pytest
+
+from flowstate import (
+    Command,
+    Commit,
+    End,
+    Engine,
+    FlowNotFoundError,
+    Flows,
+    InvalidValueError,
+    State,
+    Status,
+    Transit,
+    connect,
+)
+
+from .helpers import begin
+
+pytestmark = pytest.mark.anyio
+
+
+async def end(state: State, engine: Engine) -> Command:
+    return Commit(End(state))
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_a_flow_is_named_after_its_function(flows: Flows) -> None:
+    flows.flow(end)
+    assert [flow.name for flow in flows] == ["end"]
+
+
+def test_a_flow_may_be_given_another_name(flows: Flows) -> None:
+    flows.flow("finish-it")(end)
+    assert [flow.name for flow in flows] == ["finish-it"]
+
+
+def test_a_class_is_named_after_itself_and_called_through_an_object(flows: Flows) -> None:
+    @flows.flow
+    class Refund:
+        async def __call__(self, state: State, _: Engine) -> Command:
+            return Commit(End(state))
+
+    assert isinstance(flows["Refund"].function, Refund)
+
+
+def test_decorating_gives_back_what_was_decorated(flows: Flows) -> None:
+    assert flows.flow(end) is end
+    assert flows.flow("other")(end) is end
+
+
+def test_a_name_is_taken_once(flows: Flows) -> None:
+    flows.flow(end)
+    with pytest.raises(InvalidValueError, match="flow 'end': is already registered, by <function"):
+        flows.flow(end)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "a\ud800b"])
+def test_a_name_must_be_one_that_a_store_can_keep(flows: Flows, name: str) -> None:
+    with pytest.raises(InvalidValueError, match="flow name: "):
+        flows.add(name, end)
+
+
+def test_what_cannot_be_called_is_no_flow(flows: Flows) -> None:
+    with pytest.raises(InvalidValueError, match="flow 'five': takes a callable, not 5"):
+        flows.add("five", 5)
+
+
+def test_what_has_no_name_must_be_given_one(flows: Flows) -> None:
+    nameless = functools.partial(end)
+    with pytest.raises(InvalidValueError, match=r"has no name; use flows\.add\(name, flow\)"):
+        flows.flow(nameless)
+
+
+def test_a_flow_that_is_not_there_is_an_error_that_names_those_that_are(flows: Flows) -> None:
+    flows.flow(end)
+    with pytest.raises(FlowNotFoundError, match=r"'ship' is not registered here \(registered: end"):
+        flows["ship"]
+
+
+def test_flows_of_several_modules_are_put_together(flows: Flows) -> None:
+    other = Flows()
+    other.flow("ship")(end)
+    flows.flow(end)
+    assert sorted(flow.name for flow in flows.include(other)) == ["end", "ship"]
+    assert "ship" in flows
+    assert len(flows) == 2
+
+
+def test_flows_that_share_a_name_cannot_be_put_together(flows: Flows) -> None:
+    other = Flows()
+    other.flow(end)
+    flows.flow(end)
+    with pytest.raises(InvalidValueError, match="flow 'end': is in both"):
+        flows.include(other)
+
+
+# ---------------------------------------------------------------- where they run
+
+
+async def thread_of(engine: Engine, flow: str, ran_in: list[int]) -> int:
+    state = await engine.execute(await begin(engine, "a", flow))
+    assert state.transition.status is Status.ENDED
+    (thread,) = ran_in
+    return thread
+
+
+async def test_an_async_flow_runs_on_the_event_loop(engine: Engine, flows: Flows) -> None:
+    ran_in: list[int] = []
+
+    @flows.flow
+    async def look(state: State, engine: Engine) -> Command:
+        ran_in.append(threading.get_ident())
+        return Commit(End(state))
+
+    assert threading.get_ident() == await thread_of(engine, "look", ran_in)
+
+
+async def test_a_sync_flow_runs_in_another_thread(engine: Engine, flows: Flows) -> None:
+    ran_in: list[int] = []
+
+    @flows.flow
+    def look(state: State, engine: Engine) -> Command:
+        ran_in.append(threading.get_ident())
+        return Commit(End(state))
+
+    assert threading.get_ident() != await thread_of(engine, "look", ran_in)
+
+
+async def test_an_inline_flow_runs_on_the_event_loop(engine: Engine, flows: Flows) -> None:
+    ran_in: list[int] = []
+
+    @flows.flow(inline=True)
+    def look(state: State, engine: Engine) -> Command:
+        ran_in.append(threading.get_ident())
+        return Commit(End(state))
+
+    assert threading.get_ident() == await thread_of(engine, "look", ran_in)
+
+
+async def test_a_sync_flow_may_use_the_engine_from_its_thread(engine: Engine, flows: Flows) -> None:
+    @flows.flow
+    def fork(state: State, engine: Engine) -> Command:
+        anyio.from_thread.run(engine.do, Commit(End(State("child"))))
+        return Commit(End(state))
+
+    await engine.execute(await begin(engine, "a", "fork"))
+    assert (await engine.get("child")).transition.status is Status.ENDED
+
+
+class AsyncCall:
+    async def __call__(self, state: State, _: Engine) -> Command:
+        return Commit(End(state, "called"))
+
+
+class SyncCall:
+    def __call__(self, state: State, _: Engine) -> Command:
+        return Commit(End(state, "called"))
+
+
+class Methods:
+    async def run(self, state: State, _: Engine) -> Command:
+        return Commit(End(state, "called"))
+
+
+async def configured(reason: str, state: State, engine: Engine) -> Command:
+    return Commit(End(state, reason))
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        AsyncCall(),
+        SyncCall(),
+        AsyncCall,
+        SyncCall,
+        Methods().run,
+        functools.partial(configured, "called"),
+        lambda state, _: Commit(End(state, "called")),
+    ],
+    ids=["object", "sync object", "class", "sync class", "method", "partial", "lambda"],
+)
+async def test_whatever_can_be_called_with_a_state_and_an_engine_is_a_flow(
+    engine: Engine, flows: Flows, flow: Callable[..., object]
+) -> None:
+    flows.add("it", flow)
+    state = await engine.execute(await begin(engine, "a", "it"))
+    assert state.transition.reason == "called"
+
+
+async def test_a_flow_that_is_registered_later_is_found(engine: Engine, flows: Flows) -> None:
+    state = await begin(engine, "a", "late")
+    flows.flow("late")(end)
+    assert (await engine.execute(state)).transition.status is Status.ENDED
+
+
+async def test_sync_flows_run_at_once_up_to_max_threads(flows: Flows) -> None:
+    """As many threads as the engine may have; no flow waits for the one before it."""
+    meeting = threading.Barrier(3)
+
+    @flows.flow
+    def meet(state: State, engine: Engine) -> Command:
+        meeting.wait(timeout=5)  # breaks, and raises, unless three are here at once
+        return Commit(End(state))
+
+    async with connect("memory:") as driver, Engine(driver, flows, max_threads=3) as engine:
+        states = await engine.do(Commit(*(Transit(State(f"s{n}"), "meet") for n in range(3))))
+        for state in states:
+            await engine.start(state)
+        for state in states:
+            await engine.wait(state.id, Status.ENDED)
+        assert engine.threads.total_tokens == 3
