@@ -49,9 +49,9 @@ class Job:
     """Cancelled to take no more lines."""
     _working: anyio.CancelScope = field(init=False)
     """Cancelled to leave the engine, which lets flows that run now finish."""
-    _busy: dict[str, anyio.Event] = field(factory=dict, init=False)
+    _busy: dict[str, anyio.Event] = field(factory=dict[str, anyio.Event], init=False)
     """The ids that are being executed: a second line of the same id waits for the first."""
-    _resting: list[str] = field(factory=list, init=False)
+    _resting: list[str] = field(factory=list[str], init=False)
     """Ids that came to rest without having ended; something else may still move them."""
 
     async def run(self, file: int) -> None:

@@ -48,14 +48,16 @@ async def _print_json(states: Versions) -> None:
 async def _print_tables(states: Versions) -> None:
     console = output.console()
     table = _table()
+    is_empty = True
     async for state in states:
+        is_empty = False
         _add(table, state)
         if table.row_count == MAX_ROWS:
             console.print(table)
             table = _table()
     if table.row_count:
         console.print(table)
-    elif not states.rev:
+    if is_empty:
         output.warn("no state matches")
 
 

@@ -23,7 +23,7 @@ from flowstate import (
 from . import output
 from .store import Access, opened, run_async, store_option
 
-MAX_RACES = 50
+MAX_RACES = 1_000
 """How often a state that is moving meanwhile is tried again at its newest revision."""
 
 

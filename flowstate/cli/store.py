@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import anyio
 import click
@@ -73,6 +73,5 @@ def run_async(command: Callable[[], Awaitable[T]]) -> T:
 def _first(error: Exception) -> Exception:
     """What went wrong first, out of the groups that task groups make."""
     if isinstance(error, ExceptionGroup):
-        grouped: ExceptionGroup[Exception] = error
-        return _first(grouped.exceptions[0])
+        return _first(cast("ExceptionGroup[Exception]", error).exceptions[0])
     return error
