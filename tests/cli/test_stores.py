@@ -70,7 +70,7 @@ def test_an_option_is_stronger_than_the_environment(shell: Shell) -> None:
     assert [state["id"] for state in shell.states("--store", "sqlite:///other.db")] == ["a"]
 
 
-def test_a_store_can_be_read_where_nothing_may_be_written(shell: Shell) -> None:
+def test_reading_a_store_does_not_change_it(shell: Shell) -> None:
     shell.write("in.jsonl", {"id": "a"})
     shell.run("run", "work.py:flows", "--input", "in.jsonl", "--start", "finish")
     before = shell.store.read_bytes()
