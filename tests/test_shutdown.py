@@ -232,7 +232,7 @@ async def test_a_start_that_waits_for_a_slot_is_refused_when_the_engine_is_left(
 
     async def start_one_too_many(engine: Engine) -> None:
         state = await begin(engine, "b", "forever")
-        with pytest.raises(EngineClosedError, match="takes no new work"):
+        with pytest.raises(EngineClosedError, match="takes no new work"), anyio.fail_after(5):
             await engine.start(state)
         refused.set()
 
