@@ -29,11 +29,11 @@ from .state import State, check_flow, check_text, strings
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    R = TypeVar("R", covariant=True, default=Any)
+    R = TypeVar("R", covariant=True, default=Any)  # noqa: PLC0105  (as users read it)
 else:
     from typing import TypeVar
 
-    R = TypeVar("R", covariant=True)
+    R = TypeVar("R", covariant=True)  # noqa: PLC0105
 
 
 class Command(Struct, Generic[R], frozen=True, gc=False):
@@ -137,8 +137,10 @@ class Require(Command[State], frozen=True, gc=False):
 class _Variadic(StructMeta):
     """Lets a Struct take its one field as positional arguments."""
 
-    def __call__(cls, *commands: Any) -> Any:
-        return _construct(cls, commands)
+    if not TYPE_CHECKING:  # type checkers go by the __init__ of the class
+
+        def __call__(cls, *commands):  # noqa: N805  (a metaclass)
+            return _construct(cls, commands)
 
 
 _construct: Any = StructMeta.__call__
@@ -170,9 +172,7 @@ class Noop(Command[None], frozen=True, gc=False):
     """Nothing: the state was moved elsewhere."""
 
 
-AnyCommand: TypeAlias = (
-    Transit | Pause | Resume | Delay | End | Require | Commit | Execute | Noop
-)
+AnyCommand: TypeAlias = Transit | Pause | Resume | Delay | End | Require | Commit | Execute | Noop
 
 
 def _freeze(command: Command[State], annotations: Mapping[str, str]) -> None:

@@ -1,0 +1,116 @@
+"""What type checkers must infer. Nobody runs this file: ``test_typing.py`` has it checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_type
+
+from msgspec import Struct
+
+from flowstate import (
+    Command,
+    Commit,
+    Delay,
+    End,
+    Engine,
+    Execute,
+    Flows,
+    Noop,
+    Pause,
+    Query,
+    Require,
+    Resume,
+    State,
+    Status,
+    Transit,
+    Versions,
+    Watcher,
+    connect,
+)
+
+flows = Flows()
+
+
+class Order(Struct, frozen=True):
+    item: str
+
+
+async def doing(state: State, engine: Engine) -> None:
+    assert_type(await engine.do(Transit(state, "next")), State)
+    assert_type(await engine.do(Pause(state)), State)
+    assert_type(await engine.do(Resume(state)), State)
+    assert_type(await engine.do(Delay(state, after=1)), State)
+    assert_type(await engine.do(End(state)), State)
+    assert_type(await engine.do(Commit(Transit(state, "next"))), tuple[State, ...])
+    assert_type(await engine.do(Commit(End(state), Require(state))), tuple[State, ...])
+    await engine.do(Execute(state))
+    await engine.do(Noop())
+
+    (one,) = await engine.do(Commit(End(state)))
+    assert_type(one, State)
+    assert_type(await engine.execute(state), State)
+
+
+async def reading(state: State, engine: Engine) -> None:
+    assert_type(await engine.data(state, "order", type=Order), Order)
+    assert_type(await engine.data(state, "order", type=dict[str, int]), dict[str, int])
+    assert_type(await engine.data(state, "order", type=bytes), bytes)
+    assert_type(await engine.data(state, "order"), Any)
+    assert_type(await engine.get("a"), State)
+    assert_type(await engine.get("a", rev=3), State)
+    assert_type(await engine.find({"queue": "mail"}), State)
+    assert_type(await engine.wait("a", Status.ENDED), State)
+    assert_type(await engine.wait("a", [Status.ENDED, Status.PAUSED]), State)
+    assert_type(await engine.wait("a", lambda state: state.rev > 3), State)
+    assert_type(engine.states(Query(latest=True)), Versions)
+    assert_type(engine.watch({"queue": "mail"}, after=3), Watcher)
+    async for version in engine.watch():
+        assert_type(version, State)
+    async with engine.watch() as watcher:
+        assert_type(watcher, Watcher)
+        assert_type(await anext(watcher), State)
+
+
+def values(state: State) -> None:
+    assert_type(state.with_labels(a="b").without_labels("a"), State)
+    assert_type(state.attach("order", Order("tea")).stack("caller", state), State)
+    assert_type(state.labels, Mapping[str, str])
+    state.labels["a"] = "b"  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+    state.rev = 3  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    Commit(Execute(state))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Commit(Commit(End(state)))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Commit(Noop())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@flows.flow
+async def plain(state: State, engine: Engine) -> Command:
+    return Commit(End(state)) if state.rev else Noop()
+
+
+@flows.flow("another-name")
+def named(state: State, engine: Engine) -> Commit:
+    return Commit(End(state))
+
+
+@flows.flow(inline=True)
+def inline(state: State, engine: Engine) -> Command[State]:
+    return Transit(state, "plain")
+
+
+@flows.flow
+class WithSettings:
+    async def __call__(self, state: State, _: Engine) -> Command[None]:
+        return Execute(state)
+
+
+async def calling(state: State, engine: Engine) -> None:
+    """A decorated flow is still what it was: it can be called, and tested, as it is."""
+    assert_type(await plain(state, engine), Command)
+    assert_type(named(state, engine), Commit)
+    assert_type(inline(state, engine), Command[State])
+    assert_type(WithSettings(), WithSettings)
+
+
+async def opening() -> None:
+    async with connect("memory:") as driver, Engine(driver, flows, grace=3) as engine:
+        assert_type(engine, Engine)
