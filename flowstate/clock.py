@@ -36,7 +36,7 @@ def seconds(field: str, duration: float | timedelta) -> float:
     if isinstance(duration, timedelta):
         duration = duration.total_seconds()
     # bool is an int to Python, never a duration to a person
-    if isinstance(duration, bool) or not isinstance(duration, int | float):
+    if isinstance(duration, bool) or not isinstance(duration, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidValueError(field, f"takes seconds or a timedelta, not {duration!r}")
     if not 0 <= duration <= MAX_DURATION_S:
         raise InvalidValueError(field, f"takes 0 to {MAX_DURATION_S:,} seconds, not {duration!r}")
@@ -56,7 +56,7 @@ def instant(field: str, at: datetime | int) -> int:
                 field, f"{at.isoformat()} has no time zone; give an aware datetime, e.g. in UTC"
             )
         at = round(at.timestamp() * 1000)
-    if isinstance(at, bool) or not isinstance(at, int):
+    if isinstance(at, bool) or not isinstance(at, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidValueError(field, f"takes an aware datetime, not {at!r}")
     if not 0 <= at <= MAX_INSTANT_MS:
         raise InvalidValueError(

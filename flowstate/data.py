@@ -34,7 +34,7 @@ class Data(Struct, frozen=True, tag="pending", tag_field="kind"):
         if content_type is not None and not content_type:
             raise InvalidValueError(f"data {name!r}", "the content type may not be empty")
         if isinstance(value, bytes | bytearray | memoryview):
-            return cls(bytes(value), content_type or BYTES)
+            return cls(bytes(value), content_type or BYTES)  # pyright: ignore[reportUnknownArgumentType]
         return cls(codec.encode(value, name), content_type or JSON)
 
     @property

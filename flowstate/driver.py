@@ -127,17 +127,17 @@ class Query(Struct, frozen=True, kw_only=True):
     @property
     def alternatives(self) -> tuple[FrozenDict[str, str], ...]:
         """``labels``, always a tuple."""
-        return self.labels  # type: ignore[return-value]  # pyright: ignore
+        return self.labels  # type: ignore[return-value]
 
     @property
     def since_ms(self) -> int:
         """``since``, always in milliseconds."""
-        return self.since  # type: ignore[return-value]  # pyright: ignore
+        return self.since  # type: ignore[return-value]
 
     @property
     def statuses(self) -> frozenset[Status]:
         """``status``, always a set."""
-        return self.status  # type: ignore[return-value]  # pyright: ignore
+        return self.status  # type: ignore[return-value]
 
     def matches(self, state: State) -> bool:
         """Whether a version matches, as far as the version itself tells (not ``latest``)."""

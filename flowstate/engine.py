@@ -15,8 +15,8 @@ from attrs import define, field
 from msgspec.structs import replace
 
 from . import codec, transitions
-from .codec import encode_state
 from .clock import Clock, SystemClock
+from .codec import encode_state
 from .commands import Command, Commit, Execute, Noop, Require
 from .data import JSON, Data, DataRef, checksum
 from .driver import Driver, Labels, Plan, Query, check_rev
@@ -109,13 +109,13 @@ class Engine:
         kind = type(command)
         move = transitions.MOVES.get(kind)
         if move is not None:
-            return cast(R, move(command, self.clock.now()))
+            return cast("R", move(command, self.clock.now()))
         if kind is Commit:
-            return cast(R, await self.commit(cast(Commit, command)))
+            return cast("R", await self.commit(cast("Commit", command)))
         if kind is Execute:
-            return cast(R, await self.start(cast(Execute, command).state))
+            return cast("R", await self.start(cast("Execute", command).state))
         if kind is Noop:
-            return cast(R, None)
+            return cast("R", None)
         if kind is Require:
             raise InvalidValueError("Require", "is only for inside a Commit")
         raise InvalidValueError("command", f"takes one of flowstate's commands, not {command!r}")
@@ -206,9 +206,9 @@ class Engine:
         is_wanted = _predicate(until)
         state = await self.get(id)
         if not is_wanted(state):
-            async for state in self.watch(Query(id=id), after=state.rev):
-                if is_wanted(state):
-                    break
+            async for version in self.watch(Query(id=id), after=state.rev):
+                if is_wanted(version):
+                    return version
         return state
 
     @overload

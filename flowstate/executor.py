@@ -60,15 +60,15 @@ class Executor:
     max_background: int
     _tasks: anyio.abc.TaskGroup = field(init=False)
     _slots: anyio.Semaphore = field(init=False)
-    _backlog: deque[State] = field(factory=deque, init=False)
+    _backlog: deque[State] = field(factory=deque[State], init=False)
     """Forks that wait for a slot. An execution never waits for one itself: were all slots held by
     executions that wait for a slot, nothing would ever move again."""
-    _active: set[Execution] = field(factory=set, init=False)
-    _by_id: dict[str, Execution] = field(factory=dict, init=False)
+    _active: set[Execution] = field(factory=set[Execution], init=False)
+    _by_id: dict[str, Execution] = field(factory=dict[str, Execution], init=False)
     _closing: bool = field(default=False, init=False)
     _quiet: anyio.Event | None = field(default=None, init=False)
     """Set once nothing is running; there is one only while somebody waits for that."""
-    _unfinished: dict[str, int] = field(factory=dict, init=False)
+    _unfinished: dict[str, int] = field(factory=dict[str, int], init=False)
     """id -> revision of what was left RUNNING because the engine is closing."""
 
     async def open(self) -> None:
@@ -158,7 +158,7 @@ class Executor:
 
     # ------------------------------------------------------------ inside
 
-    async def _run(self, execution: Execution) -> State:
+    async def _run(self, execution: Execution) -> State:  # noqa: C901, PLR0912  (one loop: it is hot)
         engine = self.engine
         runs = engine.flows.runs
         state = execution.state
@@ -178,7 +178,7 @@ class Executor:
                 if move is not None:
                     new = move(command, engine.clock.now())
                     if new.id != state.id:
-                        raise _another(state, command)
+                        raise _another(state, command)  # noqa: TRY301  (as if the flow had)
                 elif type(command) is Commit:
                     committed = await engine.commit(command)
                     new = committed[0]

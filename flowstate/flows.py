@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
 
 import anyio
 import anyio.to_thread
@@ -52,8 +52,8 @@ class Flows:
         flows.add("refund", Refund(gateway))
     """
 
-    _flows: dict[str, Flow] = field(factory=dict)
-    runs: dict[str, Run] = field(factory=dict, init=False, repr=False)
+    _flows: dict[str, Flow] = field(factory=dict[str, Flow])
+    runs: dict[str, Run] = field(factory=dict[str, Run], init=False, repr=False)
     """name -> run: what the engine looks a flow up in, once a step."""
 
     @overload
@@ -84,7 +84,7 @@ class Flows:
             function = function()
         if not callable(function):
             raise InvalidValueError(f"flow {name!r}", f"takes a callable, not {function!r}")
-        flow = Flow(name, function, _run(function, inline))
+        flow = Flow(name, cast("FlowFunction", function), _run(function, inline=inline))
         self._flows[name] = flow
         self.runs[name] = flow.run
         return flow
@@ -125,7 +125,7 @@ def _name(function: Any) -> str:
     return str(name)
 
 
-def _run(function: Any, inline: bool) -> Run:
+def _run(function: Any, *, inline: bool) -> Run:
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004  (the method itself is wanted)
     ):

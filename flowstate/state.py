@@ -7,7 +7,7 @@ copied to be safe, and a state may be shared between tasks, threads and caches.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -108,9 +108,7 @@ class Transition(Struct, frozen=True, omit_defaults=True, gc=False):
 
     def __post_init__(self) -> None:
         if type(self.annotations) is not FrozenDict:
-            force_setattr(
-                self, "annotations", strings("transition.annotations", self.annotations)
-            )
+            force_setattr(self, "annotations", strings("transition.annotations", self.annotations))
 
 
 class State(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -174,9 +172,7 @@ class State(Struct, frozen=True, omit_defaults=True, gc=False):
         reference is not stored again); any other value is encoded as JSON now. Raises
         ``EncodeError`` with the path to the part that cannot be encoded.
         """
-        payload = (
-            value if isinstance(value, Data | DataRef) else Data.of(value, name, content_type)
-        )
+        payload = value if isinstance(value, Data | DataRef) else Data.of(value, name, content_type)
         return replace(self, data={**self.data, name: payload})
 
     def stack(self, name: str, other: State) -> State:
@@ -195,16 +191,19 @@ class State(Struct, frozen=True, omit_defaults=True, gc=False):
 # costs a third of a construction. Nobody else has seen the copy yet, so setting its slots is safe.
 
 
+_copy: Callable[[State], State] = State.__copy__  # type: ignore[attr-defined]
+
+
 def moved(state: State, transition: Transition) -> State:
     """*state* with another transition."""
-    new: State = state.__copy__()  # type: ignore[attr-defined]  # pyright: ignore
+    new = _copy(state)
     force_setattr(new, "transition", transition)
     return new
 
 
 def stamped(state: State, rev: int, committed_at: int) -> State:
     """*state* as version *rev*, committed at that time."""
-    new: State = state.__copy__()  # type: ignore[attr-defined]  # pyright: ignore
+    new = _copy(state)
     force_setattr(new, "rev", rev)
     force_setattr(new, "committed_at", committed_at)
     return new
@@ -215,8 +214,7 @@ def stamped(state: State, rev: int, committed_at: int) -> State:
 
 def check_id(id: object) -> None:
     """Raise ``InvalidValueError`` unless *id* is 1 to 512 bytes of UTF-8."""
-    check_text("state id", id)
-    assert isinstance(id, str)
+    id = check_text("state id", id)
     if not id:
         raise InvalidValueError("state id", "may not be empty")
     if len(id) * 4 > MAX_ID_BYTES and (size := len(id.encode())) > MAX_ID_BYTES:
@@ -232,8 +230,8 @@ def check_flow(field: str, flow: object) -> None:
         raise InvalidValueError(field, "the flow id may not be empty")
 
 
-def check_text(field: str, text: object) -> None:
-    """Raise ``InvalidValueError`` unless *text* is a string that every store can keep."""
+def check_text(field: str, text: object) -> str:
+    """The text, or ``InvalidValueError`` unless it is a string that every store can keep."""
     if type(text) is not str and not isinstance(text, str):
         raise InvalidValueError(field, f"takes a string, not {text!r}")
     if "\0" in text:
@@ -243,6 +241,7 @@ def check_text(field: str, text: object) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidValueError(field, f"is not valid Unicode: {text!r} ({error})") from None
+    return text
 
 
 def strings(field: str, mapping: Mapping[str, str]) -> FrozenDict[str, str]:

@@ -33,7 +33,7 @@ from .state import Alarm, Cause, RetryPolicy, State, Status, Transition, check_f
 
 _RUNNING = Status.RUNNING  # on the hot path; Python 3.11 takes as long to find a member as to call
 
-_OPEN: Mapping[type[Command[Any]], Status] = {
+_OPEN: dict[type[Command[Any]], Status] = {
     Transit: Status.RUNNING,
     Pause: Status.PAUSED,
     Delay: Status.DELAYED,
@@ -43,8 +43,7 @@ _OPEN: Mapping[type[Command[Any]], Status] = {
 TRANSITIONS: Mapping[Status, Mapping[type[Command[Any]], Status]] = {
     Status.NEW: _OPEN | {Require: Status.NEW, Execute: Status.NEW},
     Status.RUNNING: _OPEN | {Require: Status.RUNNING, Execute: Status.RUNNING},
-    Status.PAUSED: _OPEN
-    | {Resume: Status.RUNNING, Require: Status.PAUSED, Execute: Status.PAUSED},
+    Status.PAUSED: _OPEN | {Resume: Status.RUNNING, Require: Status.PAUSED, Execute: Status.PAUSED},
     Status.DELAYED: _OPEN
     | {Resume: Status.RUNNING, Require: Status.DELAYED, Execute: Status.DELAYED},
     Status.ENDED: {},
@@ -107,7 +106,7 @@ def delay(command: Delay, now: int) -> State:
     transition = Transition(
         to=to,
         status=Status.DELAYED,
-        alarm=Alarm(at, to),  # type: ignore[arg-type]  # pyright: ignore  (one of the two is given)
+        alarm=Alarm(at, to),  # type: ignore[arg-type]  # (one of the two is given)
         annotations=command.annotations,
     )
     return moved(command.state, transition)
@@ -231,8 +230,9 @@ def take_payloads(state: State, payloads: dict[str, bytes]) -> State:
         if isinstance(payload, Data):
             checksum = payload.checksum
             payloads[checksum] = payload.content
-            payload = DataRef(0, payload.size, payload.content_type, checksum)
-        data[name] = payload
+            data[name] = DataRef(0, payload.size, payload.content_type, checksum)
+        else:
+            data[name] = payload
     stacked = {name: take_payloads(other, payloads) for name, other in state.stacked.items()}
     return replace(state, data=data, stacked=stacked)
 
@@ -243,9 +243,7 @@ def take_payloads(state: State, payloads: dict[str, bytes]) -> State:
 def _illegal(command: Any) -> IllegalTransitionError:
     status = command.state.transition.status
     legal = [kind.__name__ for kind in TRANSITIONS[status]]
-    return IllegalTransitionError(
-        command.state.id, status.name, type(command).__name__, legal
-    )
+    return IllegalTransitionError(command.state.id, status.name, type(command).__name__, legal)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -272,10 +270,10 @@ def _s(duration: Any) -> float:
     return duration  # type: ignore[no-any-return]  # made seconds where the command was made
 
 
-def _check_once(commands: tuple[Command[State], ...]) -> None:
+def _check_once(commands: tuple[Any, ...]) -> None:
     seen: set[str] = set()
     for command in commands:
-        id: str = command.state.id  # type: ignore[attr-defined]  # pyright: ignore
+        id: str = command.state.id
         check_id(id)
         if id in seen:
             raise InvalidValueError("Commit", f"names state {id!r} twice")

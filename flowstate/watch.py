@@ -33,7 +33,7 @@ class Tail:
     driver: Driver
     size: int = 10_000
     page_size: int = 1_000
-    _versions: list[State] = field(factory=list, init=False)
+    _versions: list[State] = field(factory=list[State], init=False)
     _from: int = field(default=-1, init=False)
     """The buffer holds every version with a revision above this one…"""
     _upto: int = field(default=-1, init=False)
@@ -87,7 +87,7 @@ class Versions:
     page_size: int = 1_000
     rev: int = field(default=0, init=False)
     """Everything up to this revision has been given: reading may go on after it."""
-    _ready: deque[State] = field(factory=deque, init=False)
+    _ready: deque[State] = field(factory=deque[State], init=False)
     _looked_upto: int = field(default=0, init=False)
     _end: int = field(default=-1, init=False)
 
@@ -136,7 +136,7 @@ class Watcher(Versions):
     with ``latest=True`` gives the current versions first, then every change.
     """
 
-    _tail: Tail = field(kw_only=True)
+    _tail: Tail = field(kw_only=True, alias="tail")
     _live: Query = field(init=False)
     """The query without ``latest``: what is left of it once the current versions are given."""
 

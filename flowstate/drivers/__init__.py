@@ -1,8 +1,8 @@
 """Drivers: where states are stored. ``connect`` is their one door.
 
 A driver plugs in through the entry-point group ``flowstate.drivers``: the name is the scheme of
-its URLs, the value a callable that takes a ``flowstate.drivers.url.StoreUrl`` and returns a ``Driver``. The drivers that
-come with flowstate are found in the same way.
+its URLs, the value a callable that takes a ``flowstate.drivers.url.StoreUrl`` and returns a
+``Driver``. The drivers that come with flowstate are found in the same way.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def connect(url: str) -> Driver:
     slashes make it absolute). Raises ``StoreUrlError``.
     """
     # here, for they are half of what `import flowstate` would cost
-    from importlib.metadata import entry_points
+    from importlib.metadata import entry_points  # noqa: PLC0415
 
-    from ..errors import StoreUrlError
-    from .url import StoreUrl
+    from ..drivers.url import StoreUrl  # noqa: PLC0415
+    from ..errors import StoreUrlError  # noqa: PLC0415
 
     parsed = StoreUrl.parse(url)
     found = entry_points(group=GROUP)

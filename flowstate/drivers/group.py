@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
@@ -51,8 +52,10 @@ class GroupCommitter:
     write: Callable[[Sequence[Plan]], Sequence[Outcome]]
     name: str
     max_group_size: int = MAX_GROUP_SIZE
-    _queue: SimpleQueue[list[_Job] | None] = field(factory=SimpleQueue, init=False)
-    _gathering: list[_Job] = field(factory=list, init=False)
+    _queue: SimpleQueue[list[_Job] | None] = field(
+        factory=SimpleQueue[list[_Job] | None], init=False
+    )
+    _gathering: list[_Job] = field(factory=list[_Job], init=False)
     _loop: Loop = field(init=False)
     _thread: threading.Thread = field(init=False)
 
@@ -133,7 +136,7 @@ class GroupCommitter:
         if call is not None:
             try:
                 group[0].outcome = call()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (it is raised where it was asked for)
                 group[0].outcome = error
         else:
             outcomes = self.write([job.plan for job in group if job.plan is not None])
@@ -141,10 +144,8 @@ class GroupCommitter:
                 job.outcome = outcome
 
     def _answer(self, group: list[_Job]) -> None:
-        try:
+        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.soon_threadsafe(_wake, group)
-        except RuntimeError:
-            pass  # the loop has ended: nobody waits any more
 
 
 def _wake(group: list[_Job]) -> None:

@@ -25,6 +25,9 @@ from .url import StoreUrl
 MAX_SCAN = 10_000
 """Versions that one read looks at."""
 
+MIN_REBUILD = 1_000
+"""Entries of due times below which those that were overtaken may stay."""
+
 _Entry: TypeAlias = tuple[int, int, str, str]
 """due (ms), revision, id, flow"""
 
@@ -37,22 +40,26 @@ class MemoryDriver(Driver):
 
     clock: Clock = field(factory=SystemClock, kw_only=True)
     _head: Head = field(factory=Head, init=False)
-    _log: list[State] = field(factory=list, init=False)
+    _log: list[State] = field(factory=list[State], init=False)
     """Revision r is at index r - 1."""
-    _current: OrderedDict[str, State] = field(factory=OrderedDict, init=False)
+    _current: OrderedDict[str, State] = field(factory=OrderedDict[str, State], init=False)
     """id -> latest version, in revision order."""
-    _history: dict[str, list[int]] = field(factory=dict, init=False)
+    _history: dict[str, list[int]] = field(factory=dict[str, list[int]], init=False)
     """id -> its revisions."""
-    _labelled: dict[tuple[str, str], list[int]] = field(factory=dict, init=False)
+    _labelled: dict[tuple[str, str], list[int]] = field(
+        factory=dict[tuple[str, str], list[int]], init=False
+    )
     """label -> the revisions that have it."""
     _current_labelled: dict[tuple[str, str], OrderedDict[str, None]] = field(
-        factory=dict, init=False
+        factory=dict[tuple[str, str], OrderedDict[str, None]], init=False
     )
     """label -> the ids whose current version has it, in revision order."""
-    _commit_ids: list[str] = field(factory=list, init=False)
+    _commit_ids: list[str] = field(factory=list[str], init=False)
     """Beside the log: which commit wrote the revision."""
-    _payloads: dict[tuple[int, str], bytes] = field(factory=dict, init=False)
-    _due: _DueTimes = field(factory=lambda: _DueTimes(), init=False)
+    _payloads: dict[tuple[int, str], bytes] = field(
+        factory=dict[tuple[int, str], bytes], init=False
+    )
+    _due: _DueTimes = field(factory=lambda: _DueTimes(), init=False)  # noqa: PLW0108  (it is below)
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> MemoryDriver:
@@ -66,7 +73,7 @@ class MemoryDriver(Driver):
     async def close(self) -> None:
         """Nothing to close: the driver can be opened again and still has its states."""
 
-    async def commit(self, plan: Plan) -> tuple[State, ...]:
+    async def commit(self, plan: Plan) -> tuple[State, ...]:  # noqa: C901  (hot)
         log = self._log
         current = self._current
         for write in plan.writes:
@@ -128,14 +135,10 @@ class MemoryDriver(Driver):
         if query.since_ms:
             after = max(after, self._rev_before(query.since_ms))
         versions: list[State] = []
-        looked = 0
-        for rev in self._candidates(query, after):
+        for looked, rev in enumerate(self._candidates(query, after), 1):
             state = self._log[rev - 1]
-            if query.matches(state) and not (
-                query.latest and self._current[state.id] is not state
-            ):
+            if query.matches(state) and not (query.latest and self._current[state.id] is not state):
                 versions.append(state)
-            looked += 1
             if len(versions) == limit or looked == MAX_SCAN:
                 return Page(tuple(versions), rev)
         return Page(tuple(versions), max(head, after))
@@ -249,9 +252,9 @@ class _DueTimes:
     the larger part; so setting a due time costs the same however many there are.
     """
 
-    _due: dict[str, _Entry] = field(factory=dict)
+    _due: dict[str, _Entry] = field(factory=dict[str, _Entry])
     """id -> the entry that counts."""
-    _heaps: dict[str, list[_Entry]] = field(factory=dict)
+    _heaps: dict[str, list[_Entry]] = field(factory=dict[str, list[_Entry]])
     """flow -> heap of entries."""
     _entries: int = 0
 
@@ -266,7 +269,7 @@ class _DueTimes:
             heap = self._heaps[flow] = []
         heapq.heappush(heap, entry)
         self._entries += 1
-        if self._entries > 1_000 and self._entries > 2 * len(self._due):
+        if self._entries > MIN_REBUILD and self._entries > 2 * len(self._due):
             self._rebuild()
 
     def move(self, id: str, due: int) -> None:
@@ -311,5 +314,3 @@ def _distinct(ascending: Iterable[int]) -> Iterator[int]:
         if rev != last:
             yield rev
         last = rev
-
-

@@ -37,7 +37,7 @@ class StoreUrl:
             raise StoreUrlError(shown, "gives an option twice")
         return cls(parts.scheme, unquote(parts.path).removeprefix("/"), options, shown, url)
 
-    def expect(self, options: Collection[str] = (), path: bool = True) -> None:
+    def expect(self, options: Collection[str] = (), *, path: bool = True) -> None:
         """Raise ``StoreUrlError`` if there is an option besides these, or a path too many."""
         for option in self.options:
             if option not in options:

@@ -59,7 +59,9 @@ class File:
                 self.path, f"the directory {str(path.parent)!r} does not exist; make it first"
             )
         if self.mode != "rwc" and not path.exists():
-            raise StoreOpenError(self.path, f"does not exist, and ?mode={self.mode} does not make it")
+            raise StoreOpenError(
+                self.path, f"does not exist, and ?mode={self.mode} does not make it"
+            )
 
     def connect(self) -> sqlite3.Connection:
         """A new connection, for use by one thread at a time."""

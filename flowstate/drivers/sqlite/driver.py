@@ -42,8 +42,8 @@ class SQLiteDriver(Driver):
 
     file: File
     clock: Clock = field(factory=SystemClock, kw_only=True)
-    _readers: list[Reader] = field(factory=list, init=False)
-    _all_readers: list[Reader] = field(factory=list, init=False)
+    _readers: list[Reader] = field(factory=list[Reader], init=False)
+    _all_readers: list[Reader] = field(factory=list[Reader], init=False)
     _limit: anyio.CapacityLimiter = field(init=False)
     _writer: Writer = field(init=False)
     _group: GroupCommitter = field(init=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from ...errors import (
@@ -19,7 +19,7 @@ _Make = Callable[[str, sqlite3.Error], StoreError]
 
 # primary result code -> the error; https://sqlite.org/rescode.html
 _BY_CODE: dict[int, _Make] = {
-    sqlite3.SQLITE_BUSY: lambda path, error: StoreBusyError(
+    sqlite3.SQLITE_BUSY: lambda path, _: StoreBusyError(
         path,
         "is locked by another process for longer than the timeout; nothing was written. "
         "Raise ?busy_timeout=… (ms) or find who holds a transaction open",
@@ -32,7 +32,7 @@ _BY_CODE: dict[int, _Make] = {
         path, f"is read-only ({error}); give this user the right to write the file and its folder"
     ),
     sqlite3.SQLITE_PERM: lambda path, error: StoreReadOnlyError(path, f"is not allowed ({error})"),
-    sqlite3.SQLITE_NOTADB: lambda path, error: StoreOpenError(
+    sqlite3.SQLITE_NOTADB: lambda path, _: StoreOpenError(
         path, "is not a SQLite database; it was left untouched. Name another file"
     ),
     sqlite3.SQLITE_CANTOPEN: lambda path, error: StoreOpenError(
@@ -55,7 +55,7 @@ def translate(path: str, error: sqlite3.Error) -> StoreError:
 
 
 @contextmanager
-def translated(path: str) -> Iterator[None]:
+def translated(path: str) -> Generator[None]:
     """Raise the errors of SQLite as ours."""
     try:
         yield

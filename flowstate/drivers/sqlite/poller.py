@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from attrs import define, field
@@ -34,7 +34,7 @@ class Poller:
     _loop: Loop = field(init=False)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> Generator[None]:
         """Keep the head up to date for as long as this lasts. On the event loop."""
         if self._thread is None:
             self._loop = Loop.current()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -192,7 +192,7 @@ class Reader:
     # ------------------------------------------------------------ rows
 
     @contextmanager
-    def _snapshot(self) -> Iterator[None]:
+    def _snapshot(self) -> Generator[None]:
         with translated(self.path):
             self.connection.execute("BEGIN")
             try:
@@ -202,8 +202,8 @@ class Reader:
 
     def _head(self) -> int:
         row = self._one("SELECT max(rev) FROM versions")
-        head: int = (row and row[0]) or 0
-        return head
+        head: int | None = row[0] if row else None
+        return head or 0
 
     def _rev_before(self, instant: int, head: int) -> int:
         """The newest revision committed before that time: times ascend with revisions."""

@@ -4,6 +4,9 @@ They are meant to be read by people, with ``sqlite-utils`` or Datasette: ``versi
 the view ``states`` the current version of every state, ``state`` the whole version as JSON text.
 """
 
+# pyright: reportUnknownMemberType=false
+# sqlite-utils leaves some parameters untyped
+
 from __future__ import annotations
 
 import sqlite3

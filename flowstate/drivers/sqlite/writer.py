@@ -43,11 +43,11 @@ class _Group:
     """The first revision that is free."""
     now: int
     latest: dict[str, _Latest]
-    versions: list[list[Any]] = field(factory=list)
-    payloads: list[tuple[int, str, bytes]] = field(factory=list)
-    overtaken: list[_Latest] = field(factory=list)
+    versions: list[list[Any]] = field(factory=list[list[Any]])
+    payloads: list[tuple[int, str, bytes]] = field(factory=list[tuple[int, str, bytes]])
+    overtaken: list[_Latest] = field(factory=list[_Latest])
     """Stored versions that are not the latest any more."""
-    outcomes: dict[str, tuple[State, ...]] = field(factory=dict)
+    outcomes: dict[str, tuple[State, ...]] = field(factory=dict[str, tuple[State, ...]])
     """commit id -> what it wrote: a plan may be in a group twice, and no table knows it yet."""
 
     def add(self, plan: Plan) -> tuple[State, ...]:
