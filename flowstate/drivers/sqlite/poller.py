@@ -85,7 +85,8 @@ class Poller:
                 self._closing.wait(INTERVAL_S)
                 continue
             self._wanted.clear()
-            if not self._watching:  # again: someone may have come just before the event was cleared
+            # again: someone may have come, or closed it, just before the event was cleared
+            if not self._watching and not self._closing.is_set():
                 self._wanted.wait()
             seen = None
 
