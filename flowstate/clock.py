@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from time import time_ns
 from typing import Protocol
 
+import anyio
+
 from .errors import InvalidValueError
 
 
@@ -21,6 +23,10 @@ class Clock(Protocol):
         """Milliseconds since the epoch, UTC."""
         ...
 
+    async def wait_until(self, instant: int, event: anyio.Event | None = None) -> None:
+        """Return at that instant (ms), or as soon as the event is set. May return early."""
+        ...
+
 
 class SystemClock:
     """The clock of this machine."""
@@ -29,6 +35,13 @@ class SystemClock:
 
     def now(self) -> int:
         return time_ns() // 1_000_000
+
+    async def wait_until(self, instant: int, event: anyio.Event | None = None) -> None:
+        # the day is the longest that is slept at a time: some timers take no more, and the clock
+        # of a machine may be set
+        delay = min(max(0, instant - self.now()) / 1000, 86_400)
+        with anyio.move_on_after(delay):
+            await (event.wait() if event is not None else anyio.sleep_forever())
 
 
 def seconds(field: str, duration: float | timedelta) -> float:

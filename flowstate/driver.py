@@ -215,6 +215,11 @@ class Driver(ABC):
         """Current versions due at or before *until* (ms) for one of *flows*, soonest first."""
 
     @abstractmethod
+    async def next_due(self, flows: Collection[str]) -> int | None:
+        """The soonest due time (ms) of a current version for one of *flows*, also if it is still
+        to come; None if there is none."""
+
+    @abstractmethod
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         """Move the due times of these (id, rev) to *until* (ms), without a new revision.
 

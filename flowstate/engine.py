@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
@@ -41,7 +42,7 @@ Until: TypeAlias = Status | Collection[Status] | Callable[[State], bool]
 
 COMMIT_RETRIES = 5
 """How often a plan is committed again whose outcome is unknown."""
-COMMIT_BACKOFF_S = 0.05
+COMMIT_BACKOFF_MS = 50
 """The wait before the first of them; it doubles."""
 
 
@@ -64,6 +65,8 @@ class Engine:
     grace: float = field(default=10.0, kw_only=True)
     max_state_size: int = field(default=1 << 20, kw_only=True)
     max_data_size: int = field(default=16 << 20, kw_only=True)
+    random: Callable[[], float] = field(default=random.random, kw_only=True, repr=False)
+    """Chance, from 0 to 1: spreads retries."""
     commit_prefix: str = field(factory=lambda: secrets.token_hex(8), kw_only=True, repr=False)
     """What makes this engine's commit ids its own."""
 
@@ -129,11 +132,17 @@ class Engine:
 
     async def commit_retry(self, state: State, error: str) -> None:
         """Commit what ``transitions.retry`` makes of a state whose flow raised."""
-        plan = transitions.plan_retry(
-            state, error, commit_id=self._commit_id(), now=self.clock.now(), policy=self.retry
-        )
-        if plan is not None:
-            await self._store(plan)
+        retried = transitions.retry(state, error, self.clock.now(), self.retry, self.random())
+        if retried is not None:
+            await self._commit_state(retried)
+
+    async def fire(self, state: State) -> State | None:
+        """Commit what has become of a state that is due, and give it; None if nothing has.
+
+        Its alarm fires, or its lease has run out. Raises ``RevMismatchError`` if it has moved on.
+        """
+        fired = transitions.fire(state, self.clock.now(), self.retry)
+        return None if fired is None else await self._commit_state(fired)
 
     async def execute(self, state: State) -> State:
         """Run the state's flows until it rests, and give it as it is then.
@@ -242,7 +251,34 @@ class Engine:
             raise DecodeError(where, problem)
         return codec.decode(content, type, where)
 
+    async def due(self, flows: Collection[str], limit: int) -> tuple[State, ...]:
+        """The states that are due now for one of these flows, soonest first."""
+        return await self.driver.due(self.clock.now(), flows, limit)
+
+    async def next_due(self, flows: Collection[str]) -> int | None:
+        """When the next state is due for one of these flows (ms); None if none will ever be."""
+        return await self.driver.next_due(flows)
+
+    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        """Move the due times of these (id, rev); gives the ids that have moved on."""
+        return await self.driver.renew(leases, until)
+
+    async def head(self) -> int:
+        """The newest revision."""
+        return await self.driver.head()
+
+    async def changed(self, after: int) -> None:
+        """Return once there is a revision above *after*. A hint: it may return early."""
+        await self.driver.wait(after)
+
     # ------------------------------------------------------------ inside
+
+    async def _commit_state(self, state: State) -> State:
+        plan = transitions.plan_state(
+            state, commit_id=self._commit_id(), now=self.clock.now(), policy=self.retry
+        )
+        (committed,) = await self._store(plan)
+        return committed
 
     def _commit_id(self) -> str:
         self._commits += 1
@@ -277,7 +313,7 @@ class Engine:
     async def _ask_again(self, plan: Plan, lost: UnknownOutcomeError) -> tuple[State, ...]:
         """Commit a plan again whose outcome is unknown: the same commit id, so never twice."""
         for attempt in range(COMMIT_RETRIES):
-            await anyio.sleep(COMMIT_BACKOFF_S * 2**attempt)
+            await self.clock.wait_until(self.clock.now() + COMMIT_BACKOFF_MS * 2**attempt)
             try:
                 return await self.driver.commit(plan)
             except UnknownOutcomeError as again:

@@ -16,6 +16,7 @@ import anyio.abc
 import anyio.lowlevel
 from attrs import define, field
 
+from .clock import milliseconds
 from .commands import Commit, Execute, Noop, Require
 from .errors import (
     EngineClosedError,
@@ -24,6 +25,7 @@ from .errors import (
     InvalidValueError,
     RevMismatchError,
 )
+from .leases import Execution, LeaseKeeper
 from .state import State, Status
 from .transitions import MOVES, check_legal
 
@@ -40,15 +42,6 @@ RELEASE_TIMEOUT_S = 5.0
 """How long giving up leases may take when the engine is left."""
 
 
-@define(eq=False)
-class Execution:
-    """One state being run by this engine."""
-
-    state: State
-    """As it was when its current flow was called."""
-    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
-
-
 _current: ContextVar[Execution | None] = ContextVar("flowstate.execution", default=None)
 
 
@@ -59,6 +52,7 @@ class Executor:
     engine: Engine
     max_background: int
     _tasks: anyio.abc.TaskGroup = field(init=False)
+    _leases: LeaseKeeper = field(init=False)
     _slots: anyio.Semaphore = field(init=False)
     _backlog: deque[State] = field(factory=deque[State], init=False)
     """Forks that wait for a slot. An execution never waits for one itself: were all slots held by
@@ -74,7 +68,9 @@ class Executor:
     async def open(self) -> None:
         self._tasks = anyio.create_task_group()
         self._slots = anyio.Semaphore(self.max_background)
+        self._leases = LeaseKeeper(self.engine, self._active)
         await self._tasks.__aenter__()
+        self._tasks.start_soon(self._leases.run)
 
     async def close(self, grace: float) -> None:
         """Let executions finish for *grace* seconds, cancel what is left, give up the leases."""
@@ -82,8 +78,7 @@ class Executor:
         while self._backlog:
             self._leave(self._backlog.popleft())
         try:
-            with anyio.move_on_after(grace):
-                await self.idle()
+            await self._grace(grace)
         finally:
             for execution in self._active:
                 self._leave(execution.state)
@@ -93,6 +88,21 @@ class Executor:
                 await self._tasks.__aexit__(None, None, None)
             finally:
                 await self._release()
+
+    async def _grace(self, grace: float) -> None:
+        """Wait until nothing runs, for so many seconds at most."""
+        clock = self.engine.clock
+
+        async def give_up(scope: anyio.CancelScope) -> None:
+            end = clock.now() + milliseconds(grace)
+            while clock.now() < end:
+                await clock.wait_until(end)
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(give_up, tasks.cancel_scope)
+            await self.idle()
+            tasks.cancel_scope.cancel()
 
     async def start(self, state: State) -> None:
         """Run a state in the background, when a slot is free."""
@@ -121,6 +131,7 @@ class Executor:
         outer = _current.set(execution)
         self._active.add(execution)
         self._by_id[state.id] = execution
+        self._leases.watch(execution)
         try:
             with execution.scope:
                 return await self._run(execution)

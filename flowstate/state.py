@@ -49,11 +49,16 @@ class Cause(enum.Enum):
         return f"Cause.{self.name}"
 
 
-class Alarm(Struct, frozen=True, gc=False):
-    """At ``at`` (ms since the epoch, UTC) the state transits to flow ``to``, unless it moved."""
+class Alarm(Struct, frozen=True, omit_defaults=True, gc=False):
+    """At ``at`` (ms since the epoch, UTC) the state transits to flow ``to``, unless it moved.
+
+    ``then`` is the alarm that stands once this one has fired: the timeout of a transition that
+    waits for its retry.
+    """
 
     at: int
     to: str
+    then: Alarm | None = None
 
     def __post_init__(self) -> None:
         force_setattr(self, "at", clock.instant("alarm.at", self.at))
@@ -85,10 +90,14 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 "retry.max_attempts", f"takes a whole number from 1, not {self.max_attempts!r}"
             )
 
-    def wait_ms(self, attempt: int) -> int:
-        """Milliseconds to wait before retry number *attempt* (from 1)."""
+    def wait_ms(self, attempt: int, jitter: float = 0.0) -> int:
+        """Milliseconds to wait before retry number *attempt* (from 1).
+
+        *jitter* (0 to 1) lengthens it by up to a tenth, within ``max_backoff``.
+        """
         doublings = min(attempt - 1, 62)  # beyond that any backoff is past any bound
-        return clock.milliseconds(min(self.backoff * 2.0**doublings, self.max_backoff))
+        backoff = self.backoff * 2.0**doublings * (1 + jitter / 10)
+        return clock.milliseconds(min(backoff, self.max_backoff))
 
 
 class Transition(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -130,12 +130,15 @@ MOVES: Mapping[type[Command[Any]], Callable[[Any, int], State]] = {
 """command -> what it makes of its state at time *now* (ms), not yet committed."""
 
 
-def retry(state: State, error: str, now: int, policy: RetryPolicy) -> State | None:
-    """What becomes of a state whose flow raised or whose executor died.
+def retry(
+    state: State, error: str, now: int, policy: RetryPolicy, jitter: float = 0.0
+) -> State | None:
+    """What becomes of a state whose flow raised.
 
-    DELAYED at the same flow until its backoff is over; ENDED once its attempts are used up, with
-    cause RETRY, which tells giving up from an ``End``; None (leave it alone) if its policy is
-    switched off.
+    DELAYED at the same flow until its backoff is over, or until its timeout if that is first;
+    ENDED once its attempts are used up, with cause RETRY, which tells giving up from an ``End``;
+    None (leave it alone) if its policy is switched off. *jitter* (0 to 1) spreads the backoffs of
+    states that failed together.
     """
     policy = state.retry or policy
     transition = state.transition
@@ -143,22 +146,58 @@ def retry(state: State, error: str, now: int, policy: RetryPolicy) -> State | No
     if not policy.enabled:
         return None
     if attempt >= policy.max_attempts:
-        reason = f"gave up after {attempt} attempt{'s' if attempt > 1 else ''}: {error}"
-        gave_up = Transition(
-            status=Status.ENDED, cause=Cause.RETRY, attempt=attempt - 1, reason=reason
-        )
-        return moved(state, gave_up)
-    return moved(
-        state,
-        replace(
-            transition,
-            status=Status.DELAYED,
-            cause=Cause.RETRY,
-            attempt=attempt,
-            reason=error,
-            alarm=Alarm(now + policy.wait_ms(attempt), transition.to),
-        ),
+        return _given_up(state, attempt, error)
+    again = now + policy.wait_ms(attempt, jitter)
+    timeout = transition.alarm
+    if timeout is None or again < timeout.at:
+        cause, alarm = Cause.RETRY, Alarm(again, transition.to, then=timeout)
+    else:
+        cause, alarm = Cause.ALARM, timeout
+    delayed = replace(
+        transition,
+        status=Status.DELAYED,
+        cause=cause,
+        attempt=attempt,
+        reason=error,
+        alarm=alarm,
     )
+    return moved(state, delayed)
+
+
+def fire(state: State, now: int, policy: RetryPolicy) -> State | None:
+    """What becomes of a state whose due time has come; None if it is to be left alone.
+
+    Its alarm sends it to the alarm's flow, a lease that ran out to the same flow again, until its
+    attempts are used up.
+    """
+    transition = state.transition
+    alarm = transition.alarm
+    if alarm is not None and alarm.at <= now:
+        if transition.status is Status.DELAYED and transition.cause is Cause.RETRY:
+            return moved(state, replace(transition, status=Status.RUNNING, alarm=alarm.then))
+        return moved(state, Transition(to=alarm.to, status=Status.RUNNING, cause=Cause.ALARM))
+    policy = state.retry or policy
+    if transition.status is not Status.RUNNING or not policy.enabled:
+        return None
+    attempt = transition.attempt + 1
+    if attempt >= policy.max_attempts:
+        return _given_up(state, attempt, LEASE_RAN_OUT)
+    retried = replace(transition, cause=Cause.RETRY, attempt=attempt, reason=LEASE_RAN_OUT)
+    return moved(state, retried)
+
+
+def _given_up(state: State, attempts: int, error: str) -> State:
+    times = f"{attempts} attempt{'s' if attempts > 1 else ''}"
+    ended = Transition(
+        status=Status.ENDED,
+        cause=Cause.RETRY,
+        attempt=attempts - 1,
+        reason=f"gave up after {times}: {error}",
+    )
+    return moved(state, ended)
+
+
+LEASE_RAN_OUT = "the lease ran out: its executor died or hung"
 
 
 # ---------------------------------------------------------------- a commit
@@ -197,16 +236,11 @@ def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Pl
     return Plan(commit_id, tuple(writes), tuple(requires), FrozenDict(payloads))
 
 
-def plan_retry(
-    state: State, error: str, *, commit_id: str, now: int, policy: RetryPolicy
-) -> Plan | None:
-    """What is written for a state whose flow raised; None if it is to be left alone."""
-    retried = retry(state, error, now, policy)
-    if retried is None:
-        return None
+def plan_state(state: State, *, commit_id: str, now: int, policy: RetryPolicy) -> Plan:
+    """What is written for a state that the kernel itself moved."""
     payloads: dict[str, bytes] = {}
-    retried = take_payloads(retried, payloads)
-    return Plan(commit_id, (write(retried, now, policy),), (), FrozenDict(payloads))
+    state = take_payloads(state, payloads)
+    return Plan(commit_id, (write(state, now, policy),), (), payloads or EMPTY)
 
 
 def write(state: State, now: int, policy: RetryPolicy) -> Write:

@@ -153,6 +153,9 @@ class MemoryDriver(Driver):
     async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
         return tuple(self._current[id] for id in self._due.until(until, flows, limit))
 
+    async def next_due(self, flows: Collection[str]) -> int | None:
+        return self._due.soonest(flows)
+
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         gone: set[str] = set()
         for id, rev in leases:
@@ -293,6 +296,18 @@ class _DueTimes:
                 heapq.heappush(heap, entry)
             found.extend(taken)
         return [entry[2] for entry in sorted(found)[:limit]]
+
+    def soonest(self, flows: Collection[str]) -> int | None:
+        """The soonest due time for one of the flows."""
+        times: list[int] = []
+        for flow in flows:
+            heap = self._heaps.get(flow, [])
+            while heap and self._due.get(heap[0][2]) is not heap[0]:
+                heapq.heappop(heap)
+                self._entries -= 1
+            if heap:
+                times.append(heap[0][0])
+        return min(times, default=None)
 
     def _rebuild(self) -> None:
         self._heaps = {}

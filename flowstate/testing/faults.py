@@ -80,6 +80,9 @@ class FaultDriver(Driver):
     async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
         return await self.driver.due(until, flows, limit)
 
+    async def next_due(self, flows: Collection[str]) -> int | None:
+        return await self.driver.next_due(flows)
+
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         return await self.driver.renew(leases, until)
 

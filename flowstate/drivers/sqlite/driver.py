@@ -108,6 +108,9 @@ class SQLiteDriver(Driver):
     async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
         return await self._read(lambda reader: reader.due(until, flows, limit))
 
+    async def next_due(self, flows: Collection[str]) -> int | None:
+        return await self._read(lambda reader: reader.next_due(flows))
+
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         self._check_open()
         return await self._group.run(partial(self._writer.renew, leases, until))

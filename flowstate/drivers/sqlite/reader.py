@@ -103,6 +103,20 @@ class Reader:
             )
             return tuple(self._decode(text, rev) for _, rev, text in soonest)
 
+    def next_due(self, flows: Collection[str]) -> int | None:
+        with self._snapshot():
+            times = [
+                row[0]
+                for flow in flows
+                if (
+                    row := self._one(
+                        "SELECT min(due) FROM versions WHERE due_flow = ? AND due IS NOT NULL", flow
+                    )
+                )
+                and row[0] is not None
+            ]
+            return min(times, default=None)
+
     def load(self, ref: DataRef) -> bytes:
         with self._snapshot():
             row = self._one(

@@ -1,0 +1,191 @@
+"""Who leads a group. The package's docstring explains it; this is the code."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import anyio
+from attrs import define, field
+
+from flowstate import (
+    Commit,
+    Engine,
+    FlowstateError,
+    Pause,
+    Query,
+    RetryPolicy,
+    RevMismatchError,
+    State,
+    StateNotFoundError,
+    Status,
+    Transit,
+)
+
+logger = logging.getLogger("flowstate.recovery")
+
+PREFIX = "flowstate.recovery/"
+RENEW_AFTER = 1 / 3
+"""The part of a term's lease that may go by before it is renewed."""
+MARGIN = 1 / 6
+"""The part of a lease that a leader does not trust itself for."""
+BACKOFF_MS = 200
+"""The wait after an error of the store; it doubles…"""
+MAX_BACKOFF_MS = 10_000
+"""…up to this."""
+RESIGN_TIMEOUT_S = 5.0
+"""How long handing over may take."""
+
+
+class Role(enum.Enum):
+    """What a recoverer is to its group."""
+
+    STANDBY = "standby"
+    LEADER = "leader"
+    STOPPED = "stopped"
+
+
+class Event(enum.Enum):
+    """What happens to it."""
+
+    WON = "won"
+    LOST = "lost"
+    RENEWED = "renewed"
+    DEPOSED = "deposed"
+    TRUST_ENDED = "trust ended"
+    RESIGNED = "resigned"
+
+
+ELECTION: Mapping[Role, Mapping[Event, Role]] = {
+    Role.STANDBY: {
+        Event.WON: Role.LEADER,
+        Event.LOST: Role.STANDBY,
+        Event.RESIGNED: Role.STOPPED,
+    },
+    Role.LEADER: {
+        Event.RENEWED: Role.LEADER,
+        Event.DEPOSED: Role.STANDBY,
+        Event.TRUST_ENDED: Role.STANDBY,
+        Event.RESIGNED: Role.STOPPED,
+    },
+    Role.STOPPED: {},
+}
+"""role -> event -> the role that follows. A missing key cannot happen."""
+
+
+@define(eq=False)
+class Elector:
+    """One candidate of a group. ``term`` is 0 while it does not lead."""
+
+    engine: Engine
+    group: str
+    name: str
+    lease_ms: int
+    tell: Callable[[Event, int], None] = lambda event, term: None
+    """Told every event, with the term; for tests and for people."""
+    role: Role = field(default=Role.STANDBY, init=False)
+    term: int = field(default=0, init=False)
+    trusted_until: int = field(default=0, init=False)
+    """Until when (ms) the leader may act."""
+
+    @property
+    def id(self) -> str:
+        """The id of the group's state, and of the flow that it is at."""
+        return f"{PREFIX}{self.group}"
+
+    @property
+    def leads(self) -> bool:
+        return self.role is Role.LEADER and self.engine.clock.now() < self.trusted_until
+
+    async def win(self) -> None:
+        """Return once this candidate leads. Raises what the store raises."""
+        while self.role is not Role.LEADER:
+            try:
+                group = await self.engine.get(self.id)
+            except StateNotFoundError:
+                group = State(self.id, retry=RetryPolicy(lease=self.lease_ms / 1000))
+            if group.transition.status is Status.RUNNING:
+                ends = await self.engine.next_due([self.id])
+                if ends is not None and ends > self.engine.clock.now():
+                    await self._vacancy(group.rev, ends)
+                    continue
+            await self._stand(group)
+
+    async def keep(self) -> None:
+        """Renew the term until it is lost; returns then."""
+        while self.role is Role.LEADER:
+            began = self.trusted_until - self._trust_ms()
+            await self._until(began + int(self.lease_ms * RENEW_AFTER))
+            await self._renew()
+
+    async def resign(self) -> None:
+        """Stop, and hand the term over if there is one."""
+        term, self.term = self.term, 0
+        was, self.role = self.role, Role.STOPPED
+        if was is Role.LEADER:
+            with anyio.move_on_after(RESIGN_TIMEOUT_S, shield=True), suppress(FlowstateError):
+                group = await self.engine.get(self.id)
+                if group.rev == term:
+                    vacant = group.without_labels("leader")
+                    await self.engine.do(Commit(Pause(vacant, reason=f"{self.name} has left")))
+        self.tell(Event.RESIGNED, term)
+
+    # ------------------------------------------------------------ inside
+
+    async def _stand(self, group: State) -> None:
+        """Commit the group's state under this name: whoever is first wins."""
+        began = self.engine.clock.now()
+        try:
+            (won,) = await self.engine.do(
+                Commit(Transit(group.with_labels(leader=self.name), self.id))
+            )
+        except RevMismatchError:
+            self._become(Event.LOST, group.rev)
+        else:
+            self.term = won.rev
+            self.trusted_until = began + self._trust_ms()
+            self._become(Event.WON, won.rev)
+
+    async def _vacancy(self, term: int, ends: int) -> None:
+        """Return when the term may have ended: it ran out, or its leader left."""
+        async with anyio.create_task_group() as tasks:
+
+            async def changed() -> None:
+                async for _ in self.engine.watch(Query(id=self.id), after=term):
+                    tasks.cancel_scope.cancel()
+
+            tasks.start_soon(changed)
+            await self._until(ends)
+            tasks.cancel_scope.cancel()
+
+    async def _renew(self) -> None:
+        began = self.engine.clock.now()
+        if began >= self.trusted_until:
+            self._become(Event.TRUST_ENDED, self.term)
+            return
+        try:
+            moved = await self.engine.renew([(self.id, self.term)], began + self.lease_ms)
+        except FlowstateError:
+            logger.warning("%s: term %d was not renewed", self.id, self.term, exc_info=True)
+            await self._until(min(began + BACKOFF_MS, self.trusted_until))
+        else:
+            if moved:
+                self._become(Event.DEPOSED, self.term)
+            else:
+                self.trusted_until = began + self._trust_ms()
+                self._become(Event.RENEWED, self.term)
+
+    def _become(self, event: Event, term: int) -> None:
+        self.role = ELECTION[self.role][event]
+        if self.role is not Role.LEADER:
+            self.term = 0
+        self.tell(event, term)
+
+    def _trust_ms(self) -> int:
+        return int(self.lease_ms * (1 - MARGIN))
+
+    async def _until(self, instant: int) -> None:
+        while self.engine.clock.now() < instant:
+            await self.engine.clock.wait_until(instant)

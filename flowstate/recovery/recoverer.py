@@ -1,0 +1,259 @@
+"""Acting on what is due, for one group, while this process leads it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.abc
+from attrs import define, field, frozen
+
+from flowstate import (
+    Cause,
+    Engine,
+    FlowstateError,
+    InvalidValueError,
+    RevMismatchError,
+    State,
+    Status,
+)
+
+from .elector import BACKOFF_MS, MAX_BACKOFF_MS, Elector, Event, Role
+
+logger = logging.getLogger("flowstate.recovery")
+
+MAX_SLEEP_MS = 10_000
+"""The longest that the leader trusts in being woken: a wake-up may be lost."""
+MIN_INTERVAL_MS = 5
+"""Between two looks at the index, however many commits there are."""
+BATCH = 1_000
+"""States that one look gives, for each flow."""
+
+
+@frozen
+class Stats:
+    """What a recoverer has done since it was opened."""
+
+    role: Role
+    term: int
+    running: int
+    """States that it runs now."""
+    fired: int
+    """Alarms: delays, timeouts and retries after an error."""
+    retried: int
+    """Leases that had run out."""
+    gave_up: int
+    """States ended because their attempts were used up."""
+    lost_races: int
+    """States that had moved on before they could be acted on."""
+    errors: int
+    """Times that the store failed, or that a flow raised."""
+    late_ms: int
+    """How late the last alarm fired."""
+    max_late_ms: int
+
+
+@define(eq=False)
+class Recoverer:
+    """A background service of an engine: ``async with Recoverer(engine): ...``.
+
+    One per *group* acts; the rest stand by. It acts on the flows that its engine has, runs at most
+    *concurrency* states at a time, and leaves each flow at least one place. *lease* is how many
+    seconds a leader that died is waited for.
+    """
+
+    engine: Engine
+    group: str = "default"
+    lease: float = field(default=10.0, kw_only=True)
+    concurrency: int = field(default=100, kw_only=True)
+    name: str = field(
+        factory=lambda: f"{socket.gethostname()}/{secrets.token_hex(4)}", kw_only=True
+    )
+    tell: Callable[[Event, int], None] = field(default=lambda event, term: None, kw_only=True)
+    """Called with every event of the election and its term."""
+
+    _elector: Elector = field(init=False, repr=False)
+    _tasks: anyio.abc.TaskGroup = field(init=False, repr=False)
+    _busy: Counter[str] = field(factory=Counter[str], init=False, repr=False)
+    """flow -> states of it that are being run."""
+    _taken: set[str] = field(factory=set[str], init=False, repr=False)
+    """The ids of these."""
+    _done: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
+    _counts: Counter[str] = field(factory=Counter[str], init=False, repr=False)
+    _late_ms: int = field(default=0, init=False)
+    _max_late_ms: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.group:
+            raise InvalidValueError("Recoverer.group", "may not be empty")
+        if self.concurrency < 1:
+            raise InvalidValueError("Recoverer.concurrency", "takes at least 1")
+        if self.lease < 1:
+            raise InvalidValueError("Recoverer.lease", "takes at least 1 second")
+        lease_ms = round(self.lease * 1000)
+        self._elector = Elector(self.engine, self.group, self.name, lease_ms, self.tell)
+
+    async def __aenter__(self) -> Self:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._serve)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Hand the term over, and stop. What it was running goes on in whoever recovers it."""
+        try:
+            await self._elector.resign()
+        finally:
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(None, None, None)
+
+    def stats(self) -> Stats:
+        """What it has done so far, and who it is."""
+        return Stats(
+            role=self._elector.role,
+            term=self._elector.term,
+            running=self._busy.total(),
+            fired=self._counts["fired"],
+            retried=self._counts["retried"],
+            gave_up=self._counts["gave up"],
+            lost_races=self._counts["lost races"],
+            errors=self._counts["errors"],
+            late_ms=self._late_ms,
+            max_late_ms=self._max_late_ms,
+        )
+
+    # ------------------------------------------------------------ leading
+
+    async def _serve(self) -> None:
+        """Stand, lead, and stand again, until it is left."""
+        backoff = BACKOFF_MS
+        while True:
+            try:
+                await self._elector.win()
+                backoff = BACKOFF_MS
+                await self._lead()
+            except Exception:
+                self._counts["errors"] += 1
+                logger.exception("recovery of group %r goes on in %d ms", self.group, backoff)
+                clock = self.engine.clock
+                await clock.wait_until(clock.now() + backoff)
+                backoff = min(2 * backoff, MAX_BACKOFF_MS)
+
+    async def _lead(self) -> None:
+        """Act on what is due for as long as the term lasts."""
+        async with anyio.create_task_group() as term:
+
+            async def keep() -> None:
+                await self._elector.keep()
+                term.cancel_scope.cancel()
+
+            term.start_soon(keep)
+            backoff = BACKOFF_MS
+            while True:
+                try:
+                    await self._act()
+                    backoff = BACKOFF_MS
+                except FlowstateError:
+                    self._counts["errors"] += 1
+                    logger.warning("the store failed; going on in %d ms", backoff, exc_info=True)
+                    await self.engine.clock.wait_until(self.engine.clock.now() + backoff)
+                    backoff = min(2 * backoff, MAX_BACKOFF_MS)
+
+    async def _act(self) -> None:
+        """Take what is due, then sleep until there may be more."""
+        clock = self.engine.clock
+        looked = clock.now()
+        head = await self.engine.head()
+        self._done = anyio.Event()
+        flows = [flow.name for flow in self.engine.flows]
+        taken = 0
+        for flow in flows:
+            room = self._room(flow, len(flows))
+            if room:
+                due = await self.engine.due([flow], min(BATCH, room + len(self._taken)))
+                taken += self._take(flow, due, room)
+        if taken:
+            return
+        # a flow without room is looked at again when one of its states is done
+        waiting = [flow for flow in flows if self._room(flow, len(flows))]
+        nearest = await self.engine.next_due(waiting)
+        wake = min(nearest or looked + MAX_SLEEP_MS, looked + MAX_SLEEP_MS)
+        if nearest is not None and nearest <= looked:
+            wake = looked + MIN_INTERVAL_MS  # it is being committed at this moment
+        await self._rest(head, max(wake, looked + MIN_INTERVAL_MS))
+        await clock.wait_until(looked + MIN_INTERVAL_MS)
+
+    async def _rest(self, head: int, wake: int) -> None:
+        """Return at an instant, after a commit, or when a place becomes free."""
+        async with anyio.create_task_group() as tasks:
+
+            async def changed() -> None:
+                await self.engine.changed(head)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(changed)
+            await self.engine.clock.wait_until(wake, self._done)
+            tasks.cancel_scope.cancel()
+
+    def _room(self, flow: str, flows: int) -> int:
+        """How many more states of a flow may run: each other flow keeps a place."""
+        kept = sum(1 for busy in self._busy.values() if busy)
+        others = flows - kept - (0 if self._busy[flow] else 1)
+        return max(0, self.concurrency - self._busy.total() - others) or (
+            0 if self._busy[flow] else 1
+        )
+
+    def _take(self, flow: str, due: Iterable[State], room: int) -> int:
+        taken = 0
+        for state in due:
+            if taken == room:
+                break
+            if state.id not in self._taken and self._elector.leads:
+                self._taken.add(state.id)
+                self._busy[flow] += 1
+                taken += 1
+                self._tasks.start_soon(self._recover, flow, state)
+        return taken
+
+    # ------------------------------------------------------------ one state
+
+    async def _recover(self, flow: str, state: State) -> None:
+        """Commit what has become of a state that is due, and run it."""
+        try:
+            fired = await self.engine.fire(state)
+            if fired is not None:
+                self._count(state, fired)
+                if fired.transition.status is Status.RUNNING:
+                    await self.engine.execute(fired)
+        except RevMismatchError:
+            self._counts["lost races"] += 1
+        except Exception:
+            self._counts["errors"] += 1
+            logger.warning("state %r failed in flow %r", state.id, flow, exc_info=True)
+        finally:
+            self._taken.discard(state.id)
+            self._busy[flow] -= 1
+            self._done.set()
+
+    def _count(self, due: State, fired: State) -> None:
+        if fired.transition.status is Status.ENDED:
+            self._counts["gave up"] += 1
+        elif due.transition.status is Status.RUNNING and fired.transition.cause is Cause.RETRY:
+            self._counts["retried"] += 1
+        else:
+            self._counts["fired"] += 1
+            alarm = due.transition.alarm
+            if alarm is not None:
+                self._late_ms = max(0, self.engine.clock.now() - alarm.at)
+                self._max_late_ms = max(self._max_late_ms, self._late_ms)
