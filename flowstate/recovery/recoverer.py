@@ -6,7 +6,7 @@ import logging
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -171,27 +171,26 @@ class Recoverer:
                     backoff = min(2 * backoff, MAX_BACKOFF_MS)
 
     async def _act(self) -> None:
-        """Take what is due, then sleep until there may be more."""
+        """Take what is due, or sleep until there may be something."""
         clock = self.engine.clock
         looked = clock.now()
         head = await self.engine.head()
         self._done = anyio.Event()
         flows = [flow.name for flow in self.engine.flows]
-        taken = 0
-        for flow in flows:
-            room = self._room(flow, len(flows))
-            if room:
+        # a flow without room is looked at again when one of its states is done
+        open_flows = [flow for flow in flows if self._room(flow, flows)]
+        nearest = await self.engine.next_due(open_flows)
+        if nearest is not None and nearest <= looked:
+            taken = 0
+            for flow in open_flows:
+                room = self._room(flow, flows)
                 due = await self.engine.due([flow], min(BATCH, room + len(self._taken)))
                 taken += self._take(flow, due, room)
-        if taken:
-            return
-        # a flow without room is looked at again when one of its states is done
-        waiting = [flow for flow in flows if self._room(flow, len(flows))]
-        nearest = await self.engine.next_due(waiting)
-        wake = min(nearest or looked + MAX_SLEEP_MS, looked + MAX_SLEEP_MS)
-        if nearest is not None and nearest <= looked:
-            wake = looked + MIN_INTERVAL_MS  # it is being committed at this moment
-        await self._rest(head, max(wake, looked + MIN_INTERVAL_MS))
+            if taken:
+                return
+            nearest = None  # what is due is being committed at this moment
+        wake = looked + MAX_SLEEP_MS if nearest is None else min(nearest, looked + MAX_SLEEP_MS)
+        await self._rest(head, wake)
         await clock.wait_until(looked + MIN_INTERVAL_MS)
 
     async def _rest(self, head: int, wake: int) -> None:
@@ -206,13 +205,16 @@ class Recoverer:
             await self.engine.clock.wait_until(wake, self._done)
             tasks.cancel_scope.cancel()
 
-    def _room(self, flow: str, flows: int) -> int:
-        """How many more states of a flow may run: each other flow keeps a place."""
-        kept = sum(1 for busy in self._busy.values() if busy)
-        others = flows - kept - (0 if self._busy[flow] else 1)
-        return max(0, self.concurrency - self._busy.total() - others) or (
-            0 if self._busy[flow] else 1
-        )
+    def _room(self, flow: str, flows: Collection[str]) -> int:
+        """How many more states of a flow may run.
+
+        Of the free places one is kept for each other flow that runs nothing, at most half of all;
+        so a flow with a thousand due states does not starve the others.
+        """
+        free = self.concurrency - self._busy.total()
+        idle = sum(1 for other in flows if other != flow and not self._busy[other])
+        kept = min(idle, self.concurrency // 2)
+        return max(free - kept, 0 if self._busy[flow] else min(free, 1))
 
     def _take(self, flow: str, due: Iterable[State], room: int) -> int:
         taken = 0
