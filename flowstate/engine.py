@@ -65,8 +65,8 @@ class Engine:
     grace: float = field(default=10.0, kw_only=True)
     max_state_size: int = field(default=1 << 20, kw_only=True)
     max_data_size: int = field(default=16 << 20, kw_only=True)
-    random: Callable[[], float] = field(default=random.random, kw_only=True, repr=False)
-    """Chance, from 0 to 1: spreads retries."""
+    chance: Callable[[], float] = field(default=random.random, kw_only=True, repr=False)
+    """Gives a number from 0 to 1: what spreads the retries of states that failed together."""
     commit_prefix: str = field(factory=lambda: secrets.token_hex(8), kw_only=True, repr=False)
     """What makes this engine's commit ids its own."""
 
@@ -132,7 +132,7 @@ class Engine:
 
     async def commit_retry(self, state: State, error: str) -> None:
         """Commit what ``transitions.retry`` makes of a state whose flow raised."""
-        retried = transitions.retry(state, error, self.clock.now(), self.retry, self.random())
+        retried = transitions.retry(state, error, self.clock.now(), self.retry, self.chance())
         if retried is not None:
             await self._commit_state(retried)
 

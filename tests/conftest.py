@@ -40,5 +40,5 @@ async def driver() -> AsyncIterator[Driver]:
 @pytest.fixture
 async def engine(driver: Driver, flows: Flows, clock: FixedClock) -> AsyncIterator[Engine]:
     """An open engine; what still runs when the test is over is cancelled at once."""
-    async with Engine(driver, flows, clock=clock, grace=0) as engine:
+    async with Engine(driver, flows, clock=clock, grace=0, chance=lambda: 0.0) as engine:
         yield engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 from attrs import define
 
 from flowstate import Commit, Engine, State, Transit
@@ -12,12 +13,18 @@ NOW = 1_700_000_000_000
 
 @define
 class FixedClock:
-    """A clock that only the test moves. ``ms`` is the time since the epoch."""
+    """A clock that only the test moves, or who waits for it. ``ms`` is the time since the epoch."""
 
     ms: int = NOW
 
     def now(self) -> int:
         return self.ms
+
+    async def wait_until(self, instant: int, event: anyio.Event | None = None) -> None:
+        with anyio.move_on_after(max(0, instant - self.ms) / 1000) as waiting:
+            await (event.wait() if event is not None else anyio.sleep_forever())
+        if waiting.cancelled_caught:
+            self.ms = max(self.ms, instant)
 
 
 async def begin(engine: Engine, id: str, flow: str) -> State:
