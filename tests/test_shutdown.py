@@ -24,7 +24,7 @@ from flowstate import (
     Transit,
 )
 
-from .helpers import NOW, FixedClock, begin
+from .helpers import FixedClock, begin
 
 pytestmark = pytest.mark.anyio
 
@@ -37,8 +37,8 @@ class BoomError(Exception):
     pass
 
 
-async def due_now(driver: Driver, flow: str) -> list[str]:
-    return [state.id for state in await driver.due(NOW, [flow], 100)]
+async def due_now(engine: Engine, flow: str) -> list[str]:
+    return [state.id for state in await engine.due([flow], 100)]
 
 
 async def test_leaving_the_engine_lets_running_flows_finish(
@@ -97,9 +97,9 @@ async def test_after_the_grace_period_a_flow_is_cancelled_and_its_lease_given_up
         begun = await begin(engine, "a", "forever")
         await engine.start(begun)
         await running.wait()
-        assert await due_now(driver, "forever") == []
+        assert await due_now(engine, "forever") == []
     assert cancelled.is_set()
-    assert await due_now(driver, "forever") == ["a"]
+    assert await due_now(engine, "forever") == ["a"]
     assert begun == await driver.get("a")  # no new version: only the lease ended
 
 
@@ -119,7 +119,7 @@ async def test_after_the_grace_period_a_sync_flow_is_abandoned_and_its_lease_giv
         begun = await begin(engine, "a", "slow")
         await engine.start(begun)
         await running.wait()
-    assert await due_now(driver, "slow") == ["a"]
+    assert await due_now(engine, "slow") == ["a"]
     go.set()
     await anyio.to_thread.run_sync(returned.wait)
     await anyio.wait_all_tasks_blocked()
@@ -144,8 +144,8 @@ async def test_what_waits_for_a_slot_when_the_engine_is_left_is_given_up_too(
     async with Engine(driver, flows, clock=clock, max_background=1, grace=0) as engine:
         await engine.start(await begin(engine, "a", "fork"))
         await running.wait()
-    assert await due_now(driver, "fork") == ["a"]
-    assert await due_now(driver, "child") == ["child-1", "child-2"]
+    assert await due_now(engine, "fork") == ["a"]
+    assert await due_now(engine, "child") == ["child-1", "child-2"]
 
 
 async def test_what_was_started_right_before_the_engine_is_left_is_given_up_or_done(
@@ -156,7 +156,7 @@ async def test_what_was_started_right_before_the_engine_is_left_is_given_up_or_d
         await engine.start(await begin(engine, "a", "finish"))
     state = await engine.get("a")
     is_done = state.transition.status is Status.ENDED
-    assert is_done or await due_now(driver, "finish") == ["a"]
+    assert is_done or await due_now(engine, "finish") == ["a"]
 
 
 async def test_while_the_engine_is_left_a_committed_step_is_the_last_one(
@@ -180,7 +180,7 @@ async def test_while_the_engine_is_left_a_committed_step_is_the_last_one(
         await engine.start(await begin(engine, "a", "first"))
         await running.wait()
         leaving.set()
-    assert sorted(await due_now(driver, "second")) == ["a", "child"]
+    assert sorted(await due_now(engine, "second")) == ["a", "child"]
 
 
 async def test_an_engine_that_is_being_left_takes_no_new_work(
@@ -271,7 +271,7 @@ async def test_an_execute_that_is_cut_off_by_leaving_the_engine_says_so(
         tasks.start_soon(execute, engine)
         await running.wait()
     assert cut_off.is_set()
-    assert await due_now(driver, "forever") == ["a"]
+    assert await due_now(engine, "forever") == ["a"]
 
 
 async def test_an_execute_that_is_cancelled_gives_its_lease_up_when_the_engine_is_left(
@@ -286,7 +286,7 @@ async def test_an_execute_that_is_cancelled_gives_its_lease_up_when_the_engine_i
     async with Engine(driver, flows, clock=clock) as engine:
         with anyio.CancelScope() as scope:
             await engine.execute(await begin(engine, "a", "forever"))
-    assert await due_now(driver, "forever") == ["a"]
+    assert await due_now(engine, "forever") == ["a"]
 
 
 async def test_an_engine_that_is_cancelled_gives_its_leases_up_too(
@@ -307,7 +307,7 @@ async def test_an_engine_that_is_cancelled_gives_its_leases_up_too(
             await running.wait()
             scope.cancel()
             await engine.execute(foreground)
-    assert sorted(await due_now(driver, "forever")) == ["background", "foreground"]
+    assert sorted(await due_now(engine, "forever")) == ["background", "foreground"]
 
 
 async def test_an_error_in_the_engine_s_block_comes_out_as_it_is(
@@ -338,4 +338,4 @@ async def test_a_lease_that_was_given_up_and_taken_again_is_not_given_up_twice(
         with anyio.CancelScope() as scope:
             await engine.execute(begun)
         await engine.execute(begun)
-    assert await due_now(driver, "second_time_lucky") == []
+    assert await due_now(engine, "second_time_lucky") == []
