@@ -85,6 +85,10 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
             force_setattr(self, field, clock.seconds(f"retry.{field}", value))
         if self.lease < 1:
             raise InvalidValueError("retry.lease", f"takes at least 1 second, not {self.lease}")
+        if self.backoff > self.max_backoff:
+            raise InvalidValueError(
+                "retry.backoff", f"is {self.backoff} s, above max_backoff of {self.max_backoff} s"
+            )
         if type(self.max_attempts) is not int or self.max_attempts < 1:
             raise InvalidValueError(
                 "retry.max_attempts", f"takes a whole number from 1, not {self.max_attempts!r}"

@@ -173,7 +173,9 @@ def fire(state: State, now: int, policy: RetryPolicy) -> State | None:
     transition = state.transition
     alarm = transition.alarm
     if alarm is not None and alarm.at <= now:
-        if transition.status is Status.DELAYED and transition.cause is Cause.RETRY:
+        if alarm.then is not None and alarm.then.at <= now:
+            alarm = alarm.then  # nobody was there to retry it before its timeout
+        elif transition.status is Status.DELAYED and transition.cause is Cause.RETRY:
             return moved(state, replace(transition, status=Status.RUNNING, alarm=alarm.then))
         return moved(state, Transition(to=alarm.to, status=Status.RUNNING, cause=Cause.ALARM))
     policy = state.retry or policy

@@ -48,7 +48,7 @@ POLICIES = some.builds(
     lease=some.floats(1, 1e6),
     max_attempts=some.integers(1, 100),
     backoff=some.floats(0, 1e6),
-    max_backoff=some.floats(0, 1e6),
+    max_backoff=some.floats(1e6, 1e9),
     enabled=some.booleans(),
 )
 

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from attrs import define, field
 
+from ..clock import MAX_INSTANT_MS
 from ..driver import Plan, Query
 from ..errors import RevMismatchError
 from ..state import State
@@ -82,6 +83,10 @@ class Model:
         return sorted(
             (pair for pair in due if pair[0] <= until), key=lambda pair: (pair[0], pair[1].rev)
         )
+
+    def next_due(self, flows: Collection[str]) -> int | None:
+        """The soonest due time for one of the flows."""
+        return min((at for at, _ in self.due(MAX_INSTANT_MS, flows)), default=None)
 
     def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         gone: set[str] = set()

@@ -249,6 +249,10 @@ class DriverMachine(RuleBasedStateMachine):
         assert len(set(found)) == len(found)
         assert all((at, state) in expected for at, state in zip(times, found, strict=True))
 
+    @rule(flows=st.lists(st.sampled_from(FLOWS), unique=True))
+    def next_due(self, flows: list[str]) -> None:
+        assert self._do(self.driver.next_due, flows) == self.model.next_due(flows)
+
     @rule()
     def load(self) -> None:
         """Every payload that was ever stored."""

@@ -41,6 +41,40 @@ class DueLaws(Laws):
         assert await _due(driver, 100, "third") == []
         assert await driver.due(100, [], 10) == ()
 
+    async def test_the_next_due_time_is_the_soonest_over_the_flows(self, driver: Driver) -> None:
+        """Who asks learns when to ask again: the soonest time for any of the flows it runs,
+        however far ahead; None if nothing will ever be due for them."""
+        assert await driver.next_due(["wake", "other"]) is None
+        await put(driver, _delay("a", FAR), _delay("b", 30, "other"), Pause(State("c"), "wake"))
+        assert await driver.next_due(["wake"]) == FAR
+        assert await driver.next_due(["wake", "other"]) == 30
+        assert await driver.next_due(["other", "wake"]) == 30
+        assert await driver.next_due(["third"]) is None
+        assert await driver.next_due([]) is None
+
+    async def test_the_next_due_time_moves_with_the_states(self, driver: Driver) -> None:
+        """Only current versions count, each at the last time that it was given."""
+        a, b = await put(driver, _delay("a", 10), _delay("b", 20))
+        assert await driver.next_due(["wake"]) == 10
+        await driver.renew([("a", a.rev)], 40)
+        assert await driver.next_due(["wake"]) == 20
+        (b,) = await put(driver, _moved(b, 50))
+        assert await driver.next_due(["wake"]) == 40
+        (b,) = await put(driver, _moved(b, 15))
+        assert await driver.next_due(["wake"]) == 15
+        await put(driver, End(b))
+        assert await driver.next_due(["wake"]) == 40
+        (a,) = await put(driver, _moved(a, 40, "other"))
+        assert await driver.next_due(["wake"]) is None
+
+    async def test_what_is_due_is_due_at_the_next_due_time(self, driver: Driver) -> None:
+        """Who sleeps until the next due time finds something then, and nothing sooner."""
+        await put(driver, *(_delay(f"{n}", 30 - n % 7) for n in range(20)))
+        at = await driver.next_due(["wake"])
+        assert at is not None
+        assert await _due(driver, at - 1) == []
+        assert await _due(driver, at) != []
+
     async def test_asking_twice_gives_the_same(self, driver: Driver) -> None:
         """To ask what is due changes nothing."""
         await put(driver, _delay("a", 10), _delay("b", 5))
@@ -132,6 +166,10 @@ class DueLaws(Laws):
         with pytest.raises(RevMismatchError):
             await move(driver, a)
         assert await driver.renew([("a", new.rev)], 30) == frozenset()
+
+
+FAR = 10 * 365 * 24 * 3_600_000
+"""Ten years, in ms."""
 
 
 def _delay(id: str, at: int, to: str = "wake") -> Delay:
