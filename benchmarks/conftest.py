@@ -60,7 +60,8 @@ def pytest_terminal_summary() -> None:
 @pytest.fixture
 def tiny(request: pytest.FixtureRequest) -> bool:
     """Whether this is the ordinary suite: run once, small."""
-    return bool(request.config.getoption("benchmark_disable"))
+    option = request.config.getoption
+    return bool(option("benchmark_disable") and not option("benchmark_enable"))
 
 
 @pytest.fixture

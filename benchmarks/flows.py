@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import anyio
 
 from flowstate import Command, Commit, Driver, End, Engine, Flows, State, Transit
 
 Wrap = Callable[[Command[State]], Command]
+Beside = Callable[[Engine], AbstractAsyncContextManager[object]]
+"""What is open beside the engine while it is measured, e.g. a Recoverer."""
 
 
 def committed(command: Command[State]) -> Command:
@@ -37,9 +40,12 @@ def rounds(left: dict[str, int], wrap: Wrap) -> Flows:
     return flows
 
 
-async def one_by_one(driver: Driver, transitions: Mapping[str, int], wrap: Wrap) -> float:
+async def one_by_one(
+    driver: Driver, transitions: Mapping[str, int], wrap: Wrap, beside: Beside = nullcontext
+) -> float:
     """Seconds for one task to take each state through so many transitions."""
-    async with driver, Engine(driver, rounds(dict(transitions), wrap)) as engine:
+    flows = rounds(dict(transitions), wrap)
+    async with driver, Engine(driver, flows) as engine, beside(engine):
         states = await _begin(engine, list(transitions))
         start = time.perf_counter()
         for state in states:
@@ -48,12 +54,16 @@ async def one_by_one(driver: Driver, transitions: Mapping[str, int], wrap: Wrap)
 
 
 async def together(
-    driver: Driver, flows: int, transitions: int, labels: Mapping[str, str] | None = None
+    driver: Driver,
+    flows: int,
+    transitions: int,
+    labels: Mapping[str, str] | None = None,
+    beside: Beside = nullcontext,
 ) -> float:
     """Seconds for so many tasks to take a state each through so many committed transitions."""
     ids = [f"order-{number}" for number in range(flows)]
     left = dict.fromkeys(ids, transitions)
-    async with driver, Engine(driver, rounds(left, committed)) as engine:
+    async with driver, Engine(driver, rounds(left, committed)) as engine, beside(engine):
         states = await _begin(engine, ids, labels)
         start = time.perf_counter()
         async with anyio.create_task_group() as tasks:
