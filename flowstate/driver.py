@@ -25,6 +25,9 @@ from .state import State, Status, check_text, stamped, strings
 
 Labels: TypeAlias = Mapping[str, str]
 
+SCAN = 1_000
+"""Versions that are read at a time where there is no index to ask."""
+
 
 class Durability(enum.IntEnum):
     """What an acknowledged commit survives; each level includes those before it."""
@@ -218,6 +221,25 @@ class Driver(ABC):
     async def next_due(self, flows: Collection[str]) -> int | None:
         """The soonest due time (ms) of a current version for one of *flows*, also if it is still
         to come; None if there is none."""
+
+    async def due_flows(self) -> tuple[str, ...]:
+        """The flows that ``due`` and ``next_due`` may be asked for, by name.
+
+        This one looks at every current version; a driver with an index overrides it.
+        """
+        found: set[str] = set()
+        after, head = 0, await self.head()
+        query = Query(status=[Status.RUNNING, Status.PAUSED, Status.DELAYED], latest=True)
+        while after < head:
+            page = await self.read(query, after, SCAN)
+            for state in page.versions:
+                transition = state.transition
+                if transition.status is Status.RUNNING:
+                    found.add(transition.to)
+                if transition.alarm is not None:
+                    found.add(transition.alarm.to)
+            after = page.upto
+        return tuple(sorted(found))
 
     @abstractmethod
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:

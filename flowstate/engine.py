@@ -259,6 +259,10 @@ class Engine:
         """When the next state is due for one of these flows (ms); None if none will ever be."""
         return await self.driver.next_due(flows)
 
+    async def due_flows(self) -> tuple[str, ...]:
+        """The flows, also of other processes, for which states are or will be due, by name."""
+        return await self.driver.due_flows()
+
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         """Move the due times of these (id, rev); gives the ids that have moved on."""
         return await self.driver.renew(leases, until)

@@ -182,6 +182,7 @@ class Executor:
                     "state %r is at flow %r, which is not registered here; left for an engine "
                     "that has it", state.id, state.transition.to,
                 )  # fmt: skip
+                await self._hand_over(state)
                 return state
             try:
                 command = await run(state, engine)
@@ -211,10 +212,11 @@ class Executor:
             state = new
             if state.transition.status is not _RUNNING:
                 return state
-            if self._closing and type(command) is Commit:
-                self._leave(state)
-                return state
-            execution.state = state
+            if type(command) is Commit:
+                if self._closing:
+                    self._leave(state)
+                    return state
+                execution.state = state
             steps += 1
             if steps == MAX_STEPS_WITHOUT_YIELD:
                 steps = 0
@@ -311,6 +313,17 @@ class Executor:
 
     async def _newest(self, state: State) -> State:
         return await self.engine.driver.get(state.id) or state
+
+    async def _hand_over(self, state: State) -> None:
+        """Let the lease of a state that cannot be run here end now, so that another engine goes on
+        with it at once. Not if it came here in memory only: what is stored can be run here."""
+        stored = await self._newest(state)
+        if not state.rev or (stored.rev, stored.transition) != (state.rev, state.transition):
+            return
+        try:
+            await self.engine.driver.renew([(state.id, state.rev)], self.engine.clock.now())
+        except FlowstateError:
+            logger.warning("state %r: its lease could not be given up", state.id, exc_info=True)
 
     def _leave(self, state: State) -> None:
         if state.rev:

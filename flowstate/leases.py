@@ -33,7 +33,7 @@ class Execution:
     """One state being run by an engine."""
 
     state: State
-    """As it was when its current flow was called."""
+    """As it was last committed: that is what has a lease, and perhaps a timeout."""
     scope: anyio.CancelScope = field(factory=anyio.CancelScope)
     renewed_at: int = 0
     """When its lease was last renewed (ms); a commit renews it too."""
@@ -91,7 +91,8 @@ class LeaseKeeper:
                     _lost(execution, rev)
 
     def _renewal(self, execution: Execution) -> int | None:
-        """When the lease is to be renewed; None if it has none or its timeout comes first."""
+        """When to tell the store that it is being executed, or to learn from the store that it is
+        no longer: also some time after its timeout, which may have fired elsewhere."""
         state = execution.state
         lease = self._lease_ms(state)
         if not lease:
@@ -99,7 +100,7 @@ class LeaseKeeper:
         began = max(state.committed_at, execution.renewed_at)
         alarm = state.transition.alarm
         if alarm is not None and alarm.at <= began + lease:
-            return None
+            began = max(began, alarm.at)
         return began + int(lease * RENEW_AFTER)
 
     def _lease_ms(self, state: State) -> int:

@@ -1,7 +1,7 @@
-"""The ``flowstate`` command: runs flows over lines of JSON, and shows and moves what is stored.
+"""The ``flowstate`` command: runs flows over lines of JSON, recovers, shows and moves states.
 
-One module a command (``run``, ``ls``, ``show``, ``watch``, ``move``); the others are what they
-share. Only the public API is used, so this is also an example of it.
+One module a command (``run``, ``recover``, ``status``, ``ls``, ``show``, ``watch``, ``move``); the
+others are what they share. Only the public API is used, so this is also an example of it.
 
 Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
 used, a state that did not end well), 2 the command was called wrongly, 130 interrupted.
@@ -16,8 +16,10 @@ import click
 
 from .ls import ls
 from .move import end, pause, resume, transit
+from .recover import recover
 from .run import run
 from .show import show
+from .status import status
 from .watch import watch
 
 __all__ = ["main"]
@@ -34,6 +36,8 @@ def main() -> None:
     Examples:
       export FLOWSTATE_STORE=sqlite:///orders.db
       flowstate run orders.py:flows --input orders.jsonl --start charge
+      flowstate recover --flows orders.py:flows
+      flowstate status
       flowstate ls --status paused
       flowstate show order-1 --history
       flowstate watch --label customer=ann --json
@@ -45,5 +49,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for command in (run, ls, show, watch, pause, resume, end, transit):
+for command in (run, recover, status, ls, show, watch, pause, resume, end, transit):
     main.add_command(command)

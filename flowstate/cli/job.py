@@ -1,6 +1,13 @@
-"""The run itself: takes lines, has their states executed, and counts what became of them."""
+"""The run itself: takes lines, has their states executed, and counts what became of them.
+
+Beside it, what becomes due is acted on, by a ``Recoverer``. It is begun only when there is
+something to recover: a run in which nothing fails and nothing was left behind elects nobody and
+commits nothing of its own.
+"""
 
 from __future__ import annotations
+
+import hashlib
 
 import anyio
 import anyio.lowlevel
@@ -8,21 +15,29 @@ from anyio.abc import TaskGroup
 from attrs import define, field
 
 from flowstate import (
+    Cause,
     Commit,
     Engine,
     EngineClosedError,
     InvalidValueError,
+    Query,
     RevMismatchError,
     State,
     Status,
     StoreError,
     Transit,
 )
+from flowstate.recovery import Recoverer
 
 from .lines import Line, LineError, parse, read_lines
 from .loading import where
 from .screen import Screen
 from .tally import Tally
+
+RECOVERY_LEASE_S = 5.0
+"""How long a run that died in the middle of recovering is waited for by the next."""
+LOOK_MS = 500
+"""How often a run looks whether it has to begin to recover."""
 
 
 @define(eq=False)
@@ -38,6 +53,8 @@ class Job:
     """The flow where new states begin."""
     screen: Screen
     concurrency: int
+    wait_ms: int
+    """Delays and timeouts that are over within so long after the last line are waited for."""
     stop_on_error: bool
     tally: Tally = field(factory=Tally, init=False)
     errors: int = field(default=0, init=False)
@@ -51,21 +68,35 @@ class Job:
     """Cancelled to leave the engine, which lets flows that run now finish."""
     _busy: dict[str, anyio.Event] = field(factory=dict[str, anyio.Event], init=False)
     """The ids that are being executed: a second line of the same id waits for the first."""
-    _resting: list[str] = field(factory=list[str], init=False)
-    """Ids that came to rest without having ended; something else may still move them."""
+    _resting: dict[str, int] = field(factory=dict[str, int], init=False)
+    """The id of each line's state that was left without having ended, and its revision then;
+    something else may still move it."""
+    _began: int = field(default=0, init=False)
+    _over: anyio.Event = field(factory=anyio.Event, init=False)
+    _recovered: anyio.Event = field(factory=anyio.Event, init=False)
+    """Set once recovery, after it was over, has let go of what it ran."""
 
     async def run(self, file: int) -> None:
         """Take every line of the file descriptor, unless interrupted or stopped by an error."""
         self._slots = anyio.Semaphore(self.concurrency)
         self._taking = anyio.CancelScope()
         self._working = anyio.CancelScope()
+        self._began = self.engine.clock.now()
         async with anyio.create_task_group() as states, self.engine:
+            states.start_soon(self._recover)
             with self._working:
                 with self._taking:
                     await self._take_lines(file, states)
                 await self._finish()
+            self._over.set()
+            await self._recovered.wait()
         for id in self._resting:
             self.tally.count(await self.engine.get(id))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it took no more lines because of an error."""
+        return self.stop_on_error and self.errors > 0
 
     def interrupt(self) -> None:
         """Take no more lines and let what runs finish within the engine's grace period."""
@@ -88,6 +119,62 @@ class Job:
         for _ in range(self.concurrency):
             await self._slots.acquire()
         await self.engine.idle()
+        until = self.engine.clock.now() + self.wait_ms
+        for id, rev in self._resting.items():
+            state = await self.engine.get(id)
+            if state.transition.status is not Status.RUNNING or state.rev != rev:
+                await self._settled(state, until)
+        while (fork := await self._forked(until)) is not None:
+            await self._settled(fork, until)
+            await self.engine.idle()
+
+    # ------------------------------------------------------------ what comes later
+
+    async def _recover(self) -> None:
+        """Act on what is due, from when there is something until the run is over."""
+        engine, clock = self.engine, self.engine.clock
+        flows = sorted(flow.name for flow in engine.flows)
+        # those who have the same flows can stand in for each other, and others cannot
+        group = f"run-{hashlib.sha256(repr(flows).encode()).hexdigest()[:8]}"
+        while not self._over.is_set():
+            due, look = await engine.next_due(flows), clock.now() + LOOK_MS
+            if due is not None and due <= clock.now():
+                async with Recoverer(
+                    engine, group, lease=RECOVERY_LEASE_S, concurrency=self.concurrency
+                ):
+                    await self._over.wait()
+            else:
+                await clock.wait_until(look if due is None else min(due, look), self._over)
+        self._recovered.set()
+
+    async def _settled(self, state: State, until: int) -> None:
+        """Return once the state rests, and nothing moves it before *until*."""
+        if self._is_awaited(state, until):
+            await self.engine.wait(state.id, lambda newer: not self._is_awaited(newer, until))
+
+    async def _forked(self, until: int) -> State | None:
+        """A state that was put off in this run and is waited for; whichever made it."""
+        if await self.engine.next_due([flow.name for flow in self.engine.flows]) is None:
+            return None
+        put_off = Query(status=[Status.DELAYED, Status.PAUSED], since=self._began, latest=True)
+        async for state in self.engine.states(put_off):
+            if self._is_awaited(state, until):
+                return state
+        return None
+
+    def _is_awaited(self, state: State, until: int) -> bool:
+        """Whether the run waits for this state: it is running, or will be soon, and can be here.
+
+        A retry is waited for however long its backoff is: it comes, and is a part of running. A
+        delay or timeout of the flow's own is waited for only if it is near.
+        """
+        transition, alarm = state.transition, state.transition.alarm
+        if transition.status is Status.RUNNING:
+            return transition.to in self.engine.flows
+        if alarm is None or alarm.to not in self.engine.flows:
+            return False
+        is_retry = transition.status is Status.DELAYED and transition.cause is Cause.RETRY
+        return is_retry or alarm.at <= until
 
     async def _work(self, line: Line, state: State) -> None:
         while busy := self._busy.get(state.id):
@@ -114,7 +201,7 @@ class Job:
         if state.transition.status is Status.ENDED:
             self.tally.count(state)
         else:
-            self._resting.append(state.id)
+            self._resting[state.id] = state.rev
         self._advance(line)
 
     async def _begin(self, state: State) -> State:

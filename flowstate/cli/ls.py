@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import click
 from rich.table import Table
 
-from flowstate import Query, State, Status, Versions
+from flowstate import Query, State, Status
 
 from . import output
-from .query import label_option, status_option
+from .query import all_option, is_own, label_option, status_option
 from .store import Access, opened, run_async, store_option
 
 MAX_ROWS = 1_000
@@ -20,10 +20,15 @@ MAX_ROWS = 1_000
 @click.command(short_help="List the states.")
 @label_option
 @status_option
+@all_option
 @store_option
 @output.json_option
-def ls(labels: Mapping[str, str], statuses: Sequence[str], url: str, as_json: bool) -> None:
+def ls(
+    labels: Mapping[str, str], statuses: Sequence[str], with_own: bool, url: str, as_json: bool
+) -> None:
     """List the states as they are now; the one that moved last is at the end.
+
+    flowstate's own states, by which recoverers are elected, are left out unless --all is given.
 
     \b
     Examples:
@@ -35,17 +40,19 @@ def ls(labels: Mapping[str, str], statuses: Sequence[str], url: str, as_json: bo
 
     async def list_states() -> None:
         async with opened(url, Access.READ) as engine:
-            await (_print_json if as_json else _print_tables)(engine.states(query))
+            await (_print_json if as_json else _print_tables)(
+                state async for state in engine.states(query) if with_own or not is_own(state)
+            )
 
     run_async(list_states)
 
 
-async def _print_json(states: Versions) -> None:
+async def _print_json(states: AsyncIterator[State]) -> None:
     async for state in states:
         output.print_json(state)
 
 
-async def _print_tables(states: Versions) -> None:
+async def _print_tables(states: AsyncIterator[State]) -> None:
     console = output.console()
     table = _table()
     is_empty = True

@@ -124,5 +124,5 @@ def size(octets: int) -> str:
 
 
 _KB, _MB = 1_000, 1_000_000
-_NUMBERS = frozenset({"rev", "states"})
-_WHOLE = frozenset({"rev", "states", "status", "committed (UTC)"})
+_NUMBERS = frozenset({"rev", "states", "term", "due now"})
+_WHOLE = _NUMBERS | {"status", "committed (UTC)", "the soonest (UTC)"}

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import click
 
-from flowstate import Status
+from flowstate import State, Status
+from flowstate.recovery import PREFIX
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -48,6 +49,18 @@ def status_option(command: F) -> F:
         multiple=True,
         help="Only states in this status. Several: in any of them.",
     )(command)
+
+
+def all_option(command: F) -> F:
+    """``--all``"""
+    return click.option("--all", "with_own", is_flag=True, help="flowstate's own states too.")(
+        command
+    )
+
+
+def is_own(state: State) -> bool:
+    """Whether it is flowstate's own, by which recoverers are elected."""
+    return state.id.startswith(PREFIX)
 
 
 def _distinct(

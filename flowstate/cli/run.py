@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from types import FrameType
+from functools import partial
 from typing import BinaryIO
 
 import click
@@ -22,7 +15,8 @@ from .job import Job
 from .lines import total_size
 from .loading import FlowsParam
 from .screen import Screen
-from .store import INTERRUPTED, Access, run_async, store_option, with_access
+from .signals import INTERRUPTED, interruptible, leave
+from .store import Access, run_async, store_option, with_access
 
 
 @click.command(short_help="Run flows over lines of JSON.")
@@ -60,6 +54,14 @@ from .store import INTERRUPTED, Access, run_async, store_option, with_access
     metavar="SECONDS",
     help="How long running flows may take to finish after Ctrl-C.",
 )
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait for delays and timeouts that are over so long after the last line.",
+)
 def run(
     flows: Flows,
     file: BinaryIO,
@@ -68,6 +70,7 @@ def run(
     concurrency: int,
     on_error: str,
     grace: float,
+    wait: float,
 ) -> None:
     """Run the flows FLOWS of MODULE (a dotted name, or the path of a .py file) over lines of JSON.
 
@@ -76,14 +79,21 @@ def run(
     committed and run until it rests.
 
     The id is what makes a line known: running it again begins nothing twice. A state that was left
-    running goes on from its newest version; one that ended is counted; one that is paused or
-    delayed is left as it is.
+    running goes on from its newest version; one that ended is counted; one that is paused is left
+    as it is.
+
+    What becomes due while it runs is acted on: a flow that raised is retried after its backoff, a
+    delay or a timeout that is over goes on, and so does what a killed run left running, once its
+    lease has run out. The run ends when every state rests. It waits for retries, and for delays
+    and timeouts that are over within --wait; what comes later is left for the next run, or for
+    `flowstate recover`.
 
     Ctrl-C takes no new lines and lets running flows finish; a second Ctrl-C stops at once. Nothing
     is lost either way: run it again to go on.
 
     The exit code is 0 only if every line became a state that ended, and none was given up; 1 if a
-    line was rejected, a flow raised, or a state rests without having ended; 130 after Ctrl-C.
+    line was rejected, the run stopped at an error, or a state rests without having ended; 130 after
+    Ctrl-C.
 
     \b
     Examples:
@@ -99,37 +109,18 @@ def run(
         with Screen(total_size(file.fileno())) as screen:
             async with connect(with_access(url, Access.CREATE)) as driver:
                 engine = Engine(driver, flows, grace=grace)
-                job = Job(engine, start, screen, concurrency, stop_on_error=on_error == "stop")
+                stop = on_error == "stop"
+                job = Job(engine, start, screen, concurrency, int(wait * 1000), stop_on_error=stop)
                 began, head = time.monotonic(), await driver.head()
-                with _interruptible(job):
+                with interruptible(
+                    partial(_drain, job), "Stopped at once. Run the same command again to go on."
+                ):
                     await job.run(file.fileno())
                 took, commits = time.monotonic() - began, await driver.head() - head
         _print_summary(job, took, commits)
         return _exit_code(job)
 
-    _leave(run_async(run_job))
-
-
-@contextmanager
-def _interruptible(job: Job) -> Generator[None]:
-    """The first SIGINT or SIGTERM drains the job; the second ends the process at once.
-
-    These are plain signal handlers, so that the second one works even while a flow holds up the
-    event loop. Ending at once loses nothing: what was acknowledged is in the store.
-    """
-    loop = asyncio.get_running_loop()
-    asked = False
-
-    def handle(number: int, _: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            Screen.abandon("Stopped at once. Run the same command again to go on.")
-            os._exit(INTERRUPTED)
-        asked = True
-        loop.call_soon_threadsafe(_drain, job, signal.Signals(number).name)
-
-    with _handling(handle, signal.SIGINT, signal.SIGTERM):
-        yield
+    leave(run_async(run_job))
 
 
 def _drain(job: Job, signal_name: str) -> None:
@@ -139,16 +130,6 @@ def _drain(job: Job, signal_name: str) -> None:
         f"{signal_name}: taking no new lines; the flows of {job.executing} running {states} have "
         f"{job.engine.grace:g} s to finish (again: stop at once)"
     )
-
-
-@contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Generator[None]:
-    before = [(number, signal.signal(number, handler)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, previous in before:
-            signal.signal(number, previous)
 
 
 def _print_summary(job: Job, took_s: float, commits: int) -> None:
@@ -166,20 +147,11 @@ def _print_summary(job: Job, took_s: float, commits: int) -> None:
     )
     if job.is_interrupted:
         console.print("Interrupted. Run the same command again to go on.")
-    elif job.errors and job.stop_on_error:
+    elif job.is_stopped:
         console.print("Stopped after an error: no later line was taken (--on-error skip goes on).")
 
 
 def _exit_code(job: Job) -> int:
     if job.is_interrupted:
         return INTERRUPTED
-    return 0 if job.tally.is_well else 1
-
-
-def _leave(code: int) -> None:
-    """End the process, even if a flow that was given up still holds a thread."""
-    sys.stdout.flush()
-    threads = (thread for thread in threading.enumerate() if thread is not threading.main_thread())
-    if code == INTERRUPTED and any(not thread.daemon for thread in threads):
-        os._exit(code)
-    sys.exit(code)
+    return 0 if job.tally.is_well and not job.is_stopped else 1

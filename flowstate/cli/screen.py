@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from . import output
+from .loading import where
 
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -45,7 +47,7 @@ class Screen:
     """Bytes of input, if known."""
     _console: Console = field(factory=lambda: output.console(stderr=True), init=False)
     _progress: Progress = field(init=False)
-    _log: _LogLines = field(init=False)
+    _log: LogLines = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._progress = Progress(
@@ -58,7 +60,7 @@ class Screen:
             console=self._console,
             disable=not sys.stderr.isatty(),
         )
-        self._log = _LogLines(self)
+        self._log = LogLines(self.say)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -90,14 +92,14 @@ class Screen:
         os.write(sys.stderr.fileno(), start + text.encode() + b"\n")
 
 
-class _LogLines(logging.Handler):
-    """What flowstate logs, as lines above the bar."""
+class LogLines(logging.Handler):
+    """What flowstate logs, as lines."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
-        self._screen = screen
+        self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        told = f": {type(error).__name__}: {error}" if error else ""
-        self._screen.say(f"{record.getMessage()}{told}")
+        told = f": {type(error).__name__}: {error}{where(error)}" if error else ""
+        self._say(f"{record.getMessage()}{told}")

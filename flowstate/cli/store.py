@@ -12,11 +12,10 @@ import click
 
 from flowstate import Engine, FlowstateError, connect
 
+from .signals import INTERRUPTED
+
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 
 class Access(enum.Enum):

@@ -15,7 +15,7 @@ from rich.text import Text
 from flowstate import Query, State, Watcher
 
 from . import output
-from .query import label_option
+from .query import all_option, is_own, label_option
 from .store import Access, opened, run_async, store_option
 
 
@@ -27,13 +27,17 @@ from .store import Access, opened, run_async, store_option
     metavar="REV",
     help="Begin after this revision (0: with the whole history) instead of now.",
 )
+@all_option
 @store_option
 @output.json_option
-def watch(labels: Mapping[str, str], after: int | None, url: str, as_json: bool) -> None:
+def watch(
+    labels: Mapping[str, str], after: int | None, with_own: bool, url: str, as_json: bool
+) -> None:
     """Print every change as it comes, until Ctrl-C.
 
     It ends by saying the revision up to which it has seen everything: --after that revision goes
-    on there, and nothing is lost or repeated.
+    on there, and nothing is lost or repeated. flowstate's own states, by which recoverers are
+    elected, are left out unless --all is given.
 
     \b
     Examples:
@@ -52,7 +56,7 @@ def watch(labels: Mapping[str, str], after: int | None, url: str, as_json: bool)
             await tasks.start(_cancel_on_signal, tasks.cancel_scope)
             output.warn(f"watching after revision {watcher.rev} (Ctrl-C ends)")
             try:
-                await _print(watcher, as_json)
+                await _print(watcher, with_own, as_json)
             except anyio.get_cancelled_exc_class():
                 # what it gave was printed: cancellation comes only while it waits for more
                 output.warn(f"go on with --after {watcher.rev}")
@@ -61,9 +65,11 @@ def watch(labels: Mapping[str, str], after: int | None, url: str, as_json: bool)
     run_async(print_changes)
 
 
-async def _print(watcher: Watcher, as_json: bool) -> None:
+async def _print(watcher: Watcher, with_own: bool, as_json: bool) -> None:
     console = output.console()
     async for state in watcher:
+        if is_own(state) and not with_own:
+            continue
         if as_json:
             output.print_json(state)
         else:

@@ -156,6 +156,9 @@ class MemoryDriver(Driver):
     async def next_due(self, flows: Collection[str]) -> int | None:
         return self._due.soonest(flows)
 
+    async def due_flows(self) -> tuple[str, ...]:
+        return self._due.flows()
+
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         gone: set[str] = set()
         for id, rev in leases:
@@ -296,6 +299,10 @@ class _DueTimes:
                 heapq.heappush(heap, entry)
             found.extend(taken)
         return [entry[2] for entry in sorted(found)[:limit]]
+
+    def flows(self) -> tuple[str, ...]:
+        """Every flow that something is due for, now or later."""
+        return tuple(sorted(flow for flow in self._heaps if self.soonest([flow]) is not None))
 
     def soonest(self, flows: Collection[str]) -> int | None:
         """The soonest due time for one of the flows."""

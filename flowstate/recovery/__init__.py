@@ -34,7 +34,7 @@ The machine of election is one table, ``ELECTION`` in ``elector.py``. A recovere
 the store backs off and goes on; it never spins and never dies silently.
 """
 
-from .elector import ELECTION, Event, Role
+from .elector import ELECTION, PREFIX, Event, Role
 from .recoverer import Recoverer, Stats
 
-__all__ = ["ELECTION", "Event", "Recoverer", "Role", "Stats"]
+__all__ = ["ELECTION", "PREFIX", "Event", "Recoverer", "Role", "Stats"]

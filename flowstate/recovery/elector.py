@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import anyio
 from attrs import define, field
+from msgspec.structs import replace
 
 from flowstate import (
     Commit,
@@ -27,6 +28,7 @@ from flowstate import (
 logger = logging.getLogger("flowstate.recovery")
 
 PREFIX = "flowstate.recovery/"
+"""What the ids of groups' states begin with."""
 RENEW_AFTER = 1 / 3
 """The part of a term's lease that may go by before it is renewed."""
 MARGIN = 1 / 6
@@ -105,7 +107,7 @@ class Elector:
             try:
                 group = await self.engine.get(self.id)
             except StateNotFoundError:
-                group = State(self.id, retry=RetryPolicy(lease=self.lease_ms / 1000))
+                group = State(self.id)
             if group.transition.status is Status.RUNNING:
                 ends = await self.engine.next_due([self.id])
                 if ends is not None and ends > self.engine.clock.now():
@@ -123,13 +125,13 @@ class Elector:
     async def resign(self) -> None:
         """Stop, and hand the term over if there is one."""
         term, self.term = self.term, 0
-        was, self.role = self.role, Role.STOPPED
-        if was is Role.LEADER:
-            with anyio.move_on_after(RESIGN_TIMEOUT_S, shield=True), suppress(FlowstateError):
-                group = await self.engine.get(self.id)
-                if group.rev == term:
-                    vacant = group.without_labels("leader")
-                    await self.engine.do(Commit(Pause(vacant, reason=f"{self.name} has left")))
+        self.role = Role.STOPPED
+        with anyio.move_on_after(RESIGN_TIMEOUT_S, shield=True), suppress(FlowstateError):
+            group = await self.engine.get(self.id)
+            # by name, not by term: it may have won in the moment in which it was told to stop
+            if group.labels.get("leader") == self.name:
+                vacant = group.without_labels("leader")
+                await self.engine.do(Commit(Pause(vacant, reason=f"{self.name} has left")))
         self.tell(Event.RESIGNED, term)
 
     # ------------------------------------------------------------ inside
@@ -137,6 +139,8 @@ class Elector:
     async def _stand(self, group: State) -> None:
         """Commit the group's state under this name: whoever is first wins."""
         began = self.engine.clock.now()
+        # the lease is this candidate's own: whoever led before may have had another
+        group = replace(group, retry=RetryPolicy(lease=self.lease_ms / 1000))
         try:
             (won,) = await self.engine.do(
                 Commit(Transit(group.with_labels(leader=self.name), self.id))

@@ -6,7 +6,8 @@ import logging
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -28,8 +29,6 @@ from .elector import BACKOFF_MS, MAX_BACKOFF_MS, Elector, Event, Role
 
 logger = logging.getLogger("flowstate.recovery")
 
-MAX_SLEEP_MS = 10_000
-"""The longest that the leader trusts in being woken: a wake-up may be lost."""
 MIN_INTERVAL_MS = 5
 """Between two looks at the index, however many commits there are."""
 BATCH = 1_000
@@ -80,8 +79,10 @@ class Recoverer:
 
     _elector: Elector = field(init=False, repr=False)
     _tasks: anyio.abc.TaskGroup = field(init=False, repr=False)
+    _serving: anyio.CancelScope = field(factory=anyio.CancelScope, init=False, repr=False)
+    _served: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
     _busy: Counter[str] = field(factory=Counter[str], init=False, repr=False)
-    """flow -> states of it that are being run."""
+    """flow -> states of it that are being run, if there are any."""
     _taken: set[str] = field(factory=set[str], init=False, repr=False)
     """The ids of these."""
     _done: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
@@ -111,12 +112,25 @@ class Recoverer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Hand the term over, and stop. What it was running goes on in whoever recovers it."""
+        """Hand the term over, let what runs finish for the engine's ``grace`` seconds, and stop.
+
+        What did not finish goes on in whoever recovers it, once this engine is left.
+        """
+        self._serving.cancel()
         try:
+            with anyio.CancelScope(shield=True):  # whoever resigns no longer stands or renews
+                await self._served.wait()
             await self._elector.resign()
+            await self._finish(self.engine.clock.now() + round(self.engine.grace * 1000))
         finally:
             self._tasks.cancel_scope.cancel()
             await self._tasks.__aexit__(None, None, None)
+
+    async def _finish(self, end: int) -> None:
+        """Return when nothing runs any more, at the latest at *end*."""
+        while self._busy.total() and self.engine.clock.now() < end:
+            self._done = anyio.Event()
+            await self.engine.clock.wait_until(end, self._done)
 
     def stats(self) -> Stats:
         """What it has done so far, and who it is."""
@@ -137,6 +151,13 @@ class Recoverer:
 
     async def _serve(self) -> None:
         """Stand, lead, and stand again, until it is left."""
+        try:
+            with self._serving:
+                await self._stand_and_lead()
+        finally:
+            self._served.set()
+
+    async def _stand_and_lead(self) -> None:
         backoff = BACKOFF_MS
         while True:
             try:
@@ -146,8 +167,7 @@ class Recoverer:
             except Exception:
                 self._counts["errors"] += 1
                 logger.exception("recovery of group %r goes on in %d ms", self.group, backoff)
-                clock = self.engine.clock
-                await clock.wait_until(clock.now() + backoff)
+                await self._pause(backoff)
                 backoff = min(2 * backoff, MAX_BACKOFF_MS)
 
     async def _lead(self) -> None:
@@ -167,7 +187,7 @@ class Recoverer:
                 except FlowstateError:
                     self._counts["errors"] += 1
                     logger.warning("the store failed; going on in %d ms", backoff, exc_info=True)
-                    await self.engine.clock.wait_until(self.engine.clock.now() + backoff)
+                    await self._pause(backoff)
                     backoff = min(2 * backoff, MAX_BACKOFF_MS)
 
     async def _act(self) -> None:
@@ -176,21 +196,21 @@ class Recoverer:
         looked = clock.now()
         head = await self.engine.head()
         self._done = anyio.Event()
-        flows = [flow.name for flow in self.engine.flows]
         # a flow without room is looked at again when one of its states is done
-        open_flows = [flow for flow in flows if self._room(flow, flows)]
-        nearest = await self.engine.next_due(open_flows)
+        flows = [flow.name for flow in self.engine.flows if self._room(flow.name)]
+        nearest = await self.engine.next_due(flows)
         if nearest is not None and nearest <= looked:
             taken = 0
-            for flow in open_flows:
-                room = self._room(flow, flows)
+            for flow in flows:
+                room = self._room(flow)
                 due = await self.engine.due([flow], min(BATCH, room + len(self._taken)))
                 taken += self._take(flow, due, room)
             if taken:
                 return
             nearest = None  # what is due is being committed at this moment
-        wake = looked + MAX_SLEEP_MS if nearest is None else min(nearest, looked + MAX_SLEEP_MS)
-        await self._rest(head, wake)
+        # a wake-up may be lost, so none is waited for longer than a lease
+        wake = looked + self._elector.lease_ms
+        await self._rest(head, wake if nearest is None else min(nearest, wake))
         await clock.wait_until(looked + MIN_INTERVAL_MS)
 
     async def _rest(self, head: int, wake: int) -> None:
@@ -205,16 +225,16 @@ class Recoverer:
             await self.engine.clock.wait_until(wake, self._done)
             tasks.cancel_scope.cancel()
 
-    def _room(self, flow: str, flows: Collection[str]) -> int:
+    def _room(self, flow: str) -> int:
         """How many more states of a flow may run.
 
         Of the free places one is kept for each other flow that runs nothing, at most half of all;
         so a flow with a thousand due states does not starve the others.
         """
         free = self.concurrency - self._busy.total()
-        idle = sum(1 for other in flows if other != flow and not self._busy[other])
+        idle = len(self.engine.flows) - len(self._busy) - (flow not in self._busy)
         kept = min(idle, self.concurrency // 2)
-        return max(free - kept, 0 if self._busy[flow] else min(free, 1))
+        return max(free - kept, 0 if flow in self._busy else min(free, 1))
 
     def _take(self, flow: str, due: Iterable[State], room: int) -> int:
         taken = 0
@@ -233,20 +253,50 @@ class Recoverer:
     async def _recover(self, flow: str, state: State) -> None:
         """Commit what has become of a state that is due, and run it."""
         try:
-            fired = await self.engine.fire(state)
-            if fired is not None:
-                self._count(state, fired)
-                if fired.transition.status is Status.RUNNING:
-                    await self.engine.execute(fired)
+            fired = await self._fire(flow, state)
+            if fired is None:
+                await self._pause(BACKOFF_MS)  # it is still due: look at it again, but not at once
+            elif fired.transition.status is Status.RUNNING:
+                await self._run(flow, fired)
         except RevMismatchError:
             self._counts["lost races"] += 1
-        except Exception:
-            self._counts["errors"] += 1
-            logger.warning("state %r failed in flow %r", state.id, flow, exc_info=True)
         finally:
             self._taken.discard(state.id)
             self._busy[flow] -= 1
+            if not self._busy[flow]:
+                del self._busy[flow]
             self._done.set()
+
+    async def _fire(self, flow: str, state: State) -> State | None:
+        try:
+            fired = await self.engine.fire(state)
+        except RevMismatchError:
+            raise
+        except Exception as error:  # noqa: BLE001  (told, and tried again)
+            self._failed(flow, state, error)
+            return None
+        if fired is not None:
+            self._count(state, fired)
+        return fired
+
+    async def _run(self, flow: str, state: State) -> None:
+        try:
+            await self.engine.execute(state)
+        except Exception as error:  # noqa: BLE001  (a flow may raise anything)
+            self._failed(flow, state, error)
+            with suppress(FlowstateError):
+                newest = await self.engine.get(state.id)
+                if newest.transition.status is Status.ENDED:
+                    self._counts["gave up"] += newest.transition.cause is Cause.RETRY
+
+    def _failed(self, flow: str, state: State, error: Exception) -> None:
+        self._counts["errors"] += 1
+        logger.warning("state %r failed in flow %r", state.id, flow, exc_info=error)
+
+    async def _pause(self, wait_ms: int) -> None:
+        end = self.engine.clock.now() + wait_ms
+        while self.engine.clock.now() < end:
+            await self.engine.clock.wait_until(end)
 
     def _count(self, due: State, fired: State) -> None:
         if fired.transition.status is Status.ENDED:

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstate import Commit, Engine, State, Transit, connect
+from flowstate import Commit, Engine, RetryPolicy, State, Transit, connect
 
 from .shell import Shell, finish, interrupt, read_terminal, read_until, wait_for
 
@@ -62,7 +62,10 @@ def test_any_json_value_is_stored_as_data(shell: Shell) -> None:
         ("two_steps", WELL, "ended", ""),
         ("decline", WELL, "ended", "declined"),
         ("fork", WELL, "ended", ""),
-        ("fail", NOT_WELL, "delayed", "ValueError: no luck with a"),
+        ("fail", NOT_WELL, "gave up", "gave up after 2 attempts: ValueError: no luck with a"),
+        ("fail_once", NOT_WELL, "ended", ""),
+        ("delay_a_little", WELL, "ended", ""),
+        ("fork_that_fails_once", WELL, "ended", ""),
         ("fail_for_good", NOT_WELL, "gave up", "gave up after 1 attempt: ValueError"),
         ("wait_for_someone", NOT_WELL, "paused", "needs a person"),
         ("delay", NOT_WELL, "delayed", "at finish"),
@@ -98,7 +101,9 @@ def test_the_summary_counts_by_status_and_reason(shell: Shell) -> None:
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(" ")]
     assert ["ended", "declined", "2"] in rows
     assert ["paused", "needs", "a", "person", "1"] in rows
-    assert ["delayed", "ValueError:", "no", "luck", "with", "x", "1"] in rows
+    assert "gave up gave up after 2 attempts: ValueError: no luck with x 1" in {
+        " ".join(row) for row in rows
+    }
     assert ["rejected", "is", "not", "JSON:"] in [row[:4] for row in rows]
     assert "5 lines: 2 ended well, 2 of them before; 2 transitions committed" in done.stdout
 
@@ -183,8 +188,11 @@ def test_on_error_stop_takes_no_line_after_a_flow_that_raised(shell: Shell) -> N
 def test_on_error_skip_goes_on(shell: Shell) -> None:
     done = run(shell, "fail", {"id": "a"}, {"id": "b"}, options=("--on-error", "skip"))
     assert done.returncode == NOT_WELL
-    assert len(done.stderr.splitlines()) == 2
-    assert [state["id"] for state in shell.states("--status", "delayed")] == ["a", "b"]
+    first, second, *retries = done.stderr.splitlines()
+    assert first.startswith("line 1, state 'a': ValueError: no luck with a (work.py:")
+    assert second.startswith("line 2, state 'b': ValueError: no luck with b (work.py:")
+    assert len(retries) == 2
+    assert [state["id"] for state in shell.states("--status", "ended")] == ["a", "b"]
 
 
 def test_blank_lines_line_breaks_and_a_byte_order_mark_are_no_errors(shell: Shell) -> None:
@@ -479,3 +487,42 @@ def test_a_store_that_cannot_be_used_is_one_clear_error(shell: Shell) -> None:
     assert done.returncode == NOT_WELL
     assert done.stderr.startswith("Error: store.db: ")
     assert "Traceback" not in done.stderr
+
+
+# ---------------------------------------------------------------- what becomes due
+
+
+def test_a_run_recovers_what_its_flows_made_too(shell: Shell) -> None:
+    assert run(shell, "fork_that_fails_once", {"id": "a"}).returncode == WELL
+    assert shell.status("a/child") == "ended"
+
+
+def test_a_flow_that_raised_is_retried_and_does_not_stop_a_run_that_skips(shell: Shell) -> None:
+    done = run(shell, "fail_once", {"id": "a"}, {"id": "b"}, options=("--on-error", "skip"))
+    assert done.returncode == WELL, done.stderr
+    assert [version["transition"].get("attempt", 0) for version in shell.history("a")] == [
+        *(0, 1, 1, 0),
+    ]
+
+
+def test_a_delay_that_is_over_after_the_wait_is_left(shell: Shell) -> None:
+    done = run(shell, "delay", {"id": "a"}, options=("--wait", "0.1"))
+    assert (done.returncode, shell.status("a")) == (NOT_WELL, "delayed")
+
+
+def test_what_a_killed_run_left_running_goes_on_in_the_next_without_its_line(shell: Shell) -> None:
+    async def leave_running() -> None:
+        async with connect(f"sqlite:///{shell.store}") as driver, Engine(driver) as engine:
+            policy = RetryPolicy(lease=1)
+            await engine.do(Commit(Transit(State("a", retry=policy), "finish")))
+
+    anyio.run(leave_running)
+    process = shell.start("run", "work.py:flows", "--input", "-", "--start", "finish")
+    wait_for(lambda: shell.status("a") == "ended")
+    assert finish(process)[0] == WELL
+    assert shell.history("a")[1]["transition"]["cause"] == "retry"
+
+
+def test_a_run_in_which_nothing_is_due_commits_nothing_of_its_own(shell: Shell) -> None:
+    run(shell, "finish", {"id": "a"})
+    assert [state["id"] for state in shell.states("--all")] == ["a"]

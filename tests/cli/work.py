@@ -45,6 +45,9 @@ async def two_steps(state: State, engine: Engine) -> AnyCommand:
 
 @flows.flow
 async def fail(state: State, engine: Engine) -> AnyCommand:
+    """Fails twice, the second time for good."""
+    if state.retry is None:
+        return Commit(Transit(replace(state, retry=RetryPolicy(max_attempts=2, backoff=0)), "fail"))
     raise ValueError(f"no luck with {state.id}")
 
 
@@ -61,6 +64,23 @@ async def wait_for_someone(state: State, engine: Engine) -> AnyCommand:
 @flows.flow
 async def delay(state: State, engine: Engine) -> AnyCommand:
     return Commit(Delay(state, "finish", after=3600))
+
+
+@flows.flow
+async def fail_once(state: State, engine: Engine) -> AnyCommand:
+    if not state.transition.attempt:
+        raise ValueError(f"no luck yet with {state.id}")
+    return Commit(End(state))
+
+
+@flows.flow
+async def delay_a_little(state: State, engine: Engine) -> AnyCommand:
+    return Commit(Delay(state, "finish", after=0.1))
+
+
+@flows.flow
+async def fork_that_fails_once(state: State, engine: Engine) -> AnyCommand:
+    return Commit(End(state), Transit(State(f"{state.id}/child"), "fail_once"))
 
 
 @flows.flow

@@ -111,6 +111,9 @@ class SQLiteDriver(Driver):
     async def next_due(self, flows: Collection[str]) -> int | None:
         return await self._read(lambda reader: reader.next_due(flows))
 
+    async def due_flows(self) -> tuple[str, ...]:
+        return await self._read(lambda reader: reader.due_flows())
+
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         self._check_open()
         return await self._group.run(partial(self._writer.renew, leases, until))

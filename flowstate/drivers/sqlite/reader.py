@@ -117,6 +117,15 @@ class Reader:
             ]
             return min(times, default=None)
 
+    def due_flows(self) -> tuple[str, ...]:
+        with self._snapshot():
+            flows: list[str] = []
+            # from one flow to the next: a step of the index each, however many states are due
+            following = "SELECT min(due_flow) FROM versions WHERE due_flow > ? AND due IS NOT NULL"
+            while (row := self._one(following, flows[-1] if flows else "")) and row[0] is not None:
+                flows.append(row[0])
+            return tuple(flows)
+
     def load(self, ref: DataRef) -> bytes:
         with self._snapshot():
             row = self._one(

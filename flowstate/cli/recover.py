@@ -1,0 +1,179 @@
+"""``flowstate recover``: a recoverer as a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import anyio
+import click
+from attrs import asdict, define, field
+
+from flowstate import Engine, Flows, Query, connect
+from flowstate.recovery import PREFIX, Event, Recoverer, Stats
+
+from . import output
+from .loading import FlowsParam
+from .screen import LogLines
+from .signals import interruptible, leave
+from .store import Access, run_async, store_option, with_access
+
+REPORT_S = 1.0
+"""What was done is told at most so often."""
+
+
+@click.command(short_help="Act on what is due, until Ctrl-C.")
+@click.option(
+    "--flows",
+    type=FlowsParam(),
+    required=True,
+    metavar="MODULE:FLOWS",
+    help="The flows that it acts on.",
+)
+@click.option("--group", default="default", show_default=True, help="One of a group acts.")
+@click.option(
+    "--lease",
+    type=click.FloatRange(min=1),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a leader that died is waited for.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="States that are run at the same time.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long running flows may take to finish after Ctrl-C.",
+)
+@store_option
+def recover(
+    flows: Flows, group: str, lease: float, concurrency: int, grace: float, url: str
+) -> None:
+    """Act on what is due: fire delays and timeouts, retry what failed, and go on with what was
+    left running by a process that died.
+
+    One process of a --group leads and acts on its flows, the others stand by. Processes of one
+    group have the same flows. Start at least two, on any machine that reaches the store: when the
+    leader dies, another takes over once its --lease has run out; when it is stopped, at once.
+
+    Who leads, and what was done, is told on stderr. SIGINT (Ctrl-C) or SIGTERM hands over to
+    another process and lets running flows finish; the exit code is then 0. A second one stops at
+    once.
+
+    \b
+    Examples:
+      flowstate recover --flows orders.py:flows --store sqlite:///orders.db
+      flowstate recover --flows shop.mail:flows --group mail --lease 5
+    """
+
+    async def serve() -> int:
+        async with (
+            connect(with_access(url, Access.CHANGE)) as driver,
+            Engine(driver, flows, grace=grace) as engine,
+        ):
+            report = _Report(group)
+            recoverer = Recoverer(
+                engine, group, lease=lease, concurrency=concurrency, tell=report.tell
+            )
+            with (
+                interruptible(report.drain, "Stopped at once; what was running goes on elsewhere."),
+                _logged(),
+            ):
+                _say(f"{recoverer.name} is here for group {group!r}, with {_flows(flows)}")
+                async with anyio.create_task_group() as reports:
+                    async with recoverer:
+                        reports.start_soon(report.leaders, engine)
+                        reports.start_soon(report.progress, recoverer)
+                        await report.ended.wait()
+                    reports.cancel_scope.cancel()
+                report.total(recoverer.stats())
+        return 0
+
+    leave(run_async(serve))
+
+
+@define(eq=False)
+class _Report:
+    """Says who leads a group, and what this recoverer did."""
+
+    group: str
+    ended: anyio.Event = field(factory=anyio.Event, init=False)
+    _told: Stats | None = field(default=None, init=False)
+
+    def drain(self, signal_name: str) -> None:
+        _say(f"{signal_name}: handing over; running flows may finish (again: stop at once)")
+        self.ended.set()
+
+    def tell(self, event: Event, term: int) -> None:
+        if event is Event.DEPOSED:
+            _say(f"term {term} of group {self.group!r} was lost to another process")
+        elif event is Event.TRUST_ENDED:
+            _say(f"term {term} of group {self.group!r} could not be renewed in time; standing by")
+
+    async def leaders(self, engine: Engine) -> None:
+        async for state in engine.watch(Query(id=f"{PREFIX}{self.group}", latest=True)):
+            leader = state.labels.get("leader")
+            if leader:
+                _say(f"{leader} leads group {self.group!r}, term {state.rev}")
+            else:
+                _say(f"nobody leads group {self.group!r}: {state.transition.reason}")
+
+    async def progress(self, recoverer: Recoverer) -> None:
+        """Tell what was done since it was last told, if there is anything."""
+        while True:
+            await anyio.sleep(REPORT_S)
+            self._tell_done(recoverer.stats())
+
+    def total(self, stats: Stats) -> None:
+        self._told = None
+        _say(f"left group {self.group!r}; in all: {_done(stats) or 'nothing was due'}")
+
+    def _tell_done(self, stats: Stats) -> None:
+        told, self._told = self._told, stats
+        done = _done(stats, told)
+        if done:
+            late = f", the last alarm {stats.late_ms} ms late" if stats.fired else ""
+            _say(f"{done}; {stats.running:,} running{late}")
+
+
+COUNTS = ("fired", "retried", "gave_up", "lost_races", "errors")
+
+
+def _done(stats: Stats, before: Stats | None = None) -> str:
+    """The counts that are not zero, since *before*."""
+    now, then = asdict(stats), asdict(before) if before else {}
+    counts = {name: now[name] - then.get(name, 0) for name in COUNTS}
+    return ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items() if n)
+
+
+def _flows(flows: Flows) -> str:
+    names = sorted(flow.name for flow in flows)
+    return f"flow{'' if len(names) == 1 else 's'} {', '.join(names) or 'none'}"
+
+
+def _say(text: str) -> None:
+    now = output.moment(time.time_ns() // 1_000_000)
+    output.warn(output.plain(f"{now} {text}"))
+
+
+@contextmanager
+def _logged() -> Generator[None]:
+    """What flowstate logs is told too."""
+    handler, logger = LogLines(_say), logging.getLogger("flowstate")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

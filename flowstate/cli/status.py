@@ -1,0 +1,157 @@
+"""``flowstate status``: who recovers, and what is due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import click
+import msgspec
+from rich.table import Table
+
+from flowstate import Engine, Query, State, Status
+from flowstate.recovery import PREFIX
+
+from . import output
+from .store import Access, opened, run_async, store_option
+
+MAX_COUNTED = 1_000
+"""Due states of a flow that are counted; of more it is only said that there are more."""
+
+
+class Group(msgspec.Struct, frozen=True):
+    """A group of recoverers. Without a leader, ``leader`` is empty and ``term`` is 0."""
+
+    group: str
+    leader: str
+    term: int
+    is_overdue: bool
+    """The leader's lease has run out: it died, and nobody has taken over yet."""
+    reason: str
+
+
+class Due(msgspec.Struct, frozen=True):
+    """What is due for a flow: alarms to it, and leases of states that are at it."""
+
+    flow: str
+    due: int
+    """States that are due now, counted up to 1,000."""
+    next_due: int
+    """When the soonest is or was due, in ms since 1970 (UTC)."""
+    late_ms: int
+    """How late that is; 0 if it is still to come."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What ``--json`` prints."""
+
+    groups: Sequence[Group]
+    flows: Sequence[Due]
+
+
+@click.command(short_help="Show who recovers, and what is due.")
+@click.option("--group", default="", metavar="NAME", help="Only this group of recoverers.")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print it as one line of JSON.")
+def status(group: str, url: str, as_json: bool) -> None:
+    """Show who leads each group of recoverers, and what is due for each flow, and how late.
+
+    What is due is acted on within milliseconds while a recoverer that has the flow leads. So what
+    is late for longer has no recoverer, or more work than its recoverers can do.
+
+    \b
+    Examples:
+      flowstate status --store sqlite:///orders.db
+      flowstate status --json | jq '[.flows[].late_ms] | max'
+    """
+
+    async def show_status() -> None:
+        async with opened(url, Access.READ) as engine:
+            report = Report(await _groups(engine, group), await _due(engine))
+        if as_json:
+            click.echo(msgspec.json.encode(report))
+        else:
+            _print(report)
+
+    run_async(show_status)
+
+
+async def _groups(engine: Engine, name: str) -> Sequence[Group]:
+    only = Query(id=f"{PREFIX}{name}", latest=True)
+    every = Query(id_prefix=PREFIX, latest=True)
+    return [await _group(engine, state) async for state in engine.states(only if name else every)]
+
+
+async def _group(engine: Engine, state: State) -> Group:
+    leads = state.transition.status is Status.RUNNING
+    return Group(
+        group=state.id.removeprefix(PREFIX),
+        leader=state.labels.get("leader", "") if leads else "",
+        term=state.rev if leads else 0,
+        is_overdue=leads and bool(await engine.due([state.transition.to], 1)),
+        reason=state.transition.reason,
+    )
+
+
+async def _due(engine: Engine) -> Sequence[Due]:
+    found: list[Due] = []
+    for flow in await engine.due_flows():
+        at = await engine.next_due([flow])
+        if at is not None and not flow.startswith(PREFIX):
+            due = await engine.due([flow], MAX_COUNTED)
+            late = max(0, engine.clock.now() - at)
+            found.append(Due(flow, len(due), at, late))
+    return sorted(found, key=lambda one: one.next_due)
+
+
+# ---------------------------------------------------------------- for people
+
+
+def _print(report: Report) -> None:
+    console = output.console()
+    if report.groups:
+        console.print(_group_table(report.groups))
+    else:
+        console.print("no recoverer was ever here: nothing acts on what is due")
+    if report.flows:
+        console.print(_due_table(report.flows))
+    else:
+        console.print("nothing is or will be due")
+
+
+def _group_table(groups: Sequence[Group]) -> Table:
+    table = output.table("group", "leader", "term", "about")
+    for group in groups:
+        about = "its lease ran out; nobody has taken over" if group.is_overdue else group.reason
+        table.add_row(
+            output.plain(group.group),
+            output.plain(group.leader) or "nobody",
+            str(group.term) if group.term else "",
+            output.plain(about),
+        )
+    return table
+
+
+def _due_table(flows: Sequence[Due]) -> Table:
+    table = output.table("flow", "due now", "the soonest (UTC)", "")
+    for flow in flows:
+        wait = flow.next_due - time.time_ns() // 1_000_000
+        table.add_row(
+            output.plain(flow.flow),
+            f"{MAX_COUNTED:,} or more" if flow.due == MAX_COUNTED else f"{flow.due:,}",
+            output.exact_moment(flow.next_due),
+            f"{_span(flow.late_ms)} late" if flow.late_ms else f"in {_span(max(0, wait))}",
+        )
+    return table
+
+
+def _span(ms: int) -> str:
+    """A duration for people."""
+    seconds = ms / 1000
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{ms} ms"
+
+
+_UNITS = (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
