@@ -245,6 +245,7 @@ class Driver(ABC):
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         """Move the due times of these (id, rev) to *until* (ms), without a new revision.
 
+        Wakes who is in ``wait``, at least if a due time comes nearer by it.
         Gives the ids that are no longer at that revision; theirs are left alone.
         """
 

@@ -14,22 +14,32 @@ class Head:
     waiting: int = field(default=0, init=False)
     """How many tasks wait now."""
     _newer: anyio.Event | None = field(default=None, init=False)
+    _hints: int = field(default=0, init=False)
 
     def advance(self, rev: int) -> None:
         """There is revision *rev*; wake who waits for it."""
         if rev > self.rev:
             self.rev = rev
-            if self._newer is not None:
-                self._newer.set()
-                self._newer = None
+            self._wake()
+
+    def hint(self) -> None:
+        """Something else than a revision is new, a due time: let who waits look again."""
+        self._hints += 1
+        self._wake()
 
     async def wait(self, after: int) -> None:
-        """Return once there is a revision above *after*."""
+        """Return once there is a revision above *after*, or a hint."""
         self.waiting += 1
+        hints = self._hints
         try:
-            while self.rev <= after:
+            while self.rev <= after and hints == self._hints:
                 if self._newer is None:
                     self._newer = anyio.Event()
                 await self._newer.wait()
         finally:
             self.waiting -= 1
+
+    def _wake(self) -> None:
+        if self._newer is not None:
+            self._newer.set()
+            self._newer = None

@@ -167,6 +167,8 @@ class MemoryDriver(Driver):
                 gone.add(id)
             else:
                 self._due.move(id, until)
+        if self._head.waiting:
+            self._head.hint()
         return frozenset(gone)
 
     async def load(self, ref: DataRef) -> bytes:

@@ -5,7 +5,11 @@ Every scenario runs over every driver and on both event loops.
 
 from __future__ import annotations
 
-from flowstate import Commit, Engine, Pause, State
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from flowstate import Clock, Commit, Driver, Engine, Flows, Pause, Query, RetryPolicy, State
+from flowstate.recovery import Recoverer
 
 
 async def next_millisecond(engine: Engine) -> State:
@@ -15,3 +19,30 @@ async def next_millisecond(engine: Engine) -> State:
     while state.committed_at == first.committed_at:
         (state,) = await engine.do(Commit(Pause(state)))
     return state
+
+
+@asynccontextmanager
+async def recovering(
+    driver: Driver,
+    flows: Flows,
+    clock: Clock,
+    *,
+    retry: RetryPolicy | None = None,
+    group: str = "default",
+    lease: float = 30 * 24 * 3600,
+) -> AsyncGenerator[Engine]:
+    """An engine with a recoverer, as a worker process has them.
+
+    Its retries have no jitter, and its term is longer than any of the stories.
+    """
+    policy = retry or RetryPolicy()
+    async with (
+        Engine(driver, flows, clock=clock, retry=policy, grace=0, chance=lambda: 0.0) as engine,
+        Recoverer(engine, group, lease=lease),
+    ):
+        yield engine
+
+
+async def history(engine: Engine, id: str) -> list[State]:
+    """Every version of a state."""
+    return [state async for state in engine.states(Query(id=id))]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowstate import Driver, connect
+from flowstate.testing.virtual import VirtualClock
 
 DRIVERS = ["memory", "sqlite"]
 
@@ -21,4 +22,19 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 async def driver(url: str) -> AsyncIterator[Driver]:
     async with connect(url) as driver:
+        yield driver
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    """Time that runs as fast as everything waits for it."""
+    return VirtualClock()
+
+
+@pytest.fixture
+async def store(url: str, clock: VirtualClock) -> AsyncIterator[Driver]:
+    """A store whose time is that clock's."""
+    driver = connect(url)
+    driver.clock = clock  # type: ignore[attr-defined]  # both have one
+    async with driver:
         yield driver

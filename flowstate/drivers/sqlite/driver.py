@@ -116,7 +116,9 @@ class SQLiteDriver(Driver):
 
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         self._check_open()
-        return await self._group.run(partial(self._writer.renew, leases, until))
+        moved = await self._group.run(partial(self._writer.renew, leases, until))
+        self._head.hint()
+        return moved
 
     async def load(self, ref: DataRef) -> bytes:
         return await self._read(lambda reader: reader.load(ref))

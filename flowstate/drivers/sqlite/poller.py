@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 
 from attrs import define, field
 
@@ -74,13 +75,17 @@ class Poller:
 
     def _poll(self, connection: sqlite3.Connection) -> None:
         """Poll for as long as somebody waits, then rest until somebody does."""
-        seen = None
+        seen = told = None
         while not self._closing.is_set():
             (version,) = connection.execute("PRAGMA data_version").fetchone()
             if version != seen:
                 seen = version
                 (head,) = connection.execute("SELECT max(rev) FROM versions").fetchone()
-                self._tell(head or 0)
+                # a change without a new revision: due times were moved
+                self._tell(
+                    partial(self.head.advance, head or 0) if head != told else self.head.hint
+                )
+                told = head
             if self._watching:
                 self._closing.wait(INTERVAL_S)
                 continue
@@ -90,8 +95,8 @@ class Poller:
                 self._wanted.wait()
             seen = None
 
-    def _tell(self, head: int) -> None:
+    def _tell(self, tell: Callable[[], None]) -> None:
         try:
-            self._loop.soon_threadsafe(self.head.advance, head)
+            self._loop.soon_threadsafe(tell)
         except RuntimeError:
             self._closing.set()  # the loop has ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from ...commands import Delay, End, Pause, Transit
@@ -121,6 +122,18 @@ class DueLaws(Laws):
         a, _ = await put(driver, _delay("a", 1_000), _delay("b", 2_000))
         await driver.renew([("a", a.rev)], 5)
         assert await _due(driver, 5) == ["a"]
+
+    async def test_a_lease_that_is_given_up_wakes_who_waits(self, driver: Driver) -> None:
+        """Whoever sleeps until the next due time waits for commits meanwhile; a due time that
+        comes nearer is no commit, and wakes it too."""
+        (a,) = await put(driver, _delay("a", 1_000))
+        head = await driver.head()
+        with anyio.fail_after(self.patience_s):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(driver.wait, head)
+                await anyio.wait_all_tasks_blocked()
+                await driver.renew([("a", a.rev)], 5)
+        assert await driver.head() == head
 
     async def test_renew_gives_back_what_moved_on(self, driver: Driver) -> None:
         """States that are not at that revision any more, or never were there, are named and left

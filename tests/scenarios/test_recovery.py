@@ -1,0 +1,191 @@
+"""Recovery: whatever was committed in a running state ends or rests, whoever dies."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from attrs import define
+
+from flowstate import (
+    Cause,
+    Command,
+    Commit,
+    Delay,
+    Driver,
+    End,
+    Engine,
+    Flows,
+    Plan,
+    RetryPolicy,
+    State,
+    Status,
+    StoreError,
+    Transit,
+)
+from flowstate.recovery import Recoverer
+from flowstate.testing.faults import FaultDriver
+from flowstate.testing.virtual import VirtualClock
+
+from . import history, recovering
+
+pytestmark = pytest.mark.anyio
+
+LEASE = RetryPolicy(lease=10)
+
+
+@define(eq=False)
+class Cable(FaultDriver):
+    """A store that can be cut off: for everybody else, this process is dead then."""
+
+    is_cut: bool = False
+
+    async def commit(self, plan: Plan) -> tuple[State, ...]:
+        self._check()
+        return await self.driver.commit(plan)
+
+    async def renew(self, leases: object, until: int) -> frozenset[str]:
+        self._check()
+        return await self.driver.renew(leases, until)  # type: ignore[arg-type]
+
+    def _check(self) -> None:
+        if self.is_cut:
+            raise StoreError("the store", "the cable was cut")
+
+
+async def finish(state: State, engine: Engine) -> Command:
+    return Commit(End(state))
+
+
+async def test_an_actor_outlives_its_lease_many_times(store: Driver, clock: VirtualClock) -> None:
+    """Its engine renews the lease; recovery, which looks all the time, leaves it alone."""
+    flows = Flows()
+
+    @flows.flow
+    async def actor(state: State, engine: Engine) -> Command:
+        end = engine.clock.now() + 10 * 10_000
+        while engine.clock.now() < end:
+            await engine.clock.wait_until(end)
+        return Commit(End(state, reason="of old age"))
+
+    async with clock.running(), recovering(store, flows, clock, retry=LEASE) as engine:
+        (state,) = await engine.do(Commit(Transit(State("actor"), "actor")))
+        await engine.execute(state)
+        begun, ended = await history(engine, "actor")
+        assert (begun.transition.attempt, ended.transition.reason) == (0, "of old age")
+
+
+async def test_what_was_begun_and_never_executed_is_run(store: Driver, clock: VirtualClock) -> None:
+    """Whoever committed it may have died before the next line."""
+    flows = Flows()
+    flows.add("finish", finish)
+    async with clock.running(), recovering(store, flows, clock, retry=LEASE) as engine:
+        began = clock.now()
+        await engine.do(Commit(Transit(State("order-1"), "finish")))
+        await engine.wait("order-1", Status.ENDED)
+        _, again, _ = await history(engine, "order-1")
+        assert again.transition.cause is Cause.RETRY
+        assert 10_000 <= again.committed_at - began < 11_000
+
+
+async def test_two_recoverers_with_one_killed(store: Driver, clock: VirtualClock) -> None:
+    """The other takes the term and the states when their leases have run out."""
+    running = anyio.Event()
+    flows, dying = Flows(), Flows()
+    flows.add("work", finish)
+
+    @dying.flow
+    async def work(state: State, engine: Engine) -> Command:
+        running.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    cable = Cable(store, [])
+    first = Engine(cable, dying, clock=clock, retry=LEASE, grace=0)
+    second = Engine(store, flows, clock=clock, retry=LEASE, grace=0)
+    leads = anyio.Event()
+    async with (
+        clock.running(),
+        first,
+        second,
+        Recoverer(first, tell=lambda *_: leads.set()) as one,
+    ):
+        await leads.wait()
+        async with Recoverer(second) as other:
+            (state,) = await first.do(Commit(Transit(State("order-1"), "work")))
+            await first.start(state)
+            await running.wait()
+            term, killed = one.stats().term, clock.now()
+            cable.is_cut = True
+
+            await second.wait("order-1", Status.ENDED)
+            _, again, _ = await history(second, "order-1")
+            assert again.transition.cause is Cause.RETRY
+            assert again.committed_at - killed < 11_000  # the lease and a second
+            assert other.stats().term > term
+            assert one.stats().term == 0  # it no longer trusts itself
+
+
+async def test_a_clean_hand_over_goes_on_at_once(store: Driver, clock: VirtualClock) -> None:
+    """Whoever is left gives up term and leases; nobody waits for them to run out."""
+    running, leave = anyio.Event(), anyio.Event()
+    flows, leaving = Flows(), Flows()
+    flows.add("work", finish)
+
+    @leaving.flow
+    async def work(state: State, engine: Engine) -> Command:
+        running.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def lead_and_leave() -> None:
+        async with recovering(store, leaving, clock, retry=LEASE) as engine:
+            await engine.do(Commit(Delay(State("order-1"), "work", after=1)))
+            await leave.wait()
+
+    async with clock.running(), anyio.create_task_group() as tasks:
+        tasks.start_soon(lead_and_leave)
+        await running.wait()  # it leads, then: the alarm has fired
+        async with recovering(store, flows, clock, retry=LEASE) as engine:
+            left = clock.now()
+            leave.set()
+            await engine.wait("order-1", Status.ENDED)
+            assert clock.now() - left < 1_000
+
+
+async def test_a_group_leaves_the_flows_that_it_lacks_to_one_that_has_them(
+    store: Driver, clock: VirtualClock
+) -> None:
+    letters, bills = Flows(), Flows()
+    letters.add("send", finish)
+    bills.add("charge", finish)
+    async with clock.running(), recovering(store, letters, clock, group="letters") as engine:
+        await engine.do(Commit(Delay(State("bill"), "charge", after=1)))
+        await engine.do(Commit(Delay(State("letter"), "send", after=60)))
+        await engine.wait("letter", Status.ENDED)
+        assert (await engine.get("bill")).transition.status is Status.DELAYED
+
+        async with recovering(store, bills, clock, group="bills"):
+            await engine.wait("bill", Status.ENDED)
+
+
+async def test_a_flow_that_leads_to_another_group_goes_on_there_at_once(
+    store: Driver, clock: VirtualClock
+) -> None:
+    """An engine that lacks the next flow gives the lease up."""
+    letters, bills = Flows(), Flows()
+    bills.add("charge", finish)
+
+    @letters.flow
+    async def send(state: State, engine: Engine) -> Command:
+        return Commit(Transit(state, "charge"))
+
+    async with (
+        clock.running(),
+        recovering(store, letters, clock, group="letters") as engine,
+        recovering(store, bills, clock, group="bills"),
+    ):
+        (state,) = await engine.do(Commit(Transit(State("order-1"), "send")))
+        began = clock.now()
+        await engine.start(state)
+        await engine.wait("order-1", Status.ENDED)
+        assert clock.now() - began < 1_000
