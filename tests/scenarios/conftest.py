@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowstate import Driver, connect
-from flowstate.testing.virtual import VirtualClock
+from flowstate.testing.virtual import TimedDriver, VirtualClock
 
 DRIVERS = ["memory", "sqlite"]
 
@@ -36,5 +36,5 @@ async def store(url: str, clock: VirtualClock) -> AsyncIterator[Driver]:
     """A store whose time is that clock's."""
     driver = connect(url)
     driver.clock = clock  # type: ignore[attr-defined]  # both have one
-    async with driver:
+    async with TimedDriver(driver, clock) as driver:
         yield driver
