@@ -2,7 +2,13 @@
 
 ``DriverConformance`` is a suite to subclass: it proves every law of the driver contract against a
 ``Store``. ``DriverMachine`` compares a driver with a plain model through random operations.
-``FaultDriver`` loses the answers to commits, on a plan that you give it.
+``FaultDriver`` loses the answers to commits, on a plan that you give it; a driver of your own kind
+around another one subclasses ``WrapperDriver``.
+
+``VirtualClock`` is time that a test moves, with ``TimedDriver`` for drivers that work in threads;
+``Transcript`` notes what happened and lets a test wait for it.
+``flowstate.testing.simulation`` runs a whole cluster with faults from one seed, and
+``flowstate.testing.history`` checks what such a run, or yours, left behind.
 
 Needs pytest and hypothesis: ``pip install flowstate-kernel[testing]``.
 """
@@ -19,6 +25,9 @@ if TYPE_CHECKING:
     from .faults import Fault, FaultDriver
     from .stateful import DriverMachine
     from .store import Store, StoredVersion
+    from .transcript import Transcript
+    from .virtual import TimedDriver, VirtualClock
+    from .wrapper import WrapperDriver
 
 __all__ = [
     "DriverConformance",
@@ -27,6 +36,10 @@ __all__ = [
     "FaultDriver",
     "Store",
     "StoredVersion",
+    "TimedDriver",
+    "Transcript",
+    "VirtualClock",
+    "WrapperDriver",
 ]
 
 for _needed in ("pytest", "hypothesis"):
@@ -47,6 +60,10 @@ _MODULES = {
     "FaultDriver": ".faults",
     "Store": ".store",
     "StoredVersion": ".store",
+    "TimedDriver": ".virtual",
+    "Transcript": ".transcript",
+    "VirtualClock": ".virtual",
+    "WrapperDriver": ".wrapper",
 }
 
 

@@ -1,73 +1,196 @@
-"""A clock that tests move: a day of retries runs in a second, and always in the same way."""
+"""A clock that tests move: a day of retries runs in a second, and always in the same way.
+
+Give it to everything that takes a clock, the driver included::
+
+    clock = VirtualClock()
+    async with clock.running(), MemoryDriver(clock=clock) as driver, Engine(driver, clock=clock):
+        ...
+
+Time moves only while every task waits. A thread is no task: what works in threads says so, so that
+no time goes by meanwhile. Put a driver such as SQLite into a ``TimedDriver``, and give ``running``
+a *busy* for other threads, e.g. ``lambda: engine.threads.borrowed_tokens > 0`` for plain ``def``
+flows.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import heapq
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
 from attrs import define, field
 
 from ..leases import NEVER
+from .wrapper import WrapperDriver
+
+R = TypeVar("R")
 
 START_MS = 1_700_000_000_000
 """Where a virtual clock begins: in November 2023."""
+POLL_S = 0.0005
+"""Of real time, between two looks at threads and processes, which do not say when they are done."""
+
+_Sleeper: TypeAlias = tuple[int, int, anyio.CancelScope]
+"""when it wakes (ms), the order in which it went to sleep, what wakes it"""
 
 
 @define(eq=False)
 class VirtualClock:
-    """Time stands still until it is moved, by ``advance`` or by ``running``."""
+    """Time stands still until it is moved, by ``advance`` or by ``running``.
+
+    Sleepers wake one by one: the soonest first, of several at one instant the one that went to
+    sleep first; everything that follows from it happens before the next one wakes. So on asyncio,
+    whose tasks take turns in order, a run always repeats itself. Trio shuffles tasks that are
+    ready at the same moment.
+    """
 
     _now: int = START_MS
-    _sleepers: list[tuple[int, int, anyio.Event]] = field(factory=list, init=False)
+    _sleepers: list[_Sleeper] = field(factory=list[_Sleeper], init=False)
+    """A heap. A sleeper that was woken by something else stays until its instant."""
     _order: count[int] = field(factory=count, init=False)
+    _awake: set[int] = field(factory=set[int], init=False)
+    """Of those in the heap: the ones that no longer sleep."""
+    _held: int = field(default=0, init=False)
+    _released: anyio.Event = field(factory=anyio.Event, init=False)
+    _is_moving: bool = field(default=False, init=False)
 
     def now(self) -> int:
+        """Milliseconds since the epoch."""
         return self._now
 
+    @property
+    def sleepers(self) -> int:
+        """How many tasks wait for a time."""
+        return len(self._sleepers) - len(self._awake)
+
     async def wait_until(self, instant: int, event: anyio.Event | None = None) -> None:
+        """Return at that instant (ms), or as soon as the event is set."""
         if instant <= self._now:
             await anyio.lowlevel.checkpoint()
             return
-        woken = anyio.Event() if event is None else event
-        entry = (instant, next(self._order), woken)
-        heapq.heappush(self._sleepers, entry)
+        order = next(self._order)
+        with anyio.CancelScope() as scope:
+            heapq.heappush(self._sleepers, (instant, order, scope))
+            try:
+                await (event.wait() if event is not None else anyio.sleep_forever())
+            finally:
+                if not scope.cancel_called:
+                    self._awake.add(order)
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """No time goes by inside, except by ``advance``: something works that is no task."""
+        self._held += 1
         try:
-            await woken.wait()
+            yield
         finally:
-            if entry in self._sleepers:
-                self._sleepers.remove(entry)
-                heapq.heapify(self._sleepers)
+            self._held -= 1
+            if not self._held:
+                self._released.set()
 
     async def advance(self, seconds: float) -> None:
-        """Move time on, waking every sleeper at its instant, in order."""
-        end = self._now + round(seconds * 1000)
-        await anyio.wait_all_tasks_blocked()
-        while self._sleepers and self._sleepers[0][0] <= end:
-            self._step()
-            await anyio.wait_all_tasks_blocked()
-        self._now = end
+        """Move time on, waking every sleeper at its instant, in order.
+
+        What they do in threads is not waited for: use ``running`` for that.
+        """
+        with self._moving():
+            end = self._now + round(seconds * 1000)
+            await all_blocked()
+            while (instant := self._soonest()) is not None and instant <= end:
+                self._step()
+                await all_blocked()
+            self._now = max(self._now, end)
+            await all_blocked()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Move on by itself whenever every task waits, to the next instant that one waits for."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._run)
-            yield
-            tasks.cancel_scope.cancel()
+    async def running(self, busy: Callable[[], bool] = lambda: False) -> AsyncGenerator[None]:
+        """Time moves by itself: whenever every task waits, to the next instant that one waits for.
 
-    async def _run(self) -> None:
+        It stands still inside ``held``, and while *busy* says that a thread is at work.
+        """
+        with self._moving():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._run, busy)
+                try:
+                    yield
+                finally:
+                    tasks.cancel_scope.cancel()
+
+    # ------------------------------------------------------------ inside
+
+    @contextmanager
+    def _moving(self) -> Generator[None]:
+        if self._is_moving:  # each would wait for the other to be blocked
+            raise RuntimeError("this clock is being moved already: use `advance` or one `running`")
+        self._is_moving = True
+        try:
+            yield
+        finally:
+            self._is_moving = False
+
+    async def _run(self, busy: Callable[[], bool]) -> None:
         while True:
-            await anyio.wait_all_tasks_blocked()
-            if self._sleepers and self._sleepers[0][0] < NEVER:
+            await all_blocked()
+            if self._held:
+                self._released = anyio.Event()
+                await self._released.wait()
+            elif not busy() and (instant := self._soonest()) is not None and instant < NEVER:
                 self._step()
-            else:
-                await anyio.sleep(0.001)  # nobody waits for time: for a thread or a process, then
+            else:  # nobody waits for time: for a thread or a process, then
+                await anyio.sleep(POLL_S)
+
+    def _soonest(self) -> int | None:
+        """The next instant that somebody waits for."""
+        while self._sleepers and self._sleepers[0][1] in self._awake:
+            self._awake.remove(heapq.heappop(self._sleepers)[1])
+        return self._sleepers[0][0] if self._sleepers else None
 
     def _step(self) -> None:
-        instant, _, woken = heapq.heappop(self._sleepers)
+        instant, _, scope = heapq.heappop(self._sleepers)
         self._now = max(self._now, instant)
-        woken.set()
+        scope.cancel()
+
+
+@define(eq=False)
+class TimedDriver(WrapperDriver):
+    """A driver in whose calls no virtual time goes by, though it works in threads; it counts them.
+
+    ``wait`` is no work: time goes on while somebody waits for a commit.
+    """
+
+    clock: VirtualClock
+    calls: Counter[str] = field(factory=Counter[str], init=False)
+    """method -> calls of it."""
+
+    async def around(self, name: str, call: Callable[[], Awaitable[R]]) -> R:
+        """Hold the time."""
+        self.calls[name] += 1
+        if name == "wait":
+            return await call()
+        with self.clock.held():
+            return await call()
+
+
+async def all_blocked() -> None:
+    """Return once every other task of this event loop waits for something.
+
+    As ``anyio.wait_all_tasks_blocked``, which on asyncio looks only every 100 ms and does not see
+    callbacks that have yet to run.
+    """
+    try:
+        loop: Any = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = None
+    ready: deque[Any] | None = getattr(loop, "_ready", None)  # what asyncio is about to run
+    if ready is None:
+        await anyio.wait_all_tasks_blocked()
+        return
+    await anyio.lowlevel.checkpoint()
+    while ready:
+        await anyio.lowlevel.checkpoint()

@@ -1,0 +1,72 @@
+"""A driver around a driver: what is done to every call is said in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeVar
+
+from attrs import define
+
+from ..data import DataRef
+from ..driver import Driver, Durability, Page, Plan, Query
+from ..state import State
+
+R = TypeVar("R")
+
+
+@define(eq=False)
+class WrapperDriver(Driver):
+    """Delegates every call to *driver*, through ``around``. A subclass overrides that, or a method.
+
+    ``async with`` opens and closes the driver inside.
+    """
+
+    driver: Driver
+
+    async def around(self, name: str, call: Callable[[], Awaitable[R]]) -> R:  # noqa: ARG002
+        """Every call to the store passes here; *name* is that of the method."""
+        return await call()
+
+    @property
+    def durability(self) -> Durability:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the driver inside."""
+        return self.driver.durability
+
+    async def commit(self, plan: Plan) -> tuple[State, ...]:
+        return await self.around("commit", lambda: self.driver.commit(plan))
+
+    async def get(self, id: str, rev: int | None = None) -> State | None:
+        return await self.around("get", lambda: self.driver.get(id, rev))
+
+    async def find(self, query: Query) -> State | None:
+        return await self.around("find", lambda: self.driver.find(query))
+
+    async def read(self, query: Query, after: int, limit: int) -> Page:
+        return await self.around("read", lambda: self.driver.read(query, after, limit))
+
+    async def head(self) -> int:
+        return await self.around("head", self.driver.head)
+
+    async def wait(self, after: int) -> None:
+        await self.around("wait", lambda: self.driver.wait(after))
+
+    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
+        return await self.around("due", lambda: self.driver.due(until, flows, limit))
+
+    async def next_due(self, flows: Collection[str]) -> int | None:
+        return await self.around("next_due", lambda: self.driver.next_due(flows))
+
+    async def due_flows(self) -> tuple[str, ...]:
+        return await self.around("due_flows", self.driver.due_flows)
+
+    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        return await self.around("renew", lambda: self.driver.renew(leases, until))
+
+    async def load(self, ref: DataRef) -> bytes:
+        return await self.around("load", lambda: self.driver.load(ref))
+
+    async def open(self) -> None:
+        await self.driver.open()
+
+    async def close(self) -> None:
+        await self.driver.close()
