@@ -123,6 +123,8 @@ def _interruptible(job: Job) -> Generator[None]:
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal asked
         if asked:
+            for further in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(further, signal.SIG_IGN)  # it is said once
             Screen.abandon("Stopped at once. Run the same command again to go on.")
             os._exit(INTERRUPTED)
         asked = True
