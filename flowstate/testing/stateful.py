@@ -223,7 +223,9 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule(query=queries())
     def find(self, query: Query) -> None:
-        assert self._do(self.driver.find, query) == self.model.find(query)
+        """The newest match, and the newest state in each status."""
+        for each in (query, *(Query(status=status) for status in Status)):
+            assert self._do(self.driver.find, each) == self.model.find(each)
 
     @rule(query=queries(), after=st.integers(0, 40), limit=_limits)
     def read(self, query: Query, after: int, limit: int) -> None:
