@@ -33,7 +33,7 @@ check: $(READY)  ## Lint, format, types, layers, and the built package
 	$(BIN)/pytest -q tests/test_package.py
 
 bench: $(READY)  ## Measure: the benchmarks, each beside its raw limit
-	$(BIN)/pytest benchmarks --benchmark-only --benchmark-enable
+	$(BIN)/pytest -o addopts= benchmarks --benchmark-only
 
 format: $(READY)  ## Put the code in the form that check wants
 	$(BIN)/ruff check --fix-only --quiet

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from attrs import define, field, frozen
@@ -65,7 +65,7 @@ def tiny(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def rate(benchmark: object, tiny: bool) -> Iterator[Callable[..., None]]:
+def rate(benchmark: object, tiny: bool) -> Callable[..., None]:
     """Measure how many times a second: ``rate(what, asked, n, work, raw=…, raw_n=…)``.
 
     ``work`` and ``raw`` take nothing and give the seconds that *n* (*raw_n*) of the thing took;
@@ -105,11 +105,11 @@ def rate(benchmark: object, tiny: bool) -> Iterator[Callable[..., None]]:
                 )
             )
 
-    yield measure
+    return measure
 
 
 @pytest.fixture
-def latency(benchmark: object, tiny: bool) -> Iterator[Callable[..., None]]:
+def latency(benchmark: object, tiny: bool) -> Callable[..., None]:
     """Report delays: ``latency(what, asked, delays)`` where ``delays()`` gives seconds."""
 
     def measure(
@@ -143,7 +143,7 @@ def latency(benchmark: object, tiny: bool) -> Iterator[Callable[..., None]]:
                 )
             )
 
-    yield measure
+    return measure
 
 
 @pytest.fixture

@@ -95,4 +95,3 @@ def test_memory_a_state(figure: Callable[[Row], None], benchmark: Any, tiny: boo
 
 async def _fill(driver: MemoryDriver, states: int) -> None:
     await one_by_one(driver, {f"other-{number}": 1 for number in range(states)}, committed)
-

@@ -38,10 +38,13 @@ def hops(commits: int) -> list[float]:
     return anyio.run(main)
 
 
+ECHO = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
+
+
 def pipes(commits: int) -> list[float]:
     """The raw limit between processes: a line through a pipe."""
     with subprocess.Popen(
-        [sys.executable, "-c", "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"],
+        [sys.executable, "-c", ECHO],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as echo:
@@ -86,18 +89,20 @@ async def same_process(url: str, commits: int) -> list[float]:
 
 async def other_process(url: str, commits: int) -> list[float]:
     delays: list[float] = []
-    async with connect(url) as driver, Engine(driver) as engine:
-        async with engine.watch(Query(from_now=True)) as watcher:
-            async with await anyio.open_process(
-                [sys.executable, __file__, url, str(commits)], stderr=None
-            ) as process:
-                async for state in watcher:
-                    start = float(state.annotations["start"])  # one clock for all processes
-                    delays.append(time.monotonic() - start)
-                    assert process.stdin is not None
-                    await process.stdin.send(b"\n")
-                    if len(delays) == commits:
-                        break
+    command = [sys.executable, __file__, url, str(commits)]
+    async with (
+        connect(url) as driver,
+        Engine(driver) as engine,
+        engine.watch(Query(from_now=True)) as watcher,
+        await anyio.open_process(command, stderr=None) as process,
+    ):
+        async for state in watcher:
+            start = float(state.annotations["start"])  # one clock for all processes
+            delays.append(time.monotonic() - start)
+            assert process.stdin is not None
+            await process.stdin.send(b"\n")
+            if len(delays) == commits:
+                break
     return delays
 
 

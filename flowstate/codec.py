@@ -7,6 +7,7 @@ what comes out of a store is either a valid value or a :class:`~flowstate.errors
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ def encode(value: object, name: str = "value") -> bytes:
     encoded, e.g. ``order.items[3].price``.
     """
     try:
-        return _encoder.encode(value)
+        encoded = _encoder.encode(value)
     except _UNENCODABLE as error:
         path, part = _culprit(value, name)
         raise EncodeError(
@@ -37,6 +38,11 @@ def encode(value: object, name: str = "value") -> bytes:
             f"cannot be written as JSON: {error} (a {type(part).__name__}); "
             "attach bytes, or a value made of JSON types, dataclasses or msgspec Structs",
         ) from error
+    # msgspec writes what is no number as null, and nobody would ever know
+    if b"null" in encoded and (lost := _not_a_number(value, name)) is not None:
+        path, number = lost
+        raise EncodeError(path, f"cannot be written as JSON: {number} has no place in it")
+    return encoded
 
 
 def decode(encoded: bytes | str, type: type[T], name: str = "value") -> T:
@@ -71,6 +77,16 @@ def _culprit(value: object, path: str) -> tuple[str, object]:
         else:
             break
     return path, value
+
+
+def _not_a_number(value: object, path: str) -> tuple[str, float] | None:
+    """The first NaN or infinity in a value, with its path."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else (path, value)
+    for step, part in _parts(value):
+        if (found := _not_a_number(part, path + step)) is not None:
+            return found
+    return None
 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:

@@ -147,3 +147,11 @@ def test_what_does_not_decode_says_why(encoded: bytes, type: type[Any], message:
 
 def test_the_decoder_of_a_type_is_made_once() -> None:
     assert codec.decoder(State) is codec.decoder(State)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_refused_rather_than_lost(number: float) -> None:
+    """JSON has no NaN and no infinity; they do not become null behind anybody's back."""
+    with pytest.raises(EncodeError, match=r"^order\.items\[1\]\.price: cannot be written as JSON"):
+        codec.encode({"items": [None, {"price": number}]}, "order")
+    assert codec.encode({"price": None, "note": "null"}) == b'{"price":null,"note":"null"}'

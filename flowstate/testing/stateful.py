@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import anyio.from_thread
-import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -30,12 +29,13 @@ T = TypeVar("T")
 
 # Few values, so that operations meet: the same states, the same labels, the same times.
 IDS = ("a", "b", "b/1", "ä", "100%")
-FLOWS = ("work", "wake")
+
 TIMES = st.integers(1, 40)
 """Milliseconds: due times and the times that are asked about."""
 _texts = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=8)
-_labels = st.dictionaries(st.sampled_from(["k", "l", "ß"]), st.sampled_from(["", "1", "x'y"]))
+_labels = st.dictionaries(st.sampled_from(["k", "ß"]), st.sampled_from(["", "x'y"]))
 _statuses = st.frozensets(st.sampled_from(Status), max_size=2)
+_prefixes = st.sampled_from(["b", "ä", "100%", "_"])
 _places = st.integers(0, 100)
 _limits = st.sampled_from([1, 2, 5, 1_000])
 
@@ -43,11 +43,13 @@ _limits = st.sampled_from([1, 2, 5, 1_000])
 @st.composite
 def queries(draw: st.DrawFn) -> Query:
     """Any query, as drivers are given them."""
+    # few conditions at a time: a query of all of them would match nothing
+    conditions = draw(st.sets(st.sampled_from(["labels", "id", "id_prefix", "status"]), max_size=2))
     return Query(
-        labels=draw(st.lists(_labels, max_size=2)),
-        id=draw(st.sampled_from(["", "", "", *IDS])),
-        id_prefix=draw(st.sampled_from(["", "", "b", "ä", "100%", "_"])),
-        status=draw(_statuses),
+        labels=draw(st.lists(_labels, max_size=2)) if "labels" in conditions else (),
+        id=draw(st.sampled_from(IDS)) if "id" in conditions else "",
+        id_prefix=draw(_prefixes) if "id_prefix" in conditions else "",
+        status=draw(_statuses) if "status" in conditions else (),
         latest=draw(st.booleans()),
     )
 
@@ -57,8 +59,9 @@ _Step: TypeAlias = tuple[str, str, str, dict[str, str], bytes, int]
 
 _steps = st.tuples(
     st.sampled_from(IDS),
-    st.sampled_from(["current", "current", "current", "stale", "none"]),
-    st.sampled_from(["transit", "pause", "delay", "resume", "end", "require"]),
+    # most are in order: a commit with one that is not writes nothing
+    st.sampled_from([*["current"] * 10, "stale", "none"]),
+    st.sampled_from([*["transit"] * 3, *["pause"] * 3, *["delay"] * 3, "resume", "require", "end"]),
     _labels,
     st.sampled_from([b"", b"", b"pears", b"\0\xff"]),
     TIMES,
@@ -109,7 +112,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ writing
 
-    @rule(steps=st.lists(_steps, min_size=1, max_size=4, unique_by=lambda step: step[0]))
+    @rule(steps=st.lists(_steps, min_size=1, max_size=3, unique_by=lambda step: step[0]))
     def commit(self, steps: list[_Step]) -> None:
         """Commit some moves; some of them may be of stale versions."""
         commands = [self._command(step) for step in steps]
@@ -130,9 +133,7 @@ class DriverMachine(RuleBasedStateMachine):
     def _commit(self, plan: Plan) -> None:
         conflicts = {} if plan.commit_id in self.model.outcomes else self.model.conflicts(plan)
         if conflicts:
-            with pytest.raises(RevMismatchError) as refused:
-                self._do(self.driver.commit, plan)
-            assert refused.value.conflicts == conflicts
+            assert self._refusal(plan) == conflicts
             return
         versions = self._do(self.driver.commit, plan)
         if plan.commit_id not in self.model.outcomes:
@@ -141,6 +142,14 @@ class DriverMachine(RuleBasedStateMachine):
                 (s.committed_at for s in self.model.log), default=1
             )
         assert versions == self.model.commit(plan, versions[0].rev, versions[0].committed_at)
+
+    def _refusal(self, plan: Plan) -> dict[str, tuple[int, int]] | None:
+        """The conflicts that the driver refuses a plan with; None if it takes it."""
+        try:
+            self._do(self.driver.commit, plan)
+        except RevMismatchError as refused:
+            return refused.conflicts
+        return None
 
     def _command(self, step: _Step) -> Command[State]:
         id, which, kind, labels, payload, at = step
@@ -158,7 +167,7 @@ class DriverMachine(RuleBasedStateMachine):
             return End(state)
         if kind == "resume" and state.transition.status in {Status.PAUSED, Status.DELAYED}:
             return Resume(state) if state.transition.to else Transit(state, "work")
-        return Transit(state, "work", timeout=at, on_timeout="wake")
+        return Transit(state, "work", timeout=at / 1000, on_timeout="wake")
 
     def _version(self, id: str, which: str) -> State:
         """A version to move: the current one if that is legal, an older one, or a new state."""
@@ -188,7 +197,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule(
         ids=st.lists(st.sampled_from(IDS), max_size=4, unique=True),
-        offset=st.sampled_from([0, 0, 0, 1]),
+        offset=st.sampled_from([0, 0, 1]),
         until=TIMES,
     )
     def renew(self, ids: list[str], offset: int, until: int) -> None:
@@ -214,7 +223,9 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule(query=queries())
     def find(self, query: Query) -> None:
-        assert self._do(self.driver.find, query) == self.model.find(query)
+        """The newest match, and the newest state in each status."""
+        for each in (query, *(Query(status=status) for status in Status)):
+            assert self._do(self.driver.find, each) == self.model.find(each)
 
     @rule(query=queries(), after=st.integers(0, 40), limit=_limits)
     def read(self, query: Query, after: int, limit: int) -> None:
@@ -239,7 +250,11 @@ class DriverMachine(RuleBasedStateMachine):
             page = self._do(self.driver.read, query, 0, 10_000)
             assert list(page.versions) == self.model.read(query, 0)
 
-    @rule(until=TIMES, flows=st.lists(st.sampled_from(FLOWS), unique=True), limit=_limits)
+    @rule(
+        until=TIMES,
+        flows=st.sampled_from([["wake"], ["work", "wake"], ["work"], []]),
+        limit=_limits,
+    )
     def due(self, until: int, flows: list[str], limit: int) -> None:
         """What is due, soonest first; which of those at one instant come first is open."""
         expected = self.model.due(until, flows)

@@ -302,7 +302,7 @@ CAUGHT_BY: dict[type[MemoryDriver], str] = {
 class BrokenSuite(DriverConformance):
     """The suite over one of these drivers."""
 
-    patience_s = 3.0
+    patience_s = 1.0
     broken: ClassVar[type[MemoryDriver]]
 
     def new_store(self, tmp_path: Path) -> Store:  # noqa: ARG002

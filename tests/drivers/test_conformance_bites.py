@@ -7,10 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 
+from flowstate import RevMismatchError
 from flowstate.drivers.memory import MemoryDriver
+from flowstate.testing import DriverMachine, Store
 
 from . import broken
+from .test_memory import MemoryStore
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +46,38 @@ def test_a_driver_that_breaks_a_law_is_caught(
     """The test that states the law fails on the driver that breaks it."""
     told = [line for line in report.splitlines() if f"::Test{driver.__name__}::{test}" in line]
     assert any(line.startswith("FAILED") for line in told), "\n".join(told) or report
+
+
+@pytest.mark.parametrize(
+    "driver",
+    [
+        broken.TellsOneConflict,
+        broken.IgnoresRequirements,
+        broken.LosesAWrite,
+        broken.WritesWhatItCan,
+        broken.GivesTheNewestAsOutcome,
+        broken.ForgetsOutcomes,
+        broken.SkipsAVersion,
+        broken.FindsTheOldest,
+        broken.FindsThePast,
+        broken.DueInAnyOrder,
+        broken.RenewsInSilence,
+    ],
+)
+def test_the_machine_finds_a_driver_that_breaks_a_law(driver: type[MemoryDriver]) -> None:
+    """Random operations come upon what the driver does differently from the model."""
+
+    class BrokenMachine(DriverMachine):
+        def new_store(self, path: Path) -> Store:  # noqa: ARG002
+            return MemoryStore(driver())
+
+    # it is enough to find a difference; the same ones each time, and no search for shorter ones
+    quick = settings(
+        BrokenMachine.TestCase.settings,
+        database=None,
+        derandomize=True,
+        max_examples=500,
+        phases=[Phase.generate],
+    )
+    with pytest.raises((AssertionError, RevMismatchError)):
+        run_state_machine_as_test(BrokenMachine, settings=quick)

@@ -199,7 +199,7 @@ async def test_a_full_disk_fails_only_the_plan_that_does_not_fit(path: Path) -> 
             try:
                 await engine.do(Commit(Pause(state, "work")))
             except StoreFullError as error:
-                assert str(path) in str(error)
+                assert str(path) in str(error)  # noqa: PT017  (one of three may fail, and only one)
                 failed.append(state.id)
 
         async with anyio.create_task_group() as tasks:  # one turn of the loop: one group
@@ -284,6 +284,7 @@ async def test_a_file_without_the_right_to_write_is_told(path: Path, tmp_path: P
     try:
         child = subprocess.run(
             [sys.executable, "-c", program, url(path)],
+            check=False,
             capture_output=True,
             text=True,
             timeout=60,

@@ -91,7 +91,7 @@ class Poller:
                 continue
             self._wanted.clear()
             # again: someone may have come, or closed it, just before the event was cleared
-            if not self._watching and not self._closing.is_set():
+            if not self._closing.is_set() and not self._watching:
                 self._wanted.wait()
             seen = None
 

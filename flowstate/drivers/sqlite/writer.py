@@ -210,9 +210,11 @@ class Writer:
     def _insert_labels(self, group: _Group) -> None:
         gone = [pair for known in group.overtaken for pair in _labels(known.rev, known.labels)]
         if gone:
+            # without the casts SQLite cannot look the rev up, and steps over all with that label
             self.connection.execute(
-                "DELETE FROM current_labels WHERE (key, value, rev) IN "
-                "(SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))",
+                "DELETE FROM current_labels WHERE (key, value, rev) IN ("
+                "SELECT CAST(value ->> 0 AS TEXT), CAST(value ->> 1 AS TEXT), "
+                "CAST(value ->> 2 AS INTEGER) FROM json_each(?))",
                 (json.dumps(gone),),
             )
         rows = [pair for row in group.versions for pair in _labels(row[0], row[3])]

@@ -1,0 +1,39 @@
+"""``flowstate.testing`` says what it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import flowstate.testing
+
+
+@pytest.mark.parametrize("missing", ["pytest", "hypothesis"])
+def test_without_the_testing_extra_the_error_says_what_to_install(missing: str) -> None:
+    """Importing it where a test library is missing names the library and the extra."""
+    program = f"import sys; sys.modules[{missing!r}] = None; import flowstate.testing"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, text=True
+    )
+    assert ran.stderr.splitlines()[-1] == (
+        f"ImportError: flowstate.testing needs {missing}: pip install 'flowstate-kernel[testing]'"
+    )
+
+
+def test_every_public_name_is_there() -> None:
+    """Names are loaded when they are first asked for; each can be."""
+    for name in flowstate.testing.__all__:
+        assert getattr(flowstate.testing, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = flowstate.testing.Nothing
+
+
+def test_importing_it_loads_no_test_library() -> None:
+    """The processes that the suite starts are not slowed down by what only the suite needs."""
+    program = "import sys, flowstate.testing.committer as _; print(*sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    assert not {"pytest", "hypothesis"} & set(ran.stdout.split())
