@@ -74,7 +74,7 @@ class Recoverer:
     name: str = field(
         factory=lambda: f"{socket.gethostname()}/{secrets.token_hex(4)}", kw_only=True
     )
-    tell: Callable[[Event, int], None] = field(default=lambda event, term: None, kw_only=True)
+    tell: Callable[[Event, int], None] = field(default=lambda _event, _term: None, kw_only=True)
     """Called with every event of the election and its term."""
 
     _elector: Elector = field(init=False, repr=False)
