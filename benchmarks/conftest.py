@@ -1,4 +1,4 @@
-"""The benchmarks of design section 8: each row beside the raw limit, taken in the same run.
+"""The benchmarks: each row beside what is asked of it and the raw limit of the same run.
 
 `make bench` measures. In the ordinary suite (`--benchmark-disable`) every benchmark runs once,
 tiny, so that none rots.
@@ -36,7 +36,7 @@ class Report:
     rows: list[Row] = field(factory=list)
 
     def print(self) -> None:
-        table = Table(title="design 8: asked, reached, raw limit in the same run")
+        table = Table(title="asked, reached, and the raw limit of the same run")
         for column in ("what", "asked", "reached", "min–max", "raw limit", "of raw"):
             table.add_column(column, justify="left" if column == "what" else "right")
         for row in self.rows:

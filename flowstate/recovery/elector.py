@@ -85,7 +85,7 @@ class Elector:
     group: str
     name: str
     lease_ms: int
-    tell: Callable[[Event, int], None] = lambda event, term: None
+    tell: Callable[[Event, int], None] = lambda _event, _term: None
     """Told every event, with the term; for tests and for people."""
     role: Role = field(default=Role.STANDBY, init=False)
     term: int = field(default=0, init=False)

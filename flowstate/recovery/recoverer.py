@@ -31,6 +31,8 @@ logger = logging.getLogger("flowstate.recovery")
 
 MIN_INTERVAL_MS = 5
 """Between two looks at the index, however many commits there are."""
+NEVER = 253_402_300_799_999
+"""The end of time, as an instant."""
 BATCH = 1_000
 """States that one look gives, for each flow."""
 
@@ -74,7 +76,7 @@ class Recoverer:
     name: str = field(
         factory=lambda: f"{socket.gethostname()}/{secrets.token_hex(4)}", kw_only=True
     )
-    tell: Callable[[Event, int], None] = field(default=lambda event, term: None, kw_only=True)
+    tell: Callable[[Event, int], None] = field(default=lambda _event, _term: None, kw_only=True)
     """Called with every event of the election and its term."""
 
     _elector: Elector = field(init=False, repr=False)
@@ -83,8 +85,8 @@ class Recoverer:
     _served: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
     _busy: Counter[str] = field(factory=Counter[str], init=False, repr=False)
     """flow -> states of it that are being run, if there are any."""
-    _taken: set[str] = field(factory=set[str], init=False, repr=False)
-    """The ids of these."""
+    _taken: set[tuple[str, int]] = field(factory=set[tuple[str, int]], init=False, repr=False)
+    """The (id, rev) that were due: the same state may be due again while it runs."""
     _done: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
     _counts: Counter[str] = field(factory=Counter[str], init=False, repr=False)
     _late_ms: int = field(default=0, init=False)
@@ -195,35 +197,44 @@ class Recoverer:
         clock = self.engine.clock
         looked = clock.now()
         head = await self.engine.head()
-        self._done = anyio.Event()
-        # a flow without room is looked at again when one of its states is done
-        flows = [flow.name for flow in self.engine.flows if self._room(flow.name)]
+        news = self._done = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+
+            async def changed(task_status: anyio.abc.TaskStatus[None]) -> None:
+                task_status.started()
+                await self.engine.changed(head)
+                news.set()
+
+            # it waits before the index is read: what changes in between wakes it
+            await tasks.start(changed)
+            if not await self._take_due(looked):
+                await clock.wait_until(await self._next_look(looked), news)
+            tasks.cancel_scope.cancel()
+        await clock.wait_until(looked + MIN_INTERVAL_MS)
+
+    async def _take_due(self, now: int) -> int:
+        """Begin with as much of what is due as there is room for, and give how much that is."""
+        taken = 0
+        flows = self._open_flows()
         nearest = await self.engine.next_due(flows)
-        if nearest is not None and nearest <= looked:
-            taken = 0
+        if nearest is not None and nearest <= now:
             for flow in flows:
                 room = self._room(flow)
                 due = await self.engine.due([flow], min(BATCH, room + len(self._taken)))
                 taken += self._take(flow, due, room)
-            if taken:
-                return
-            nearest = None  # what is due is being committed at this moment
-        # a wake-up may be lost, so none is waited for longer than a lease
-        wake = looked + self._elector.lease_ms
-        await self._rest(head, wake if nearest is None else min(nearest, wake))
-        await clock.wait_until(looked + MIN_INTERVAL_MS)
+        return taken
 
-    async def _rest(self, head: int, wake: int) -> None:
-        """Return at an instant, after a commit, or when a place becomes free."""
-        async with anyio.create_task_group() as tasks:
+    async def _next_look(self, looked: int) -> int:
+        """When to look again, if nothing wakes it: at the next due time, and after a lease, since
+        a wake-up may be lost."""
+        nearest = await self.engine.next_due(self._open_flows())
+        latest = looked + self._elector.lease_ms
+        # what is due already is being committed at this moment
+        return latest if nearest is None or nearest <= looked else min(nearest, latest)
 
-            async def changed() -> None:
-                await self.engine.changed(head)
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(changed)
-            await self.engine.clock.wait_until(wake, self._done)
-            tasks.cancel_scope.cancel()
+    def _open_flows(self) -> list[str]:
+        """The flows that have room; the others are looked at again when a state is done."""
+        return [flow.name for flow in self.engine.flows if self._room(flow.name)]
 
     def _room(self, flow: str) -> int:
         """How many more states of a flow may run.
@@ -236,13 +247,28 @@ class Recoverer:
         kept = min(idle, self.concurrency // 2)
         return max(free - kept, 0 if flow in self._busy else min(free, 1))
 
+    def _time_out(self, now: int) -> int:
+        """Fire the timeouts of what runs here and give when the next one comes (ms).
+
+        That needs no place, since it ends what runs; and were all places held by flows that hang,
+        it is what everything else waits for.
+        """
+        nearest = NEVER
+        for state in self.engine.executing():
+            alarm = state.transition.alarm
+            if alarm is not None and alarm.at > now:
+                nearest = min(nearest, alarm.at)
+            elif alarm is not None:
+                self._take(alarm.to, [state], 1)
+        return nearest
+
     def _take(self, flow: str, due: Iterable[State], room: int) -> int:
         taken = 0
         for state in due:
             if taken == room:
                 break
-            if state.id not in self._taken and self._elector.leads:
-                self._taken.add(state.id)
+            if (state.id, state.rev) not in self._taken and self._elector.leads:
+                self._taken.add((state.id, state.rev))
                 self._busy[flow] += 1
                 taken += 1
                 self._tasks.start_soon(self._recover, flow, state)
@@ -261,7 +287,7 @@ class Recoverer:
         except RevMismatchError:
             self._counts["lost races"] += 1
         finally:
-            self._taken.discard(state.id)
+            self._taken.discard((state.id, state.rev))
             self._busy[flow] -= 1
             if not self._busy[flow]:
                 del self._busy[flow]

@@ -91,9 +91,12 @@ class Poller:
                 continue
             self._wanted.clear()
             # again: someone may have come, or closed it, just before the event was cleared
-            if not self._closing.is_set() and not self._watching:
+            if not self._is_wanted():
                 self._wanted.wait()
             seen = None
+
+    def _is_wanted(self) -> bool:
+        return self._watching > 0 or self._closing.is_set()
 
     def _tell(self, tell: Callable[[], None]) -> None:
         try:
