@@ -17,7 +17,7 @@ from ..drivers.memory import MemoryDriver
 from ..engine import Engine
 from ..errors import FlowstateError, StoreError, UnknownOutcomeError
 from ..flows import Flows
-from ..recovery import Recoverer
+from ..recovery import Event, Recoverer
 from ..state import RetryPolicy, State
 from .history import Acknowledged, RecordingDriver, Seen
 from .transcript import Transcript
@@ -90,9 +90,13 @@ class Process(Clock):
     world: World
     name: str
     flows: Flows
+    group: str = "default"
+    concurrency: int = 20
     scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     told_to_leave: anyio.Event = field(factory=anyio.Event, init=False)
     frozen_until: int = field(default=0, init=False)
+    cut_until: int = field(default=0, init=False)
+    """Until when it does not reach the store (ms)."""
     is_dead: bool = field(default=False, init=False)
     engine: Engine = field(init=False)
     recoverer: Recoverer = field(init=False)
@@ -107,9 +111,19 @@ class Process(Clock):
             chance=self.world.chance.random,
             commit_prefix=self.name,
         )
-        tell = self.world.transcript.of(self.name)
+        note = self.world.transcript.of(self.name)
+
+        def tell(event: Event, term: int) -> None:
+            if not self.is_dead:  # the dead tell nothing
+                note(event, term)
+
         self.recoverer = Recoverer(
-            self.engine, lease=TERM_S, concurrency=20, name=self.name, tell=tell
+            self.engine,
+            self.group,
+            lease=TERM_S,
+            concurrency=self.concurrency,
+            name=self.name,
+            tell=tell,
         )
 
     def now(self) -> int:
@@ -192,5 +206,5 @@ class Line(RecordingDriver):
     def _check(self) -> None:
         if self.process.is_dead:
             raise StoreError("the simulated store", "this process is dead")
-        if self.process.now() < self.process.world.outage_until:
+        if self.process.now() < max(self.process.world.outage_until, self.process.cut_until):
             raise StoreError("the simulated store", "the store is out")

@@ -189,8 +189,7 @@ def alarms(history: History) -> Iterator[str]:
             )
         )
         if is_fired and not any(
-            alarm.at <= state.committed_at and alarm.to == transition.to
-            for alarm in _set(before)
+            alarm.at <= state.committed_at and alarm.to == transition.to for alarm in _set(before)
         ):
             yield f"revision {state.rev} of {state.id!r} came to {transition.to!r} too early"
 
@@ -223,8 +222,7 @@ def ends(history: History) -> Iterator[str]:
 
 
 LAWS: Mapping[str, Callable[[History], Iterator[str]]] = {
-    law.__name__: law
-    for law in (order, writers, promises, watched, rest, alarms, attempts, ends)
+    law.__name__: law for law in (order, writers, promises, watched, rest, alarms, attempts, ends)
 }
 """name -> what finds the violations of that law."""
 

@@ -39,11 +39,11 @@ from .history import History, Seen, check
 PROCESSES = 3
 CLIENTS = 2
 WATCHERS = 3
-FAULTY_MS = 60_000
+FAULTY_MS = 30_000
 """How long there are faults and new states."""
 REST_MS = 1_800_000
 """Within this after the last fault, everything must have come to rest."""
-CATCH_UP_MS = 60_000
+CATCH_UP_MS = 20_000
 """And within this after that, every watcher must have seen it."""
 
 
@@ -105,6 +105,8 @@ class _Simulation:
                 await self._rest()
                 await world.sleep(CATCH_UP_MS)
                 over.set()
+            for process in self.processes:
+                process.kill()  # or else chance would decide who leaves first
             tasks.cancel_scope.cancel()
         return await world.log()
 
@@ -134,7 +136,7 @@ class _Simulation:
             await world.sleep(chance.randrange(10_000))
             process = chance.choice(self.processes)
             now = world.clock.now()
-            match chance.choice(("kill", "kill", "freeze", "freeze", "leave", "outage")):
+            match chance.choice(("kill", "kill", "freeze", "freeze", "leave", "cut", "outage")):
                 case "kill":
                     world.transcript.note(process.name, "is killed")
                     process.kill()
@@ -144,6 +146,9 @@ class _Simulation:
                 case "leave":
                     world.transcript.note(process.name, "is told to leave")
                     process.told_to_leave.set()
+                case "cut":
+                    process.cut_until = now + chance.randrange(round(2_000 * LEASE_S))
+                    world.transcript.note(process.name, "is cut off")
                 case _:
                     world.outage_until = now + chance.randrange(round(2_000 * LEASE_S))
                     world.transcript.note("store", "is out")
@@ -255,6 +260,8 @@ def work(world: World) -> Flows:
                 raise ValueError("by chance")
             case 7:
                 return Commit(Transit(onward, "step", timeout=5))
+            case 8 if chance.random() < 0.3:
+                return Commit(Transit(onward, "doomed"))
             case _:
                 return Commit(Transit(onward.attach("n", left), "step"))
 
@@ -270,6 +277,10 @@ def work(world: World) -> Flows:
     async def hang(state: State, engine: Engine) -> Command:
         await anyio.sleep_forever()
         raise AssertionError
+
+    @flows.flow
+    async def doomed(state: State, engine: Engine) -> Command:
+        raise ValueError("always")
 
     return flows
 
