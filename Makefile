@@ -11,6 +11,7 @@ READY := $(VENV)/.ready
 DEMO := docs/examples/permits
 CASE := case-4516
 STORE := sqlite:///demo.db
+SEEDS := 1000
 
 help:  ## This list
 	@echo "make TARGET, where TARGET is one of:"
@@ -35,6 +36,9 @@ check: $(READY)  ## Lint, format, types, layers, and the built package
 bench: $(READY)  ## Measure: the benchmarks, each beside its raw limit
 	$(BIN)/pytest -o addopts= benchmarks --benchmark-only
 
+simulate: $(READY)  ## Run SEEDS=1000 simulated clusters with faults; SEED=n replays one
+	$(BIN)/python -m flowstate.testing.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
 format: $(READY)  ## Put the code in the form that check wants
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
@@ -48,4 +52,4 @@ $(READY): pyproject.toml tools/setup
 	@PYTHON="$(PYTHON)" tools/setup $(VENV)
 	@touch $@
 
-.PHONY: help demo test check bench format clean
+.PHONY: help demo test check bench simulate format clean

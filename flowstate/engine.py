@@ -158,6 +158,10 @@ class Engine:
         self._check_open()
         await self._executor.start(state)
 
+    def executing(self) -> list[State]:
+        """The states that are being executed here, as they were last committed."""
+        return self._executor.executing()
+
     async def idle(self) -> None:
         """Return once nothing is running here, in the foreground or the background."""
         self._check_open()

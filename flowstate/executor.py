@@ -57,7 +57,8 @@ class Executor:
     _backlog: deque[State] = field(factory=deque[State], init=False)
     """Forks that wait for a slot. An execution never waits for one itself: were all slots held by
     executions that wait for a slot, nothing would ever move again."""
-    _active: set[Execution] = field(factory=set[Execution], init=False)
+    _active: dict[Execution, None] = field(factory=dict[Execution, None], init=False)
+    """A dictionary, because it keeps them in order."""
     _by_id: dict[str, Execution] = field(factory=dict[str, Execution], init=False)
     _closing: bool = field(default=False, init=False)
     _quiet: anyio.Event | None = field(default=None, init=False)
@@ -129,7 +130,7 @@ class Executor:
             self._unfinished.pop(state.id, None)
         execution = Execution(state)
         outer = _current.set(execution)
-        self._active.add(execution)
+        self._active[execution] = None
         self._by_id[state.id] = execution
         self._leases.watch(execution)
         try:
@@ -141,7 +142,7 @@ class Executor:
             raise
         finally:
             _current.reset(outer)
-            self._active.discard(execution)
+            del self._active[execution]
             if self._by_id.get(state.id) is execution:
                 del self._by_id[state.id]
             self._tell_if_quiet()
@@ -149,6 +150,10 @@ class Executor:
         if self._closing:
             raise EngineClosedError(f"the engine was left before state {state.id!r} came to rest")
         return await self._newest(state)
+
+    def executing(self) -> list[State]:
+        """What runs now, as it was last committed, in the order in which it began."""
+        return [execution.state for execution in self._active if execution.state.rev]
 
     async def idle(self) -> None:
         """Return once nothing is running and nothing waits for a slot."""

@@ -1,0 +1,210 @@
+"""The parts of a simulated cluster: processes that die, freeze and leave, and the store between
+them, which fails. ``simulation`` puts them together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import anyio.lowlevel
+from attrs import define, field
+
+from ..clock import Clock
+from ..driver import Plan, Query
+from ..drivers.memory import MemoryDriver
+from ..engine import Engine
+from ..errors import FlowstateError, StoreError, UnknownOutcomeError
+from ..flows import Flows
+from ..recovery import Event, Recoverer
+from ..state import RetryPolicy, State
+from .history import Acknowledged, RecordingDriver, Seen
+from .transcript import Transcript
+from .virtual import VirtualClock
+
+R = TypeVar("R")
+
+LEASE_S = 6.0
+POLICY = RetryPolicy(lease=LEASE_S, max_attempts=6, backoff=0.5, max_backoff=20)
+TERM_S = 5.0
+"""The lease of a leader."""
+MAX_DELAY_MS = 40
+"""What a call to the store usually takes at most…"""
+SLOW_MS = 8_000
+"""…and what one takes that is slow: longer than a lease."""
+LOST_WAKEUP_MS = 15_000
+"""How late one hears of a commit when the wake-up is lost."""
+ERRORS, SLOW, LOST_WAKEUPS, DELAYS = 0.02, 0.004, 0.1, 0.3
+"""How likely each is, for one call."""
+
+
+@define(eq=False)
+class World:
+    """What all processes share: a store, the time, chance, and what is noted."""
+
+    chance: random.Random
+    clock: VirtualClock = field(factory=VirtualClock)
+    store: MemoryDriver = field(init=False)
+    transcript: Transcript = field(init=False)
+    plans: list[Plan] = field(factory=list[Plan])
+    acknowledged: list[Acknowledged] = field(factory=list[Acknowledged])
+    seen: list[Seen] = field(factory=list[Seen])
+    outage_until: int = 0
+    """Until when the store answers nobody (ms)."""
+    is_healed: bool = False
+    """From here on there are no more faults."""
+
+    def __attrs_post_init__(self) -> None:
+        self.store = MemoryDriver(clock=self.clock)
+        self.transcript = Transcript(self.clock)
+
+    async def log(self, query: Query = Query()) -> list[State]:  # noqa: B008  (a value)
+        """What is stored, without faults."""
+        head = await self.store.head()
+        versions: list[State] = []
+        upto = 0
+        while upto < head:
+            page = await self.store.read(query, upto, head)
+            versions += page.versions
+            upto = page.upto
+        return versions
+
+    def happens(self, probability: float) -> bool:
+        """Whether a fault happens now."""
+        return not self.is_healed and self.chance.random() < probability
+
+    async def sleep(self, ms: int) -> None:
+        end = self.clock.now() + ms
+        while self.clock.now() < end:
+            await self.clock.wait_until(end)
+
+
+@define(eq=False)
+class Process(Clock):
+    """One life of a process: it works until it dies, is told to leave, or is frozen for a while.
+
+    It is its own clock: a frozen process does not notice the time.
+    """
+
+    world: World
+    name: str
+    flows: Flows
+    group: str = "default"
+    concurrency: int = 20
+    scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
+    told_to_leave: anyio.Event = field(factory=anyio.Event, init=False)
+    frozen_until: int = field(default=0, init=False)
+    cut_until: int = field(default=0, init=False)
+    """Until when it does not reach the store (ms)."""
+    is_dead: bool = field(default=False, init=False)
+    engine: Engine = field(init=False)
+    recoverer: Recoverer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.engine = Engine(
+            Line(self.world.store, self.world.plans, self.world.acknowledged, process=self),
+            self.flows,
+            retry=POLICY,
+            clock=self,
+            grace=2,
+            chance=self.world.chance.random,
+            commit_prefix=self.name,
+        )
+        note = self.world.transcript.of(self.name)
+
+        def tell(event: Event, term: int) -> None:
+            if not self.is_dead:  # the dead tell nothing
+                note(event, term)
+
+        self.recoverer = Recoverer(
+            self.engine,
+            self.group,
+            lease=TERM_S,
+            concurrency=self.concurrency,
+            name=self.name,
+            tell=tell,
+        )
+
+    def now(self) -> int:
+        return self.world.clock.now()
+
+    async def wait_until(self, instant: int, event: anyio.Event | None = None) -> None:
+        await self.world.clock.wait_until(instant, event)
+        await self.thaw()
+
+    async def thaw(self) -> None:
+        """Return once it is not frozen."""
+        while self.now() < self.frozen_until:
+            await self.world.clock.wait_until(self.frozen_until)
+
+    async def live(self) -> None:
+        """Work until it is killed or told to leave."""
+        with self.scope:
+            async with self.engine, self.recoverer:
+                await self.told_to_leave.wait()
+        self.is_dead = True
+
+    def kill(self) -> None:
+        """Nothing that it still does reaches the store."""
+        self.is_dead = True
+        self.scope.cancel()
+
+
+@define(eq=False)
+class Line(RecordingDriver):
+    """What lies between a process and the store: slow, and sometimes broken."""
+
+    process: Process = field(kw_only=True)
+
+    async def open(self) -> None:
+        """The store is open."""
+
+    async def close(self) -> None:
+        """The store outlives its processes."""
+
+    async def around(self, name: str, call: Callable[[], Awaitable[R]]) -> R:
+        world = self.process.world
+        await self._cross()
+        if name == "wait" and world.happens(LOST_WAKEUPS):
+            # what was committed meanwhile is no longer news: it returns at once then
+            await world.sleep(world.chance.randrange(LOST_WAKEUP_MS))
+        if world.happens(ERRORS):
+            raise StoreError("the simulated store", "the line broke on the way there")
+        try:
+            answer = await call()
+        except FlowstateError:
+            await self._return(name)
+            raise
+        await self._return(name)
+        return answer
+
+    async def _return(self, name: str) -> None:
+        """Bring the answer back, or lose it."""
+        try:
+            await self._cross()
+            if self.process.world.happens(ERRORS):
+                raise StoreError("the simulated store", "the line broke on the way back")
+        except StoreError as error:
+            if name != "commit":
+                raise
+            raise UnknownOutcomeError("the simulated store", "the answer was lost") from error
+
+    async def _cross(self) -> None:
+        """Get to the store, or back."""
+        self._check()
+        world = self.process.world
+        if world.happens(DELAYS):
+            slow = world.happens(SLOW / DELAYS)
+            await world.sleep(world.chance.randrange(SLOW_MS if slow else MAX_DELAY_MS))
+        else:
+            for _ in range(world.chance.randrange(3)):  # others come first, or do not
+                await anyio.lowlevel.checkpoint()
+        await self.process.thaw()
+        self._check()
+
+    def _check(self) -> None:
+        if self.process.is_dead:
+            raise StoreError("the simulated store", "this process is dead")
+        if self.process.now() < max(self.process.world.outage_until, self.process.cut_until):
+            raise StoreError("the simulated store", "the store is out")

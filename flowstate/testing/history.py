@@ -1,0 +1,234 @@
+"""What happened to a store, and whether it may have happened so.
+
+``RecordingDriver`` notes every commit that was tried and every one that was acknowledged. ``check``
+looks at a whole history afterwards and tells what breaks a law of the kernel; it asks nobody, so it
+judges any driver, any engine and any cluster by what they left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+
+from attrs import define, field
+from msgspec import Struct
+
+from ..driver import Plan, Query
+from ..state import Alarm, Cause, RetryPolicy, State, Status
+from .wrapper import WrapperDriver
+
+
+class Acknowledged(Struct, frozen=True):
+    """A commit whose outcome its engine was told."""
+
+    commit_id: str
+    versions: tuple[State, ...]
+
+
+class Seen(Struct, frozen=True):
+    """What one watcher was given, from one revision to another."""
+
+    watcher: str
+    query: Query
+    after: int
+    upto: int
+    """Its resume token when it was left."""
+    revs: tuple[int, ...]
+
+
+class History(Struct, frozen=True, kw_only=True, dict=True):
+    """A store's whole log, and what its engines and watchers knew of it."""
+
+    log: tuple[State, ...]
+    """Every version that is stored, in revision order."""
+    plans: tuple[Plan, ...] = ()
+    """What was tried, whatever became of it; a plan that was tried twice may stand here twice."""
+    acknowledged: tuple[Acknowledged, ...] = ()
+    seen: tuple[Seen, ...] = ()
+    policy: RetryPolicy = RetryPolicy()
+    """Of states without their own."""
+    exempt: str = ""
+    """States whose id begins so need not come to rest: e.g. those of leaders."""
+
+    @cached_property
+    def before(self) -> Mapping[int, State]:
+        """revision -> the version of the same state before it."""
+        latest: dict[str, State] = {}
+        found: dict[int, State] = {}
+        for state in self.log:
+            if state.id in latest:
+                found[state.rev] = latest[state.id]
+            latest[state.id] = state
+        return found
+
+    def policy_of(self, state: State) -> RetryPolicy:
+        return state.retry or self.policy
+
+
+@define(eq=False)
+class RecordingDriver(WrapperDriver):
+    """Notes what is tried and what is acknowledged; several may note in the same lists."""
+
+    plans: list[Plan] = field(factory=list[Plan])
+    acknowledged: list[Acknowledged] = field(factory=list[Acknowledged])
+
+    async def commit(self, plan: Plan) -> tuple[State, ...]:
+        self.plans.append(plan)
+        versions = await super().commit(plan)
+        self.acknowledged.append(Acknowledged(plan.commit_id, versions))
+        return versions
+
+
+def check(history: History) -> list[str]:
+    """What breaks a law, in words; empty if all is well."""
+    return [f"{name}: {what}" for name, law in LAWS.items() for what in law(history)]
+
+
+# ---------------------------------------------------------------- the laws
+
+
+def order(history: History) -> Iterator[str]:
+    """Revisions strictly increase, and time never goes back."""
+    for earlier, later in zip(history.log, history.log[1:], strict=False):
+        if later.rev <= earlier.rev:
+            yield f"revision {later.rev} comes after {earlier.rev}"
+        if later.committed_at < earlier.committed_at:
+            yield f"revision {later.rev} was committed before {earlier.rev}"
+
+
+def writers(history: History) -> Iterator[str]:
+    """Every version was written by a plan that expected the version before it, and the plan's
+    other versions stand beside it: an unbroken chain for each id, commits whole.
+
+    Needs the plans; says nothing without.
+    """
+    if not history.plans:
+        return
+    plans: dict[tuple[str, int], list[Plan]] = {}
+    for plan in history.plans:
+        first = plan.writes[0].state
+        plans.setdefault((first.id, first.rev), []).append(plan)
+    latest: dict[str, int] = {}
+    place = 0
+    while place < len(history.log):
+        state = history.log[place]
+        expected = latest.get(state.id, 0)
+        for plan in plans.get((state.id, expected), []):
+            versions = history.log[place : place + len(plan.writes)]
+            if versions == plan.stamp(state.rev, state.committed_at):
+                break
+        else:
+            yield (
+                f"no plan wrote the whole commit that begins with revision {state.rev} of "
+                f"{state.id!r} on top of revision {expected}"
+            )
+            versions = (state,)
+            plan = None
+        for id, rev in plan.expectations() if plan is not None else ():
+            if latest.get(id, 0) != rev:
+                yield (
+                    f"revision {state.rev} rests on revision {rev} of {id!r}, which was at "
+                    f"{latest.get(id, 0)}"
+                )
+        latest.update((version.id, version.rev) for version in versions)
+        place += len(versions)
+
+
+def promises(history: History) -> Iterator[str]:
+    """No acknowledged commit is lost, and no version has two who were told that it is theirs."""
+    stored = {state.rev: state for state in history.log}
+    owners: dict[int, str] = {}
+    for commit in history.acknowledged:
+        for version in commit.versions:
+            if stored.get(version.rev) != version:
+                yield f"{commit.commit_id} was told of revision {version.rev} of {version.id!r}"
+            owner = owners.setdefault(version.rev, commit.commit_id)
+            if owner != commit.commit_id:
+                yield f"revision {version.rev} was given to {owner} and {commit.commit_id}"
+
+
+def watched(history: History) -> Iterator[str]:
+    """Every watcher saw each matching version exactly once, in order."""
+    for seen in history.seen:
+        expected = [
+            state.rev
+            for state in history.log
+            if seen.after < state.rev <= seen.upto and seen.query.matches(state)
+        ]
+        if list(seen.revs) != expected:
+            odd = sorted(set(expected) ^ set(seen.revs))
+            yield (
+                f"{seen.watcher} from {seen.after} to {seen.upto} saw {len(seen.revs)} versions "
+                f"of {len(expected)}; missed or made up: {odd[:10]}"
+            )
+
+
+def rest(history: History) -> Iterator[str]:
+    """In the end every state rests: nothing is left that should still happen by itself."""
+    latest = {state.id: state for state in history.log}
+    for state in latest.values():
+        if history.exempt and state.id.startswith(history.exempt):
+            continue
+        transition = state.transition
+        runs = transition.status is Status.RUNNING and history.policy_of(state).enabled
+        if runs or transition.alarm is not None or transition.status is Status.NEW:
+            yield f"state {state.id!r} is {transition.status.name} at {transition.to!r}"
+
+
+def alarms(history: History) -> Iterator[str]:
+    """No alarm fires before its time, and none that was not set."""
+    for state in history.log:
+        transition = state.transition
+        before = history.before.get(state.rev)
+        is_fired = transition.status is Status.RUNNING and (
+            transition.cause is Cause.ALARM
+            or (
+                transition.cause is Cause.RETRY
+                and before is not None
+                and before.transition.status is Status.DELAYED
+            )
+        )
+        if is_fired and not any(
+            alarm.at <= state.committed_at and alarm.to == transition.to for alarm in _set(before)
+        ):
+            yield f"revision {state.rev} of {state.id!r} came to {transition.to!r} too early"
+
+
+def attempts(history: History) -> Iterator[str]:
+    """No state is tried more often than its policy says, nor given up before; every retry counts
+    one."""
+    for state in history.log:
+        policy, transition = history.policy_of(state), state.transition
+        before = history.before.get(state.rev)
+        where = f"revision {state.rev} of {state.id!r}"
+        if transition.attempt >= policy.max_attempts:
+            yield f"{where} is attempt {transition.attempt + 1} of {policy.max_attempts}"
+        previous = before.transition if before is not None else None
+        # the first retry may follow on anything: moves in memory begin to count anew
+        if transition.attempt > 1 and (
+            previous is None or transition.attempt - previous.attempt not in {0, 1}
+        ):
+            yield f"{where}: attempt {transition.attempt} follows on {previous}"
+        gave_up = transition.status is Status.ENDED and transition.cause is Cause.RETRY
+        if gave_up and transition.attempt + 1 != policy.max_attempts:
+            yield f"{where} was given up after {transition.attempt + 1} attempts"
+
+
+def ends(history: History) -> Iterator[str]:
+    """Nothing comes after the end."""
+    for rev, before in history.before.items():
+        if before.transition.status is Status.ENDED:
+            yield f"revision {rev} of {before.id!r} comes after its end"
+
+
+LAWS: Mapping[str, Callable[[History], Iterator[str]]] = {
+    law.__name__: law for law in (order, writers, promises, watched, rest, alarms, attempts, ends)
+}
+"""name -> what finds the violations of that law."""
+
+
+def _set(state: State | None) -> Iterator[Alarm]:
+    alarm = state.transition.alarm if state is not None else None
+    while alarm is not None:
+        yield alarm
+        alarm = alarm.then

@@ -1,0 +1,347 @@
+"""A whole cluster with faults, from one seed: the same seed is the same run, to the last revision.
+
+    python -m flowstate.testing.simulation --seeds 1000
+    python -m flowstate.testing.simulation --seed 17        # again, with all that happened
+
+Several processes, each an engine with a recoverer, work on one store in memory, on virtual time.
+Clients create states, operators move them, watchers watch. Calls to the store are slow, fail
+before or after they are done, and lose wake-ups; processes are killed, frozen for longer than a
+lease, and left cleanly. Then the faults end, everything must come to rest, and ``check`` judges the
+history. All chance comes from the seed, and asyncio runs tasks in the order in which they become
+ready; so nothing else decides anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import anyio.abc
+import click
+from attrs import define, field, frozen
+
+from ..commands import Command, Commit, Delay, End, Pause, Resume, Transit
+from ..driver import Query
+from ..engine import Engine
+from ..errors import FlowstateError
+from ..flows import Flows
+from ..recovery import PREFIX
+from ..state import State, Status
+from .cluster import LEASE_S, POLICY, Process, World
+from .history import History, Seen, check
+
+PROCESSES = 3
+CLIENTS = 2
+WATCHERS = 3
+FAULTY_MS = 30_000
+"""How long there are faults and new states."""
+REST_MS = 1_800_000
+"""Within this after the last fault, everything must have come to rest."""
+CATCH_UP_MS = 20_000
+"""And within this after that, every watcher must have seen it."""
+
+
+@frozen
+class Outcome:
+    """What one seed came to."""
+
+    seed: int
+    history: History
+    story: str
+    """What happened to the processes, as lines."""
+    problems: list[str]
+
+
+def simulate(seed: int) -> Outcome:
+    """Run the cluster of one seed and judge what it left behind."""
+    world = World(random.Random(seed))
+    simulation = _Simulation(world)
+    with _quiet():
+        log = anyio.run(simulation.run, backend="asyncio")
+    history = History(
+        log=tuple(log),
+        plans=tuple(world.plans),
+        acknowledged=tuple(world.acknowledged),
+        seen=tuple(world.seen),
+        policy=POLICY,
+        exempt=PREFIX,
+    )
+    problems = check(history) + simulation.problems
+    return Outcome(seed, history, world.transcript.text(), problems)
+
+
+@define(eq=False)
+class _Simulation:
+    world: World
+    processes: list[Process] = field(factory=list[Process])
+    """Those that live now, by place."""
+    ids: list[str] = field(factory=list[str])
+    """Of states that clients have created, or tried to."""
+    problems: list[str] = field(factory=list[str])
+
+    async def run(self) -> list[State]:
+        """Until everything rests; gives the log."""
+        world = self.world
+        async with world.clock.running(), anyio.create_task_group() as tasks:
+            self.processes = [Process(world, f"p{n}.0", work(world)) for n in range(PROCESSES)]
+            for place in range(PROCESSES):
+                tasks.start_soon(self._place, place)
+            async with anyio.create_task_group() as watchers:
+                over = anyio.Event()
+                for n in range(WATCHERS):
+                    watchers.start_soon(self._watcher, f"watcher {n}", over)
+                async with anyio.create_task_group() as faulty:
+                    faulty.start_soon(self._faults)
+                    faulty.start_soon(self._operator)
+                    for n in range(CLIENTS):
+                        faulty.start_soon(self._client, f"s{n}")
+                world.is_healed = True
+                await self._rest()
+                await world.sleep(CATCH_UP_MS)
+                over.set()
+            for process in self.processes:
+                process.kill()  # or else chance would decide who leaves first
+            tasks.cancel_scope.cancel()
+        return await world.log()
+
+    async def _place(self, place: int) -> None:
+        """One process after the other, each until it dies or leaves."""
+        world = self.world
+        for life in range(1, 1_000_000):
+            process = self.processes[place]
+            await process.live()
+            world.transcript.note(process.name, "is gone")
+            if not world.is_healed:
+                await world.sleep(world.chance.randrange(10_000))
+            self.processes[place] = Process(world, f"p{place}.{life}", work(world))
+
+    async def _rest(self) -> None:
+        world = self.world
+        end = world.clock.now() + REST_MS
+        while world.clock.now() < end and any(map(_is_moving, await world.log(Query(latest=True)))):
+            await world.sleep(1_000)
+
+    # ------------------------------------------------------------ faults
+
+    async def _faults(self) -> None:
+        world, chance = self.world, self.world.chance
+        end = world.clock.now() + FAULTY_MS
+        while world.clock.now() < end:
+            await world.sleep(chance.randrange(10_000))
+            process = chance.choice(self.processes)
+            now = world.clock.now()
+            match chance.choice(("kill", "kill", "freeze", "freeze", "leave", "cut", "outage")):
+                case "kill":
+                    world.transcript.note(process.name, "is killed")
+                    process.kill()
+                case "freeze":
+                    process.frozen_until = now + chance.randrange(round(3_000 * LEASE_S))
+                    world.transcript.note(process.name, "is frozen")
+                case "leave":
+                    world.transcript.note(process.name, "is told to leave")
+                    process.told_to_leave.set()
+                case "cut":
+                    process.cut_until = now + chance.randrange(round(2_000 * LEASE_S))
+                    world.transcript.note(process.name, "is cut off")
+                case _:
+                    world.outage_until = now + chance.randrange(round(2_000 * LEASE_S))
+                    world.transcript.note("store", "is out")
+
+    # ------------------------------------------------------------ people
+
+    async def _client(self, name: str) -> None:
+        """Creates states; runs them, or leaves them to recovery."""
+        world, chance = self.world, self.world.chance
+        end = world.clock.now() + FAULTY_MS
+        n = 0
+        while world.clock.now() < end:
+            await world.sleep(chance.randrange(4_000))
+            engine = chance.choice(self.processes).engine
+            n += 1
+            self.ids.append(f"{name}/{n}")
+            new = State(self.ids[-1]).with_labels(client=name, hops=str(chance.randrange(8)))
+            await _tried(self._create(engine, new.attach("n", n)))
+
+    async def _create(self, engine: Engine, new: State) -> None:
+        (state,) = await engine.do(Commit(Transit(new, "step")))
+        if self.world.chance.random() < 0.7:
+            await engine.start(state)
+
+    async def _operator(self) -> None:
+        """Moves states by hand, whatever they are doing."""
+        world, chance = self.world, self.world.chance
+        end = world.clock.now() + FAULTY_MS
+        while world.clock.now() < end:
+            await world.sleep(chance.randrange(5_000))
+            if self.ids:
+                await _tried(self._intervene(chance.choice(self.processes).engine))
+
+    async def _intervene(self, engine: Engine) -> None:
+        chance = self.world.chance
+        state = await engine.get(chance.choice(self.ids))
+        command: Any = chance.choice(
+            (
+                Resume(state),
+                Pause(state, reason="by hand"),
+                Pause(state, "step", timeout=chance.randrange(30)),
+                End(state, reason="by hand"),
+                Transit(state, "step"),
+            )
+        )
+        await engine.do(Commit(command))
+
+    async def _watcher(self, name: str, over: anyio.Event) -> None:
+        """Watches by one process after the other, each time from where it got to."""
+        world, chance = self.world, self.world.chance
+        query = chance.choice((Query(), Query(labels={"client": "s0"}), Query(id_prefix="s1/")))
+        upto = 0
+        while not over.is_set():
+            watcher = None
+            revs: list[int] = []
+
+            async def see(stop: anyio.CancelScope, engine: Engine, after: int) -> None:
+                nonlocal watcher
+                try:
+                    watcher = engine.watch(query, after=after)  # noqa: B023  (it is this turn's)
+                    async for state in watcher:
+                        revs.append(state.rev)  # noqa: B023
+                finally:  # its process is gone, or the store failed
+                    stop.cancel()
+
+            async with anyio.create_task_group() as turn:
+                engine = chance.choice(self.processes).engine
+                turn.start_soon(_tried_by, see, turn.cancel_scope, engine, upto)
+                span = REST_MS * 2 if world.is_healed else chance.randrange(20_000)
+                await world.clock.wait_until(world.clock.now() + span, over)
+                turn.cancel_scope.cancel()
+            await world.sleep(chance.randrange(100))
+            if watcher is not None:
+                world.seen.append(Seen(name, query, upto, watcher.rev, tuple(revs)))
+                upto = watcher.rev
+        if upto != await world.store.head():
+            self.problems.append(f"watched: {name} ended at {upto}, before the end")
+
+
+# ---------------------------------------------------------------- the work
+
+
+def work(world: World) -> Flows:
+    """Flows that do everything that a flow can do, by chance."""
+    flows = Flows()
+    chance = world.chance
+
+    @flows.flow
+    async def step(state: State, engine: Engine) -> Command:
+        left = int(state.labels.get("hops", "0"))
+        if not left:
+            return Commit(End(state, reason="done"))
+        onward = state.with_labels(hops=str(left - 1))
+        match chance.randrange(10):
+            case 0:
+                return Transit(onward, "step")
+            case 1:
+                return Commit(Delay(onward, after=chance.random() * 20))
+            case 2:
+                return Commit(Pause(onward, timeout=chance.random() * 20, on_timeout="step"))
+            case 3:
+                return Commit(Transit(onward, "work"))
+            case 4:
+                return Commit(Transit(onward, "hang", timeout=10, on_timeout="step"))
+            case 5:
+                child = State(f"{state.id}/{chance.randrange(10**9)}", labels=onward.labels)
+                return Commit(Transit(onward, "step"), Transit(child, "step"))
+            case 6:
+                raise ValueError("by chance")
+            case 7:
+                return Commit(Transit(onward, "step", timeout=5))
+            case 8 if chance.random() < 0.3:
+                return Commit(Transit(onward, "doomed"))
+            case _:
+                return Commit(Transit(onward.attach("n", left), "step"))
+
+    @flows.flow("work")
+    async def work_long(state: State, engine: Engine) -> Command:
+        """For up to three leases."""
+        end = engine.clock.now() + chance.randrange(round(3_000 * LEASE_S))
+        while engine.clock.now() < end:
+            await engine.clock.wait_until(end)
+        return Commit(Transit(state, "step"))
+
+    @flows.flow
+    async def hang(state: State, engine: Engine) -> Command:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    @flows.flow
+    async def doomed(state: State, engine: Engine) -> Command:
+        raise ValueError("always")
+
+    return flows
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _is_moving(state: State) -> bool:
+    transition = state.transition
+    return not state.id.startswith(PREFIX) and (
+        transition.status is Status.RUNNING or transition.alarm is not None
+    )
+
+
+async def _tried(doing: Awaitable[object]) -> None:
+    """Done, or not: the cluster is faulty."""
+    try:
+        await doing
+    except FlowstateError:
+        return
+
+
+async def _tried_by(do: Callable[..., Awaitable[object]], *args: object) -> None:
+    await _tried(do(*args))
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """What is logged here are the faults themselves."""
+    logger = logging.getLogger("flowstate")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@click.command()
+@click.option("--seeds", default=1000, show_default=True, help="How many seeds to run.")
+@click.option("--first", default=0, show_default=True, help="The first of them.")
+@click.option("--seed", type=int, help="Run only this one, and tell what happened.")
+def main(seeds: int, first: int, seed: int | None) -> None:
+    """Simulate clusters with faults; ends with 1 and the seed if a law was broken."""
+    if seed is not None:
+        first, seeds = seed, 1
+    began, commits = time.monotonic(), 0
+    for one in range(first, first + seeds):
+        outcome = simulate(one)
+        commits += len(outcome.history.log)
+        if seed is not None:
+            click.echo(outcome.story, nl=False)
+        if outcome.problems:
+            click.echo("\n".join(outcome.problems))
+            click.echo(f"seed {one} breaks {len(outcome.problems)} laws; again: --seed {one}")
+            sys.exit(1)
+        if (one - first + 1) % 50 == 0:
+            click.echo(f"{one - first + 1:,} of {seeds:,} seeds", err=True)
+    took = time.monotonic() - began
+    click.echo(f"{seeds:,} seeds, {commits:,} versions, no law broken, {took:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""A faulty cluster keeps every law, a seed replays it exactly, and who judges it sees every breach."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from flowstate import Alarm, Cause, Plan, Query, State, Status, Transition
+from flowstate.driver import Write
+from flowstate.testing.history import Acknowledged, History, Seen, check
+from flowstate.testing.simulation import Outcome, simulate
+
+SEEDS = 200
+CHUNK = 20
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_no_seed_breaks_a_law(first: int) -> None:
+    """Killed, frozen, cut off or lied to: nothing is lost, doubled, early or left behind."""
+    for seed in range(first, first + CHUNK):
+        problems = simulate(seed).problems
+        assert [] == problems, f"python -m flowstate.testing.simulation --seed {seed}"
+
+
+@pytest.mark.parametrize("seed", [1, 7, 42])
+def test_a_seed_replays_exactly(seed: int) -> None:
+    """The same versions, the same plans, the same faults, at the same times."""
+    first, again = simulate(seed), simulate(seed)
+    assert first.history == again.history
+    assert first.story == again.story
+
+
+def test_seeds_differ() -> None:
+    """Otherwise two hundred of them would prove no more than one."""
+    assert 20 == len({simulate(seed).story for seed in range(20)})
+
+
+def test_the_faults_happen() -> None:
+    """A simulation in which nothing goes wrong would prove nothing."""
+    outcomes = [simulate(seed) for seed in range(10)]
+    stories = "".join(outcome.story for outcome in outcomes)
+    for fault in ("is killed", "is frozen", "is told to leave", "is out", "trust ended"):
+        assert fault in stories
+    log = [state.transition for outcome in outcomes for state in outcome.history.log]
+    for cause in (Cause.ALARM, Cause.RETRY, Cause.RESUME):
+        assert any(transition.cause is cause for transition in log)
+    assert any(transition.reason.startswith("gave up") for transition in log)
+    assert any("lease ran out" in transition.reason for transition in log)
+
+
+# ---------------------------------------------------------------- the checker bites
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    """A real history, which is all right."""
+    outcome = simulate(3)
+    assert [] == outcome.problems
+    return outcome
+
+
+def laws(history: History) -> set[str]:
+    return {problem.split(":")[0] for problem in check(history)}
+
+
+def swapped(history: History, rev: int, state: State) -> History:
+    log = tuple(state if old.rev == rev else old for old in history.log)
+    return replace(history, log=log)
+
+
+def test_it_finds_a_revision_that_comes_twice(outcome: Outcome) -> None:
+    """Revisions strictly increase."""
+    log = outcome.history.log
+    assert "order" in laws(replace(outcome.history, log=(*log[:10], log[9], *log[10:])))
+
+
+def test_it_finds_time_that_goes_back(outcome: Outcome) -> None:
+    """Of two versions the later revision is not the earlier one in time."""
+    last = outcome.history.log[-1]
+    assert "order" in laws(swapped(outcome.history, last.rev, replace(last, committed_at=1)))
+
+
+def test_it_finds_a_version_that_nobody_wrote(outcome: Outcome) -> None:
+    """Each version comes from a plan."""
+    state = outcome.history.log[20]
+    odd = swapped(outcome.history, state.rev, state.with_labels(odd="yes"))
+    assert "writers" in laws(odd)
+
+
+def test_it_finds_a_broken_chain(outcome: Outcome) -> None:
+    """A version whose plan expected another one before it."""
+    history = outcome.history
+    rev = next(iter(history.before))
+    log = tuple(state for state in history.log if state.rev != history.before[rev].rev)
+    assert "writers" in laws(replace(history, log=log))
+
+
+def test_it_finds_half_a_commit() -> None:
+    """All of a commit is stored, or nothing."""
+    plan = Plan("c", tuple(Write(State(id), None, "") for id in ("a", "b")))
+    one, two = plan.stamp(1, 5)
+    assert "writers" not in laws(History(log=(one, two), plans=(plan,)))
+    assert "writers" in laws(History(log=(one,), plans=(plan,)))
+
+
+def test_it_finds_a_requirement_that_did_not_hold() -> None:
+    """What a commit rests on was the latest when it was stored."""
+    base = Plan("base", (Write(State("base"), None, ""),))
+    plan = Plan("c", (Write(State("a"), None, ""),), requires=(("base", 7),))
+    log = (*base.stamp(1, 5), *plan.stamp(2, 5))
+    assert any("rests on" in what for what in check(History(log=log, plans=(base, plan))))
+
+
+def test_it_finds_a_lost_promise(outcome: Outcome) -> None:
+    """What was acknowledged is stored, as it was acknowledged."""
+    history = outcome.history
+    told = history.acknowledged[-1].versions[0]
+    lie = Acknowledged("lie", (replace(told, rev=len(history.log) + 1),))
+    changed = replace(history, acknowledged=(*history.acknowledged, lie))
+    assert "promises" in laws(changed)
+
+
+def test_it_finds_two_winners(outcome: Outcome) -> None:
+    """One version is acknowledged to one commit."""
+    history = outcome.history
+    other = replace(history.acknowledged[5], commit_id="another")
+    assert "promises" in laws(replace(history, acknowledged=(*history.acknowledged, other)))
+
+
+@pytest.mark.parametrize("fault", ["lost", "repeated", "out of order"])
+def test_it_finds_a_watcher_that_saw_something_else(fault: str) -> None:
+    """Gapless, without repetition, in order."""
+    log = tuple(
+        State(str(rev), rev=rev, committed_at=1, transition=Transition(status=Status.ENDED))
+        for rev in range(1, 5)
+    )
+    right = Seen("w", Query(), 0, 4, (1, 2, 3, 4))
+    assert set() == laws(History(log=log, seen=(right,)))
+    revs = {"lost": (1, 2, 4), "repeated": (1, 2, 2, 3, 4), "out of order": (1, 3, 2, 4)}[fault]
+    assert {"watched"} == laws(History(log=log, seen=(replace(right, revs=revs),)))
+
+
+def _chain(*transitions: tuple[int, Transition]) -> History:
+    log = tuple(
+        State("a", rev=rev, committed_at=at, transition=transition)
+        for rev, (at, transition) in enumerate(transitions, 1)
+    )
+    return History(log=log)
+
+
+END = Transition(status=Status.ENDED)
+DELAYED = Transition(to="f", status=Status.DELAYED, alarm=Alarm(100, "f"))
+FIRED = Transition(to="f", status=Status.RUNNING, cause=Cause.ALARM)
+
+
+def test_it_finds_an_alarm_that_is_early() -> None:
+    """At its time, not before; and only one that was set."""
+    assert set() == laws(_chain((1, DELAYED), (100, FIRED), (101, END)))
+    assert {"alarms"} == laws(_chain((1, DELAYED), (99, FIRED), (101, END)))
+    assert {"alarms"} == laws(
+        _chain((1, replace(FIRED, cause=Cause.COMMAND)), (99, FIRED), (900, END))
+    )
+
+
+def test_it_finds_a_retry_that_is_early() -> None:
+    """A backoff is an alarm, too."""
+    waits = replace(DELAYED, cause=Cause.RETRY, attempt=1)
+    retried = replace(FIRED, cause=Cause.RETRY, attempt=1)
+    assert set() == laws(
+        _chain((1, DELAYED), (100, FIRED), (101, waits), (102, retried), (103, END))
+    )
+    assert {"alarms"} == laws(_chain((1, DELAYED), (2, waits), (3, retried), (103, END)))
+
+
+@pytest.mark.parametrize("transition", [DELAYED, replace(FIRED, cause=Cause.COMMAND)])
+def test_it_finds_what_does_not_rest(transition: Transition) -> None:
+    """Nothing may be left that should still happen."""
+    assert {"rest"} == laws(_chain((1, transition)))
+
+
+def test_it_finds_an_attempt_too_many() -> None:
+    """The maximum is the maximum."""
+    retries = [
+        (n, Transition(to="f", status=Status.RUNNING, cause=Cause.RETRY, attempt=n))
+        for n in range(4)
+    ]
+    assert set() == laws(_chain(*retries[:3], (9, END)))
+    assert {"attempts"} == laws(_chain(*retries, (9, END)))
+
+
+def test_it_finds_an_attempt_that_was_not_counted() -> None:
+    """Attempts go up by one."""
+    retry = Transition(to="f", status=Status.RUNNING, cause=Cause.RETRY, attempt=2)
+    assert {"attempts"} == laws(_chain((1, replace(retry, attempt=0)), (2, retry), (3, END)))
+
+
+def test_it_finds_giving_up_too_soon() -> None:
+    """All attempts are used before a state is given up."""
+    gave_up = replace(END, cause=Cause.RETRY, attempt=1)
+    begun = replace(FIRED, cause=Cause.RETRY, attempt=1)
+    first = replace(begun, attempt=0)
+    assert {"attempts"} == laws(_chain((0, first), (1, begun), (2, gave_up)))
+
+
+def test_it_finds_life_after_the_end() -> None:
+    """ENDED accepts nothing."""
+    assert {"ends"} == laws(_chain((1, END), (2, END)))
