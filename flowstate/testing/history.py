@@ -52,7 +52,7 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def before(self) -> Mapping[int, State]:
-        """revision -> the version of the same state before it."""
+        """For each revision, the version of the same state before it."""
         latest: dict[str, State] = {}
         found: dict[int, State] = {}
         for state in self.log:
@@ -110,12 +110,14 @@ def writers(history: History) -> Iterator[str]:
         plans.setdefault((first.id, first.rev), []).append(plan)
     latest: dict[str, int] = {}
     place = 0
+    written: Plan | None
     while place < len(history.log):
         state = history.log[place]
         expected = latest.get(state.id, 0)
         for plan in plans.get((state.id, expected), []):
             versions = history.log[place : place + len(plan.writes)]
             if versions == plan.stamp(state.rev, state.committed_at):
+                written = plan
                 break
         else:
             yield (
@@ -123,8 +125,8 @@ def writers(history: History) -> Iterator[str]:
                 f"{state.id!r} on top of revision {expected}"
             )
             versions = (state,)
-            plan = None
-        for id, rev in plan.expectations() if plan is not None else ():
+            written = None
+        for id, rev in written.expectations() if written is not None else ():
             if latest.get(id, 0) != rev:
                 yield (
                     f"revision {state.rev} rests on revision {rev} of {id!r}, which was at "
