@@ -4,6 +4,7 @@ them, which fails. ``simulation`` puts them together."""
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -50,6 +51,8 @@ class World:
     plans: list[Plan] = field(factory=list[Plan])
     acknowledged: list[Acknowledged] = field(factory=list[Acknowledged])
     seen: list[Seen] = field(factory=list[Seen])
+    calls: Counter[str] = field(factory=Counter[str])
+    """method of the driver -> how often a process called it."""
     outage_until: int = 0
     """Until when the store answers nobody (ms)."""
     is_healed: bool = False
@@ -165,6 +168,7 @@ class Line(RecordingDriver):
 
     async def around(self, name: str, call: Callable[[], Awaitable[R]]) -> R:
         world = self.process.world
+        world.calls[name] += 1
         await self._cross()
         if name == "wait" and world.happens(LOST_WAKEUPS):
             # what was committed meanwhile is no longer news: it returns at once then
