@@ -92,7 +92,7 @@ class TestElection:
         cluster.begin("b")
         await cluster.sleep(1)
         cut.cut_until = cluster.now + 60_000
-        (state,) = await cluster.engine.do(Commit(Delay(State("s"), "work", after=4.5)))
+        await cluster.engine.do(Commit(Delay(State("s"), "work", after=4.5)))
         await cluster.heard("runs s at work")
         lines = cluster.world.transcript.lines
         ended = next(n for n, line in enumerate(lines) if "a: trust ended" in line)
@@ -145,7 +145,7 @@ class TestElection:
         frozen = cluster.begin("a")
         await cluster.heard("a: won")
         cluster.begin("b")
-        (state,) = await cluster.engine.do(Commit(Delay(State("s"), "work", after=2)))
+        await cluster.engine.do(Commit(Delay(State("s"), "work", after=2)))
         await cluster.sleep(1)
         frozen.frozen_until = cluster.now + 20_000
         await cluster.heard("b: runs s")

@@ -64,7 +64,7 @@ class Bench:
 @pytest.fixture
 async def bench() -> object:
     clock = VirtualClock()
-    flows, ended = Flows(), []  # type: ignore[var-annotated]
+    flows, ended = Flows(), list[str]()
 
     @flows.flow
     async def hang(state: State, engine: Engine) -> Command:

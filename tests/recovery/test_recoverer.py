@@ -96,7 +96,7 @@ async def test_a_moved_state_never_sees_its_alarm(cluster: Cluster) -> None:
 
 def _held(cluster: Cluster, *names: str) -> tuple[Flows, list[str], list[str]]:
     """Flows that take ten seconds; what runs now, and all that ever ran."""
-    flows, running, ran = Flows(), [], []  # type: ignore[var-annotated]
+    flows, running, ran = Flows(), list[str](), list[str]()
     for name in names:
 
         @flows.flow(name)
@@ -138,7 +138,7 @@ async def test_one_flow_does_not_starve_another(cluster: Cluster) -> None:
 
 
 async def test_timeouts_free_the_places_of_flows_that_hang(cluster: Cluster) -> None:
-    """All places are held by flows that hang: their timeouts fire, and all others have their turn."""
+    """All places are held by flows that hang: their timeouts fire, and others have their turn."""
     flows = cluster.flows("a", "late")
 
     @flows.flow
@@ -171,7 +171,7 @@ async def test_a_timeout_fires_while_the_recoverer_itself_runs_the_state(cluster
         raise AssertionError
 
     await delayed(cluster, "other", 60, "late")
-    (state,) = await cluster.engine.do(Commit(Delay(State("s"), "hang", after=1)))
+    await cluster.engine.do(Commit(Delay(State("s"), "hang", after=1)))
     process = cluster.begin("a", flows)
     await cluster.sleep(2)
     (fired,) = process.engine.executing()
