@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
-import anyio.abc
 import click
 from attrs import define, field, frozen
 
