@@ -137,7 +137,8 @@ async def test_one_flow_does_not_starve_another(cluster: Cluster) -> None:
     assert len(ran) < 100
 
 
-async def test_timeouts_free_the_places_of_flows_that_hang(cluster: Cluster) -> None:
+@pytest.mark.parametrize("places", [1, 5])
+async def test_timeouts_free_the_places_of_flows_that_hang(cluster: Cluster, places: int) -> None:
     """All places are held by flows that hang: their timeouts fire, and others have their turn."""
     flows = cluster.flows("a", "late")
 
@@ -152,7 +153,7 @@ async def test_timeouts_free_the_places_of_flows_that_hang(cluster: Cluster) -> 
 
     for n in range(30):
         await delayed(cluster, f"s{n}", 0, "begin")
-    cluster.begin("a", flows, concurrency=5)
+    cluster.begin("a", flows, concurrency=places)
     await cluster.heard("at late", 30)
     for n in range(30):
         versions = await history(cluster, f"s{n}")
@@ -170,14 +171,15 @@ async def test_a_timeout_fires_while_the_recoverer_itself_runs_the_state(cluster
         await anyio.sleep_forever()
         raise AssertionError
 
-    await delayed(cluster, "other", 60, "late")
-    await cluster.engine.do(Commit(Delay(State("s"), "hang", after=1)))
-    process = cluster.begin("a", flows)
-    await cluster.sleep(2)
-    (fired,) = process.engine.executing()
-    await cluster.engine.do(Commit(Transit(fired, "hang", timeout=5, on_timeout="late")))
-    await cluster.heard("runs s at late")
-    await cluster.heard("runs other")
+    @flows.flow
+    async def begin(state: State, engine: Engine) -> Command:
+        return Commit(Transit(state, "hang", timeout=5, on_timeout="late"))
+
+    began = await delayed(cluster, "s", 1, "begin")
+    cluster.begin("a", flows)
+    with anyio.fail_after(10):
+        await cluster.heard("runs s at late")
+    assert began.committed_at + 6000 == cluster.now
 
 
 async def test_a_group_without_the_flow_leaves_the_state_alone(cluster: Cluster) -> None:
