@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -52,7 +52,7 @@ class World:
     acknowledged: list[Acknowledged] = field(factory=list[Acknowledged])
     seen: list[Seen] = field(factory=list[Seen])
     calls: Counter[str] = field(factory=Counter[str])
-    """method of the driver -> how often a process called it."""
+    """Method of the driver -> how often a process called it."""
     outage_until: int = 0
     """Until when the store answers nobody (ms)."""
     is_healed: bool = False
@@ -174,7 +174,7 @@ class Line(RecordingDriver):
             # what was committed meanwhile is no longer news: it returns at once then
             await world.sleep(world.chance.randrange(LOST_WAKEUP_MS))
         if world.happens(ERRORS):
-            raise StoreError("the simulated store", "the line broke on the way there")
+            self._break()
         try:
             answer = await call()
         except FlowstateError:
@@ -188,11 +188,15 @@ class Line(RecordingDriver):
         try:
             await self._cross()
             if self.process.world.happens(ERRORS):
-                raise StoreError("the simulated store", "the line broke")  # noqa: TRY301  (as if by itself)
+                self._break()
         except StoreError as error:
             if name != "commit":
                 raise
             raise UnknownOutcomeError("the simulated store", "the answer was lost") from error
+
+    @staticmethod
+    def _break() -> NoReturn:
+        raise StoreError("the simulated store", "the line broke")
 
     async def _cross(self) -> None:
         """Get to the store, or back."""

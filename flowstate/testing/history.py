@@ -52,7 +52,7 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def before(self) -> Mapping[int, State]:
-        """For each revision, the version of the same state before it."""
+        """Revision -> the version of the same state before it."""
         latest: dict[str, State] = {}
         found: dict[int, State] = {}
         for state in self.log:
@@ -124,9 +124,10 @@ def writers(history: History) -> Iterator[str]:
                 f"no plan wrote the whole commit that begins with revision {state.rev} of "
                 f"{state.id!r} on top of revision {expected}"
             )
-            versions = (state,)
-            written = None
-        for id, rev in written.expectations() if written is not None else ():
+            latest[state.id] = state.rev
+            place += 1
+            continue
+        for id, rev in plan.expectations():
             if latest.get(id, 0) != rev:
                 yield (
                     f"revision {state.rev} rests on revision {rev} of {id!r}, which was at "

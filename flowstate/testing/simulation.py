@@ -209,7 +209,7 @@ class _Simulation:
                 try:
                     watcher = engine.watch(query, after=after)
                     async for state in watcher:
-                        revs.append(state.rev)  # noqa: B023, PERF401  (what was seen before a failure counts)
+                        revs.append(state.rev)  # noqa: B023, PERF401  (kept when it is cancelled)
                 finally:  # its process is gone, or the store failed
                     stop.cancel()
 
@@ -230,13 +230,13 @@ class _Simulation:
 # ---------------------------------------------------------------- the work
 
 
-def work(world: World) -> Flows:  # noqa: C901  (a list of small flows)
+def work(world: World) -> Flows:  # noqa: C901  (the flows of one program)
     """Flows that do everything that a flow can do, by chance."""
     flows = Flows()
     chance = world.chance
 
     @flows.flow
-    async def step(state: State, engine: Engine) -> Command:  # noqa: C901, PLR0911  (one a case)
+    async def step(state: State, engine: Engine) -> Command:  # noqa: C901, PLR0911  (a table)
         left = int(state.labels.get("hops", "0"))
         if not left:
             return Commit(End(state, reason="done"))

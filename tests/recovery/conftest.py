@@ -1,4 +1,4 @@
-"""A small cluster on virtual time, whose processes a test kills, freezes, cuts off and leaves."""
+"""A cluster on virtual time, whose processes are killed, frozen, cut off and left by a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A faulty cluster keeps every law, a seed replays it, and who judges it sees every breach."""
+"""A faulty cluster keeps every law, a seed replays exactly, and the checker sees every breach."""
 
 from __future__ import annotations
 
