@@ -31,8 +31,6 @@ logger = logging.getLogger("flowstate.recovery")
 
 MIN_INTERVAL_MS = 5
 """Between two looks at the index, however many commits there are."""
-NEVER = 253_402_300_799_999
-"""The end of time, as an instant."""
 BATCH = 1_000
 """States that one look gives, for each flow."""
 
@@ -222,15 +220,23 @@ class Recoverer:
                 room = self._room(flow)
                 due = await self.engine.due([flow], min(BATCH, room + len(self._taken)))
                 taken += self._take(flow, due, room)
+        if len(flows) < len(self.engine.flows):
+            # ending what runs needs no place, and were all places held by flows that hang, it is
+            # what everything else waits for
+            for at, flow, state in self._timeouts():
+                taken += self._take(flow, [state], 1) if at <= now else 0
         return taken
 
     async def _next_look(self, looked: int) -> int:
         """When to look again, if nothing wakes it: at the next due time, and after a lease, since
         a wake-up may be lost."""
         nearest = await self.engine.next_due(self._open_flows())
+        to_come = [at for at, _, _ in self._timeouts() if at > looked]
         latest = looked + self._elector.lease_ms
         # what is due already is being committed at this moment
-        return latest if nearest is None or nearest <= looked else min(nearest, latest)
+        if nearest is not None and nearest > looked:
+            to_come.append(nearest)
+        return min([latest, *to_come])
 
     def _open_flows(self) -> list[str]:
         """The flows that have room; the others are looked at again when a state is done."""
@@ -247,20 +253,14 @@ class Recoverer:
         kept = min(idle, self.concurrency // 2)
         return max(free - kept, 0 if flow in self._busy else min(free, 1))
 
-    def _time_out(self, now: int) -> int:
-        """Fire the timeouts of what runs here and give when the next one comes (ms).
-
-        That needs no place, since it ends what runs; and were all places held by flows that hang,
-        it is what everything else waits for.
-        """
-        nearest = NEVER
-        for state in self.engine.executing():
-            alarm = state.transition.alarm
-            if alarm is not None and alarm.at > now:
-                nearest = min(nearest, alarm.at)
-            elif alarm is not None:
-                self._take(alarm.to, [state], 1)
-        return nearest
+    def _timeouts(self) -> list[tuple[int, str, State]]:
+        """When each timeout of what runs here comes (ms), where it leads, and its state."""
+        running = self.engine.executing()
+        return [
+            (alarm.at, alarm.to, state)
+            for state in running
+            if (alarm := state.transition.alarm) is not None
+        ]
 
     def _take(self, flow: str, due: Iterable[State], room: int) -> int:
         taken = 0
