@@ -110,14 +110,12 @@ def writers(history: History) -> Iterator[str]:
         plans.setdefault((first.id, first.rev), []).append(plan)
     latest: dict[str, int] = {}
     place = 0
-    written: Plan | None
     while place < len(history.log):
         state = history.log[place]
         expected = latest.get(state.id, 0)
         for plan in plans.get((state.id, expected), []):
             versions = history.log[place : place + len(plan.writes)]
             if versions == plan.stamp(state.rev, state.committed_at):
-                written = plan
                 break
         else:
             yield (
