@@ -19,7 +19,7 @@ from .commands import (
     Transit,
 )
 from .data import Data, DataRef
-from .driver import Driver, Durability, Page, Plan, Query, Write
+from .driver import Driver, Due, Durability, Page, Plan, Query, Write
 from .drivers import connect
 from .engine import Engine
 from .errors import (
@@ -65,6 +65,7 @@ __all__ = [
     "DecodeError",
     "Delay",
     "Driver",
+    "Due",
     "Durability",
     "EncodeError",
     "End",

@@ -164,6 +164,33 @@ class Page(Struct, frozen=True):
     upto: int
 
 
+RELEASED = clock.MAX_INSTANT_MS + 1
+"""A lease that is given up at an instant is due at that instant minus this: before every instant,
+so that nobody takes it for a lease that ran out."""
+
+
+def instant_of(due: int) -> int:
+    """The instant (ms) that a due time stands for: when it came, or when a lease was given up."""
+    return due if due >= 0 else due + RELEASED
+
+
+class Due(Struct, frozen=True, gc=False):
+    """A current version whose due time has come, and that time as the store has it (ms)."""
+
+    state: State
+    time: int
+
+    @property
+    def at(self) -> int:
+        """Since when it is due (ms)."""
+        return instant_of(self.time)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether its lease was given up, by whoever could not go on with it."""
+        return self.time < 0
+
+
 class Driver(ABC):
     """A store of states. Open while inside ``async with``, on one event loop.
 
@@ -214,8 +241,11 @@ class Driver(ABC):
         """
 
     @abstractmethod
-    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
-        """Current versions due at or before *until* (ms) for one of *flows*, soonest first."""
+    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
+        """Current versions due at or before *until* (ms) for one of *flows*, soonest first.
+
+        Due times are whole numbers to a driver, negative ones too (``RELEASED``).
+        """
 
     @abstractmethod
     async def next_due(self, flows: Collection[str]) -> int | None:

@@ -20,7 +20,7 @@ from .clock import Clock, SystemClock
 from .codec import encode_state
 from .commands import Command, Commit, Execute, Noop, Require
 from .data import JSON, Data, DataRef, checksum
-from .driver import Driver, Labels, Plan, Query, check_rev
+from .driver import Driver, Due, Labels, Plan, Query, check_rev, instant_of
 from .errors import (
     DataNotFoundError,
     DecodeError,
@@ -136,12 +136,15 @@ class Engine:
         if retried is not None:
             await self._commit_state(retried)
 
-    async def fire(self, state: State) -> State | None:
+    async def fire(self, due: Due) -> State | None:
         """Commit what has become of a state that is due, and give it; None if nothing has.
 
-        Its alarm fires, or its lease has run out. Raises ``RevMismatchError`` if it has moved on.
+        Its alarm fires, or its lease has run out or was given up. Raises ``RevMismatchError`` if
+        it has moved on.
         """
-        fired = transitions.fire(state, self.clock.now(), self.retry)
+        fired = transitions.fire(
+            due.state, self.clock.now(), self.retry, is_released=due.is_released
+        )
         return None if fired is None else await self._commit_state(fired)
 
     async def execute(self, state: State) -> State:
@@ -255,13 +258,14 @@ class Engine:
             raise DecodeError(where, problem)
         return codec.decode(content, type, where)
 
-    async def due(self, flows: Collection[str], limit: int) -> tuple[State, ...]:
+    async def due(self, flows: Collection[str], limit: int) -> tuple[Due, ...]:
         """The states that are due now for one of these flows, soonest first."""
         return await self.driver.due(self.clock.now(), flows, limit)
 
     async def next_due(self, flows: Collection[str]) -> int | None:
         """When the next state is due for one of these flows (ms); None if none will ever be."""
-        return await self.driver.next_due(flows)
+        due = await self.driver.next_due(flows)
+        return None if due is None else instant_of(due)
 
     async def due_flows(self) -> tuple[str, ...]:
         """The flows, also of other processes, for which states are or will be due, by name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Collection
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from attrs import define, field
 
 from .clock import milliseconds
 from .commands import Commit, Execute, Noop, Require
+from .driver import RELEASED
 from .errors import (
     EngineClosedError,
     FlowReturnError,
@@ -320,27 +322,35 @@ class Executor:
         return await self.engine.driver.get(state.id) or state
 
     async def _hand_over(self, state: State) -> None:
-        """Let the lease of a state that cannot be run here end now, so that another engine goes on
+        """Give up the lease of a state that cannot be run here, so that another engine goes on
         with it at once. Not if it came here in memory only: what is stored can be run here."""
         stored = await self._newest(state)
-        if not state.rev or (stored.rev, stored.transition) != (state.rev, state.transition):
+        is_stored = (stored.rev, stored.transition) == (state.rev, state.transition)
+        if not is_stored or not self._is_leased(state):
             return
         try:
-            await self.engine.driver.renew([(state.id, state.rev)], self.engine.clock.now())
+            await self._give_up([(state.id, state.rev)])
         except FlowstateError:
             logger.warning("state %r: its lease could not be given up", state.id, exc_info=True)
 
     def _leave(self, state: State) -> None:
-        if state.rev:
+        if self._is_leased(state):
             self._unfinished[state.id] = state.rev
 
+    def _is_leased(self, state: State) -> bool:
+        """A state that is never retried has no lease, and a timeout is not its executor's."""
+        return state.rev > 0 and (state.retry or self.engine.retry).enabled
+
+    async def _give_up(self, leases: Collection[tuple[str, int]]) -> None:
+        await self.engine.driver.renew(leases, self.engine.clock.now() - RELEASED)
+
     async def _release(self) -> None:
-        """Let the leases of what was left RUNNING end now."""
+        """Give up the leases of what was left RUNNING."""
         if not self._unfinished:
             return
         with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
             try:
-                await self.engine.driver.renew(self._unfinished.items(), self.engine.clock.now())
+                await self._give_up(self._unfinished.items())
             except FlowstateError:
                 logger.warning("leases could not be given up; they will run out", exc_info=True)
 

@@ -37,6 +37,8 @@ class Execution:
     scope: anyio.CancelScope = field(factory=anyio.CancelScope)
     renewed_at: int = 0
     """When its lease was last renewed (ms); a commit renews it too."""
+    seen: tuple[int, int] = (0, 0)
+    """The last revision that was committed at a time still to come, and when that was noticed."""
     suspect: int = 0
     """The revision at which the store said that the state has moved on; 0 if it did not."""
 
@@ -97,11 +99,22 @@ class LeaseKeeper:
         lease = self._lease_ms(state)
         if not lease:
             return None
-        began = max(state.committed_at, execution.renewed_at)
+        began = max(self._committed_at(execution), execution.renewed_at)
         alarm = state.transition.alarm
         if alarm is not None and alarm.at <= began + lease:
             began = max(began, alarm.at)
         return began + int(lease * RENEW_AFTER)
+
+    def _committed_at(self, execution: Execution) -> int:
+        """When its state was committed, by the engine's clock, by which leases are counted. The
+        store's may be ahead of it: then, when it was noticed, at most one look too late."""
+        state = execution.state
+        now = self.engine.clock.now()
+        if state.committed_at <= now:
+            return state.committed_at
+        if execution.seen[0] != state.rev:
+            execution.seen = (state.rev, now)
+        return execution.seen[1]
 
     def _lease_ms(self, state: State) -> int:
         policy = state.retry or self.engine.retry

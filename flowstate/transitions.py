@@ -164,11 +164,12 @@ def retry(
     return moved(state, delayed)
 
 
-def fire(state: State, now: int, policy: RetryPolicy) -> State | None:
+def fire(state: State, now: int, policy: RetryPolicy, *, is_released: bool = False) -> State | None:
     """What becomes of a state whose due time has come; None if it is to be left alone.
 
-    Its alarm sends it to the alarm's flow, a lease that ran out to the same flow again, until its
-    attempts are used up.
+    Its alarm sends it to the alarm's flow; a lease that ran out to the same flow again, until its
+    attempts are used up. If its lease was given up instead, nothing went wrong: it goes on where
+    it is, in whoever commits it first.
     """
     transition = state.transition
     alarm = transition.alarm
@@ -181,6 +182,8 @@ def fire(state: State, now: int, policy: RetryPolicy) -> State | None:
     policy = state.retry or policy
     if transition.status is not Status.RUNNING or not policy.enabled:
         return None
+    if is_released:
+        return state
     attempt = transition.attempt + 1
     if attempt >= policy.max_attempts:
         return _given_up(state, attempt, LEASE_RAN_OUT)

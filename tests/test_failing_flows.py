@@ -10,6 +10,7 @@ from flowstate import (
     Command,
     Commit,
     Driver,
+    Due,
     End,
     Engine,
     Flows,
@@ -66,7 +67,7 @@ async def test_a_retry_is_due_when_its_backoff_is_over(
         await engine.execute(await begin(engine, "a", "boom"))
     retried = await engine.get("a")
     assert await driver.due(NOW + 999, ["boom"], 10) == ()
-    assert await driver.due(NOW + 1_000, ["boom"], 10) == (retried,)
+    assert await driver.due(NOW + 1_000, ["boom"], 10) == (Due(retried, NOW + 1_000),)
 
 
 async def test_a_flow_that_keeps_raising_is_given_up(engine: Engine, flows: Flows) -> None:

@@ -19,6 +19,7 @@ from flowstate import (
     EngineClosedError,
     Flows,
     Query,
+    RetryPolicy,
     State,
     Status,
     Transit,
@@ -38,7 +39,7 @@ class BoomError(Exception):
 
 
 async def due_now(engine: Engine, flow: str) -> list[str]:
-    return [state.id for state in await engine.due([flow], 100)]
+    return [due.state.id for due in await engine.due([flow], 100)]
 
 
 async def test_leaving_the_engine_lets_running_flows_finish(
@@ -101,6 +102,27 @@ async def test_after_the_grace_period_a_flow_is_cancelled_and_its_lease_given_up
     assert cancelled.is_set()
     assert await due_now(engine, "forever") == ["a"]
     assert begun == await driver.get("a")  # no new version: only the lease ended
+
+
+async def test_what_is_never_retried_is_not_given_up(
+    driver: Driver, flows: Flows, clock: FixedClock
+) -> None:
+    """It has no lease; its timeout, which is a due time as well, stays what it is."""
+    running = anyio.Event()
+
+    @flows.flow
+    async def forever(state: State, engine: Engine) -> Command:
+        running.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with Engine(driver, flows, clock=clock, grace=0.01) as engine:
+        never = State("a", retry=RetryPolicy(enabled=False))
+        (begun,) = await engine.do(Commit(Transit(never, "forever", timeout=60)))
+        await engine.start(begun)
+        await running.wait()
+    assert begun.transition.alarm is not None
+    assert await engine.next_due(["forever"]) == begun.transition.alarm.at
 
 
 async def test_after_the_grace_period_a_sync_flow_is_abandoned_and_its_lease_given_up(

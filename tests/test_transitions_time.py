@@ -103,6 +103,24 @@ def test_a_timeout_comes_before_a_lease_that_ran_out() -> None:
     assert (fired.transition.to, fired.transition.attempt) == ("late", 0)
 
 
+@pytest.mark.parametrize("attempt", [0, 2])
+def test_a_lease_that_was_given_up_costs_no_attempt(attempt: int) -> None:
+    """Nobody died: the state goes on as it is, also in its last attempt."""
+    state = running(attempt, Alarm(NOW + 1, "late"))
+    assert state == fire(state, NOW, POLICY, is_released=True)
+
+
+def test_an_alarm_comes_before_a_lease_that_was_given_up() -> None:
+    fired = fire(running(alarm=Alarm(NOW, "late")), NOW, POLICY, is_released=True)
+    assert fired is not None
+    assert (fired.transition.to, fired.transition.cause) == ("late", Cause.ALARM)
+
+
+@pytest.mark.parametrize("status", [Status.NEW, Status.PAUSED, Status.DELAYED, Status.ENDED])
+def test_only_what_runs_can_be_given_up(status: Status) -> None:
+    assert fire(state_at(status), NOW, POLICY, is_released=True) is None
+
+
 def test_leases_that_run_out_are_retried_until_the_attempts_are_used_up() -> None:
     state, attempts = running(), []
     while state.transition.status is Status.RUNNING:

@@ -148,7 +148,7 @@ class _Report:
             _say(f"{done}; {stats.running:,} running{late}")
 
 
-COUNTS = ("fired", "retried", "gave_up", "lost_races", "errors")
+COUNTS = ("fired", "retried", "taken_over", "gave_up", "lost_races", "errors")
 
 
 def _done(stats: Stats, before: Stats | None = None) -> str:

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from ..clock import Clock, SystemClock
 from ..data import DataRef
-from ..driver import Driver, Durability, Page, Plan, Query
+from ..driver import Driver, Due, Durability, Page, Plan, Query
 from ..errors import DataNotFoundError, RevMismatchError
 from ..state import State
 from .head import Head
@@ -150,8 +150,9 @@ class MemoryDriver(Driver):
         self._head.advance(len(self._log))  # commits tell it only while somebody waits
         await self._head.wait(after)
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
-        return tuple(self._current[id] for id in self._due.until(until, flows, limit))
+    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
+        entries = self._due.until(until, flows, limit)
+        return tuple(Due(self._current[id], due) for due, _, id, _ in entries)
 
     async def next_due(self, flows: Collection[str]) -> int | None:
         return self._due.soonest(flows)
@@ -285,8 +286,8 @@ class _DueTimes:
         if entry is not None:
             self.set(id, entry[1], due, entry[3])
 
-    def until(self, until: int, flows: Collection[str], limit: int) -> list[str]:
-        """The ids that are due, soonest first."""
+    def until(self, until: int, flows: Collection[str], limit: int) -> list[_Entry]:
+        """What is due, soonest first."""
         found: list[_Entry] = []
         for flow in flows:
             heap = self._heaps.get(flow, [])
@@ -300,7 +301,7 @@ class _DueTimes:
             for entry in taken:
                 heapq.heappush(heap, entry)
             found.extend(taken)
-        return [entry[2] for entry in sorted(found)[:limit]]
+        return sorted(found)[:limit]
 
     def flows(self) -> tuple[str, ...]:
         """Every flow that something is due for, now or later."""

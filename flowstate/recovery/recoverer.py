@@ -17,12 +17,14 @@ from attrs import define, field, frozen
 
 from flowstate import (
     Cause,
+    Due,
     Engine,
     FlowstateError,
     InvalidValueError,
     RevMismatchError,
     State,
     Status,
+    StoreCorruptError,
 )
 
 from .elector import BACKOFF_MS, MAX_BACKOFF_MS, Elector, Event, Role
@@ -47,6 +49,8 @@ class Stats:
     """Alarms: delays, timeouts and retries after an error."""
     retried: int
     """Leases that had run out."""
+    taken_over: int
+    """Leases that were given up, by an engine that was left or lacks the flow."""
     gave_up: int
     """States ended because their attempts were used up."""
     lost_races: int
@@ -140,6 +144,7 @@ class Recoverer:
             running=self._busy.total(),
             fired=self._counts["fired"],
             retried=self._counts["retried"],
+            taken_over=self._counts["taken over"],
             gave_up=self._counts["gave up"],
             lost_races=self._counts["lost races"],
             errors=self._counts["errors"],
@@ -217,21 +222,30 @@ class Recoverer:
         nearest = await self.engine.next_due(flows)
         if nearest is not None and nearest <= now:
             for flow in flows:
-                room = self._room(flow)
-                due = await self.engine.due([flow], min(BATCH, room + len(self._taken)))
-                taken += self._take(flow, due, room)
+                taken += await self._take_flow(flow)
         if len(flows) < len(self.engine.flows):
             # ending what runs needs no place, and were all places held by flows that hang, it is
             # what everything else waits for
-            for at, flow, state in self._timeouts():
-                taken += self._take(flow, [state], 1) if at <= now else 0
+            for flow, timeout in self._timeouts():
+                taken += self._take(flow, [timeout], 1) if timeout.at <= now else 0
         return taken
+
+    async def _take_flow(self, flow: str) -> int:
+        room = self._room(flow)
+        try:
+            due = await self.engine.due([flow], min(BATCH, room + len(self._taken)))
+        except StoreCorruptError:
+            # what cannot be read stops its own flow, not the others
+            self._counts["errors"] += 1
+            logger.exception("flow %r cannot be recovered", flow)
+            return 0
+        return self._take(flow, due, room)
 
     async def _next_look(self, looked: int) -> int:
         """When to look again, if nothing wakes it: at the next due time, and after a lease, since
         a wake-up may be lost."""
         nearest = await self.engine.next_due(self._open_flows())
-        to_come = [at for at, _, _ in self._timeouts() if at > looked]
+        to_come = [timeout.at for _, timeout in self._timeouts() if timeout.at > looked]
         latest = looked + self._elector.lease_ms
         # what is due already is being committed at this moment
         if nearest is not None and nearest > looked:
@@ -253,33 +267,34 @@ class Recoverer:
         kept = min(idle, self.concurrency // 2)
         return max(free - kept, 0 if flow in self._busy else min(free, 1))
 
-    def _timeouts(self) -> list[tuple[int, str, State]]:
-        """When each timeout of what runs here comes (ms), where it leads, and its state."""
-        running = self.engine.executing()
+    def _timeouts(self) -> list[tuple[str, Due]]:
+        """The timeouts of what runs here, and where each leads."""
         return [
-            (alarm.at, alarm.to, state)
-            for state in running
+            (alarm.to, Due(state, alarm.at))
+            for state in self.engine.executing()
             if (alarm := state.transition.alarm) is not None
         ]
 
-    def _take(self, flow: str, due: Iterable[State], room: int) -> int:
+    def _take(self, flow: str, due: Iterable[Due], room: int) -> int:
         taken = 0
-        for state in due:
+        for one in due:
             if taken == room:
                 break
-            if (state.id, state.rev) not in self._taken and self._elector.leads:
-                self._taken.add((state.id, state.rev))
+            version = (one.state.id, one.state.rev)
+            if version not in self._taken and self._elector.leads:
+                self._taken.add(version)
                 self._busy[flow] += 1
                 taken += 1
-                self._tasks.start_soon(self._recover, flow, state)
+                self._tasks.start_soon(self._recover, flow, one)
         return taken
 
     # ------------------------------------------------------------ one state
 
-    async def _recover(self, flow: str, state: State) -> None:
+    async def _recover(self, flow: str, due: Due) -> None:
         """Commit what has become of a state that is due, and run it."""
+        state = due.state
         try:
-            fired = await self._fire(flow, state)
+            fired = await self._fire(flow, due)
             if fired is None:
                 await self._pause(BACKOFF_MS)  # it is still due: look at it again, but not at once
             elif fired.transition.status is Status.RUNNING:
@@ -293,17 +308,26 @@ class Recoverer:
                 del self._busy[flow]
             self._done.set()
 
-    async def _fire(self, flow: str, state: State) -> State | None:
+    async def _fire(self, flow: str, due: Due) -> State | None:
+        if self._is_left_to_others(due):
+            return None
         try:
-            fired = await self.engine.fire(state)
+            fired = await self.engine.fire(due)
         except RevMismatchError:
             raise
         except Exception as error:  # noqa: BLE001  (told, and tried again)
-            self._failed(flow, state, error)
+            self._failed(flow, due.state, error)
             return None
         if fired is not None:
-            self._count(state, fired)
+            self._count(due, fired)
         return fired
+
+    def _is_left_to_others(self, due: Due) -> bool:
+        """Whether its lease was given up, and only its timeout, which is to come, leads here."""
+        transition = due.state.transition
+        alarm = transition.alarm
+        is_to_come = alarm is None or alarm.at > self.engine.clock.now()
+        return due.is_released and is_to_come and transition.to not in self.engine.flows
 
     async def _run(self, flow: str, state: State) -> None:
         try:
@@ -324,14 +348,16 @@ class Recoverer:
         while self.engine.clock.now() < end:
             await self.engine.clock.wait_until(end)
 
-    def _count(self, due: State, fired: State) -> None:
-        if fired.transition.status is Status.ENDED:
+    def _count(self, due: Due, fired: State) -> None:
+        before, after = due.state.transition, fired.transition
+        if after.status is Status.ENDED:
             self._counts["gave up"] += 1
-        elif due.transition.status is Status.RUNNING and fired.transition.cause is Cause.RETRY:
+        elif after == before:
+            self._counts["taken over"] += 1
+        elif before.status is Status.RUNNING and after.cause is Cause.RETRY:
             self._counts["retried"] += 1
         else:
             self._counts["fired"] += 1
-            alarm = due.transition.alarm
-            if alarm is not None:
-                self._late_ms = max(0, self.engine.clock.now() - alarm.at)
+            if before.alarm is not None:
+                self._late_ms = max(0, self.engine.clock.now() - before.alarm.at)
                 self._max_late_ms = max(self._max_late_ms, self._late_ms)

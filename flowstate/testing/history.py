@@ -181,6 +181,8 @@ def alarms(history: History) -> Iterator[str]:
     for state in history.log:
         transition = state.transition
         before = history.before.get(state.rev)
+        if before is not None and before.transition == transition:
+            continue  # it goes on where it was: its lease was given up
         is_fired = transition.status is Status.RUNNING and (
             transition.cause is Cause.ALARM
             or (

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from attrs import define, field
 
 from ..clock import MAX_INSTANT_MS
-from ..driver import Plan, Query
+from ..driver import Due, Plan, Query
 from ..errors import RevMismatchError
 from ..state import State
 
@@ -73,20 +73,20 @@ class Model:
         found = [state for state in self.current.values() if query.matches(state)]
         return found[-1] if found else None
 
-    def due(self, until: int, flows: Collection[str]) -> list[tuple[int, State]]:
-        """(due time, state), soonest first."""
+    def due(self, until: int, flows: Collection[str]) -> list[Due]:
+        """What is due, soonest first."""
         due = [
-            (self.due_times[state.rev][0], state)
+            Due(state, self.due_times[state.rev][0])
             for state in self.current.values()
             if state.rev in self.due_times and self.due_times[state.rev][1] in flows
         ]
         return sorted(
-            (pair for pair in due if pair[0] <= until), key=lambda pair: (pair[0], pair[1].rev)
+            (one for one in due if one.time <= until), key=lambda one: (one.time, one.state.rev)
         )
 
     def next_due(self, flows: Collection[str]) -> int | None:
         """The soonest due time for one of the flows."""
-        return min((at for at, _ in self.due(MAX_INSTANT_MS, flows)), default=None)
+        return min((one.time for one in self.due(MAX_INSTANT_MS, flows)), default=None)
 
     def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         gone: set[str] = set()

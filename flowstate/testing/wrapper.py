@@ -8,7 +8,7 @@ from typing import TypeVar
 from attrs import define
 
 from ..data import DataRef
-from ..driver import Driver, Durability, Page, Plan, Query
+from ..driver import Driver, Due, Durability, Page, Plan, Query
 from ..state import State
 
 R = TypeVar("R")
@@ -50,7 +50,7 @@ class WrapperDriver(Driver):
     async def wait(self, after: int) -> None:
         await self.around("wait", lambda: self.driver.wait(after))
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
+    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
         return await self.around("due", lambda: self.driver.due(until, flows, limit))
 
     async def next_due(self, flows: Collection[str]) -> int | None:

@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 from msgspec.structs import force_setattr, replace
 
-from flowstate import Page, Plan, Query, RevMismatchError, State
+from flowstate import Due, Page, Plan, Query, RevMismatchError, State
 from flowstate.drivers.memory import MemoryDriver
 from flowstate.testing import DriverConformance, Store
 
@@ -209,8 +209,23 @@ class FindsThePast(MemoryDriver):
 class DueInAnyOrder(MemoryDriver):
     """Gives what is due, the latest first."""
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> States:
+    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
         return (await super().due(until, flows, limit))[::-1]
+
+
+class ForgetsFlows(MemoryDriver):
+    """Names only the flows that something is due for now."""
+
+    async def due_flows(self) -> tuple[str, ...]:
+        flows = await super().due_flows()
+        return tuple([flow for flow in flows if (await self.next_due([flow]) or 0) < 10**9])
+
+
+class RefusesToTravelBack(MemoryDriver):
+    """Takes a due time before all others for a mistake."""
+
+    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        return await super().renew(leases, max(0, until))
 
 
 class RenewsInSilence(MemoryDriver):
@@ -290,6 +305,8 @@ CAUGHT_BY: dict[type[MemoryDriver], str] = {
     FindsTheOldest: "test_find_gives_the_newest_current_match",
     FindsThePast: "test_find_overlooks_what_a_state_was",
     DueInAnyOrder: "test_soonest_first",
+    ForgetsFlows: "test_the_flows_that_something_is_due_for",
+    RefusesToTravelBack: "test_a_lease_that_is_given_up_is_due_before_all",
     RenewsInSilence: "test_renew_gives_back_what_moved_on",
     RenewsWhatMovedOn: "test_renew_gives_back_what_moved_on",
     NeverWakes: "test_a_commit_wakes_who_waits",

@@ -15,10 +15,13 @@ import pytest
 import sqlite_utils
 
 from flowstate import (
+    Command,
     Commit,
+    Delay,
     Durability,
     End,
     Engine,
+    Flows,
     Pause,
     Query,
     SchemaVersionError,
@@ -34,6 +37,9 @@ from flowstate import (
     connect,
 )
 from flowstate.drivers.sqlite import SQLiteDriver, schema
+from flowstate.drivers.sqlite.connection import File
+from flowstate.recovery import Recoverer
+from flowstate.testing.virtual import TimedDriver, VirtualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -240,6 +246,36 @@ async def test_a_row_that_does_not_decode_is_named_and_hides_no_other(path: Path
             await engine.get("order-1")
         assert (await engine.get("order-2")).rev == 2
         await engine.do(Commit(End(await engine.get("order-2"))))
+
+
+async def test_a_row_that_does_not_decode_stops_only_the_recovery_of_its_flow(path: Path) -> None:
+    """The other flows go on; the damage is told, and not spun on."""
+    flows, ran = Flows(), anyio.Event()
+
+    @flows.flow
+    async def good(state: State, engine: Engine) -> Command:
+        ran.set()
+        return Commit(End(state))
+
+    flows.add("bad", good)
+    clock = VirtualClock()
+    driver = SQLiteDriver(File(str(path)), clock=clock)
+    async with (
+        clock.running(),
+        TimedDriver(driver, clock) as store,
+        Engine(store, flows, clock=clock) as engine,
+    ):
+        await engine.do(Commit(Delay(State("bad"), "bad", after=1)))
+        await engine.do(Commit(Delay(State("good"), "good", after=2)))
+        with sqlite3.connect(path) as raw:
+            raw.execute("UPDATE versions SET state = '{\"id\": 7}' WHERE rev = 1")
+        raw.close()
+        async with Recoverer(engine) as recoverer:
+            await ran.wait()
+            end = clock.now() + 60_000
+            while clock.now() < end:
+                await clock.wait_until(end)
+            assert 1 <= recoverer.stats().errors <= 60
 
 
 async def test_a_damaged_payload_is_noticed(path: Path) -> None:

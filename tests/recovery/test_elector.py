@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from flowstate import Commit, Delay, Engine, Plan, State, Status
+from flowstate import Commit, Delay, End, Engine, Plan, State, Status
 from flowstate.recovery import ELECTION, PREFIX, Event, Role
 from flowstate.recovery.elector import MARGIN, MAX_BACKOFF_MS, Elector
 from flowstate.testing.cluster import TERM_S
@@ -171,6 +171,17 @@ class TestElection:
             assert (Role.LEADER, False) == (elector.role, elector.leads)
             await elector.keep()  # returns at once
             assert Role.STANDBY is elector.role
+
+    async def test_a_group_that_was_ended_is_off_for_good(self, cluster: Cluster) -> None:
+        """Nobody leads it again; that is told now and then, and not spun on."""
+        process = cluster.begin("a")
+        await cluster.heard("won")
+        group = await cluster.engine.get(f"{PREFIX}default")
+        await cluster.engine.do(Commit(End(group)))
+        await cluster.sleep(600)
+        stats = process.recoverer.stats()
+        assert (Role.STANDBY, 0) == (stats.role, stats.term)
+        assert 60 <= stats.errors <= 70
 
     async def test_groups_do_not_know_each_other(self, cluster: Cluster) -> None:
         """Each has a leader, a term and flows of its own."""

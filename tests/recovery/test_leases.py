@@ -48,10 +48,25 @@ class Renewals(WrapperDriver):
         return await self.driver.renew(leases, until)
 
 
+@define(eq=False)
+class Skewed:
+    """The clock of another machine."""
+
+    clock: VirtualClock
+    ahead_ms: int = 0
+
+    def now(self) -> int:
+        return self.clock.now() + self.ahead_ms
+
+    async def wait_until(self, instant: int, event: anyio.Event | None = None) -> None:
+        await self.clock.wait_until(instant - self.ahead_ms, event)
+
+
 @define
 class Bench:
     clock: VirtualClock
     driver: Renewals
+    store_clock: Skewed
     engine: Engine
     ended: list[str]
 
@@ -74,13 +89,14 @@ async def bench() -> object:
             ended.append(state.id)
         raise AssertionError
 
-    driver = Renewals(MemoryDriver(clock=clock), clock)
+    store_clock = Skewed(clock)
+    driver = Renewals(MemoryDriver(clock=store_clock), clock)
     async with (
         clock.running(),
         driver,
         Engine(driver, flows, clock=clock, retry=POLICY, grace=0) as engine,
     ):
-        yield Bench(clock, driver, engine, ended)
+        yield Bench(clock, driver, store_clock, engine, ended)
 
 
 async def sleep(clock: VirtualClock, seconds: float) -> None:
@@ -138,6 +154,22 @@ async def test_who_lost_its_lease_stops(bench: Bench) -> None:
     await sleep(bench.clock, 9)
     assert ["s"] == bench.ended
     assert bench.clock.now() == moved + 9000
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, -4, 4, 3600])
+async def test_the_store_s_clock_may_be_another(bench: Bench, ahead_s: int) -> None:
+    """Leases are counted by the engine's clock; the store's may be ahead of it, or behind."""
+    bench.store_clock.ahead_ms = ahead_s * 1000
+    state = await bench.begin("s")
+    assert bench.clock.now() + ahead_s * 1000 == state.committed_at
+    await sleep(bench.clock, 60)
+    ends = bench.clock.now() - 60_000 + 9000
+    assert bench.driver.calls
+    for now, _, until in bench.driver.calls:
+        assert ends - now >= 3000
+        ends = until
+    assert ends > bench.clock.now()
+    assert len(bench.driver.calls) <= 60 / 3 + 1
 
 
 async def test_a_store_that_fails_is_asked_again(bench: Bench) -> None:

@@ -192,6 +192,26 @@ async def test_a_group_without_the_flow_leaves_the_state_alone(cluster: Cluster)
     await cluster.heard("b: runs s")
 
 
+async def test_a_released_state_is_left_to_an_engine_with_its_flow(cluster: Cluster) -> None:
+    """A due time is listed for the flow that a timeout leads to, if that comes before the lease
+    ends. Who has only that flow does not take the state for its own, until its time is up."""
+    process = cluster.begin("a", cluster.flows("a", "late"))
+    await cluster.heard("won")
+    async with Engine(cluster.world.store, clock=cluster.world.clock) as engine:
+        (state,) = await engine.do(
+            Commit(Transit(State("s"), "work", timeout=5, on_timeout="late"))
+        )
+        await engine.start(state)  # it lacks the flow, so it gives the lease up
+        await engine.idle()
+    await cluster.sleep(4)
+    calls = cluster.world.calls.total()
+    assert (1, 0) == (len(await history(cluster, "s")), process.recoverer.stats().taken_over)
+    with anyio.fail_after(10):
+        await cluster.heard("runs s at late (alarm)")
+    assert cluster.now - state.committed_at < 5_250
+    assert calls < 300
+
+
 async def test_stats_tell_what_it_did(cluster: Cluster) -> None:
     """Fired, retried, gave up: each is counted as what it was."""
     flows = cluster.flows("a")

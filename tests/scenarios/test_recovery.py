@@ -31,6 +31,7 @@ from . import history, recovering
 pytestmark = pytest.mark.anyio
 
 LEASE = RetryPolicy(lease=10)
+ONCE = RetryPolicy(lease=10, max_attempts=1)
 
 
 @define(eq=False)
@@ -126,7 +127,8 @@ async def test_two_recoverers_with_one_killed(store: Driver, clock: VirtualClock
 
 
 async def test_a_clean_hand_over_goes_on_at_once(store: Driver, clock: VirtualClock) -> None:
-    """Whoever is left gives up term and leases; nobody waits for them to run out."""
+    """Whoever is left gives up term and leases; nobody waits for them to run out, and no attempt
+    is used up: here there is but one."""
     running, leave = anyio.Event(), anyio.Event()
     flows, leaving = Flows(), Flows()
     flows.add("work", finish)
@@ -138,18 +140,21 @@ async def test_a_clean_hand_over_goes_on_at_once(store: Driver, clock: VirtualCl
         raise AssertionError
 
     async def lead_and_leave() -> None:
-        async with recovering(store, leaving, clock, retry=LEASE) as engine:
+        async with recovering(store, leaving, clock, retry=ONCE) as engine:
             await engine.do(Commit(Delay(State("order-1"), "work", after=1)))
             await leave.wait()
 
     async with clock.running(), anyio.create_task_group() as tasks:
         tasks.start_soon(lead_and_leave)
         await running.wait()  # it leads, then: the alarm has fired
-        async with recovering(store, flows, clock, retry=LEASE) as engine:
+        async with recovering(store, flows, clock, retry=ONCE) as engine:
             left = clock.now()
             leave.set()
             await engine.wait("order-1", Status.ENDED)
             assert clock.now() - left < 1_000
+            log = await history(engine, "order-1")
+            causes = [state.transition.cause for state in log]
+            assert causes == [Cause.COMMAND, Cause.ALARM, Cause.ALARM, Cause.COMMAND]
 
 
 async def test_a_group_leaves_the_flows_that_it_lacks_to_one_that_has_them(
@@ -171,7 +176,7 @@ async def test_a_group_leaves_the_flows_that_it_lacks_to_one_that_has_them(
 async def test_a_flow_that_leads_to_another_group_goes_on_there_at_once(
     store: Driver, clock: VirtualClock
 ) -> None:
-    """An engine that lacks the next flow gives the lease up."""
+    """An engine that lacks the next flow gives the lease up, which is no attempt."""
     letters, bills = Flows(), Flows()
     bills.add("charge", finish)
 
@@ -184,8 +189,9 @@ async def test_a_flow_that_leads_to_another_group_goes_on_there_at_once(
         recovering(store, letters, clock, group="letters") as engine,
         recovering(store, bills, clock, group="bills"),
     ):
-        (state,) = await engine.do(Commit(Transit(State("order-1"), "send")))
+        (state,) = await engine.do(Commit(Transit(State("order-1", retry=ONCE), "send")))
         began = clock.now()
         await engine.start(state)
-        await engine.wait("order-1", Status.ENDED)
+        ended = await engine.wait("order-1", Status.ENDED)
         assert clock.now() - began < 1_000
+        assert ended.transition.reason == ""

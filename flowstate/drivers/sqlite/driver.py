@@ -13,7 +13,7 @@ from attrs import define, field
 
 from ...clock import Clock, SystemClock
 from ...data import DataRef
-from ...driver import Driver, Durability, Page, Plan, Query
+from ...driver import Driver, Due, Durability, Page, Plan, Query
 from ...errors import StoreClosedError, StoreReadOnlyError
 from ...state import State
 from ..group import GroupCommitter
@@ -105,7 +105,7 @@ class SQLiteDriver(Driver):
         with self._poller.watching():
             await self._head.wait(after)
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
+    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
         return await self._read(lambda reader: reader.due(until, flows, limit))
 
     async def next_due(self, flows: Collection[str]) -> int | None:

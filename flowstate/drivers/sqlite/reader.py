@@ -17,7 +17,7 @@ from attrs import define, frozen
 
 from ... import codec
 from ...data import DataRef
-from ...driver import Page, Query
+from ...driver import Due, Page, Query
 from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...state import State
 from .errors import translated
@@ -87,7 +87,7 @@ class Reader:
             ]
             return max(filter(None, newest), key=lambda state: state.rev, default=None)
 
-    def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
+    def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
         with self._snapshot():
             soonest = heapq.nsmallest(
                 limit,
@@ -101,7 +101,7 @@ class Reader:
                     )
                 ),
             )
-            return tuple(self._decode(text, rev) for _, rev, text in soonest)
+            return tuple(Due(self._decode(text, rev), due) for due, rev, text in soonest)
 
     def next_due(self, flows: Collection[str]) -> int | None:
         with self._snapshot():

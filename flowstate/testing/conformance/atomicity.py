@@ -11,7 +11,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ...commands import Delay, Require, Transit
 from ...data import DataRef
-from ...driver import Driver, Durability, Query
+from ...driver import Driver, Due, Durability, Query
 from ...engine import Engine
 from ...errors import RevMismatchError
 from ...state import State
@@ -65,7 +65,7 @@ class AtomicityLaws(CrowdLaws):
                 Delay(c, to="wake", at=1_000),
                 Transit(b, "x"),
             )
-        assert await driver.due(1_000, ["wake"], 10) == (a,)
+        assert await driver.due(1_000, ["wake"], 10) == (Due(a, 1_000),)
 
     async def test_a_reader_never_sees_half_a_commit(self, driver: Driver, crowd: Crowd) -> None:
         """A page that ends at the end of what there is never ends inside a commit."""

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from ...commands import Delay, End, Pause, Transit
-from ...driver import Driver, Plan, Write
+from ...driver import RELEASED, Driver, Due, Plan, Write
 from ...errors import RevMismatchError
 from ...state import State
 from ..store import Store
@@ -19,7 +19,8 @@ class DueLaws(Laws):
         states = await put(driver, *(_delay(id, at) for id, at in [("a", 30), ("b", 10)]))
         states += await put(driver, _delay("c", 20))
         assert await _due(driver, 100) == ["b", "c", "a"]
-        assert await driver.due(100, ["wake"], 10) == (states[1], states[2], states[0])
+        times = zip((states[1], states[2], states[0]), (10, 20, 30), strict=True)
+        assert await driver.due(100, ["wake"], 10) == tuple(Due(*one) for one in times)
 
     async def test_at_or_before(self, driver: Driver) -> None:
         """A state is due from its very millisecond on."""
@@ -68,6 +69,21 @@ class DueLaws(Laws):
         (a,) = await put(driver, _moved(a, 40, "other"))
         assert await driver.next_due(["wake"]) is None
 
+    async def test_the_flows_that_something_is_due_for(self, driver: Driver) -> None:
+        """Each by its name, once, also if that is ten years ahead; not those of what moved on."""
+        assert await driver.due_flows() == ()
+        a, *_ = await put(
+            driver,
+            _delay("a", 10, "old"),
+            _delay("b", 10),
+            _delay("c", 20),
+            _delay("d", FAR, "far"),
+        )
+        await put(driver, Pause(State("p"), "never"), End(State("e")))
+        assert await driver.due_flows() == ("far", "old", "wake")
+        await put(driver, _moved(a, 30))
+        assert await driver.due_flows() == ("far", "wake")
+
     async def test_what_is_due_is_due_at_the_next_due_time(self, driver: Driver) -> None:
         """Who sleeps until the next due time finds something then, and nothing sooner."""
         await put(driver, *(_delay(f"{n}", 30 - n % 7) for n in range(20)))
@@ -113,7 +129,7 @@ class DueLaws(Laws):
         before = store.raw_versions()
         assert await driver.renew([("a", a.rev)], 30) == frozenset()
         assert await _due(driver, 29) == ["b"]
-        assert await driver.due(30, ["wake"], 10) == (b, a)
+        assert await driver.due(30, ["wake"], 10) == (Due(b, 20), Due(a, 30))
         assert store.raw_versions() == before
         assert await driver.get("a") == a
 
@@ -122,6 +138,15 @@ class DueLaws(Laws):
         a, _ = await put(driver, _delay("a", 1_000), _delay("b", 2_000))
         await driver.renew([("a", a.rev)], 5)
         assert await _due(driver, 5) == ["a"]
+
+    async def test_a_lease_that_is_given_up_is_due_before_all(self, driver: Driver) -> None:
+        """Its due time is below every instant, and is given back as it is: it tells that nobody
+        died."""
+        a, b = await put(driver, _delay("a", 0), _delay("b", FAR))
+        released = 1_700_000_000_000 - RELEASED
+        assert await driver.renew([("b", b.rev)], released) == frozenset()
+        assert await driver.next_due(["wake"]) == released
+        assert await driver.due(0, ["wake"], 10) == (Due(b, released), Due(a, 0))
 
     async def test_a_lease_that_is_given_up_wakes_who_waits(self, driver: Driver) -> None:
         """Whoever sleeps until the next due time waits for commits meanwhile; a due time that
@@ -142,7 +167,7 @@ class DueLaws(Laws):
         (new,) = await put(driver, _moved(b, 15))
         leases = [("a", a.rev), ("b", b.rev), ("c", c.rev), ("nobody", 1), ("a2", a.rev)]
         assert await driver.renew(leases, 50) == {"b", "nobody", "a2"}
-        assert await driver.due(49, ["wake"], 10) == (new,)
+        assert await driver.due(49, ["wake"], 10) == (Due(new, 15),)
         assert await _due(driver, 50) == ["b", "a", "c"]
 
     async def test_renew_of_nothing(self, driver: Driver) -> None:
@@ -195,4 +220,4 @@ def _moved(state: State, at: int, to: str = "wake") -> Delay:
 
 async def _due(driver: Driver, until: int, *flows: str, limit: int = 10) -> list[str]:
     due = await driver.due(until, flows or ("wake",), limit)
-    return [state.id for state in due]
+    return [one.state.id for one in due]
