@@ -89,6 +89,8 @@ class Elector:
     """Told every event, with the term; for tests and for people."""
     role: Role = field(default=Role.STANDBY, init=False)
     term: int = field(default=0, init=False)
+    leader: str = field(default="", init=False)
+    """Who leads the group, as far as this candidate knows; empty: nobody."""
     trusted_until: int = field(default=0, init=False)
     """Until when (ms) the leader may act."""
 
@@ -108,6 +110,7 @@ class Elector:
                 group = await self.engine.get(self.id)
             except StateNotFoundError:
                 group = State(self.id)
+            self.leader = group.labels.get("leader", "")
             if group.transition.status is Status.RUNNING:
                 ends = await self.engine.next_due([self.id])
                 if ends is not None and ends > self.engine.clock.now():
@@ -126,6 +129,7 @@ class Elector:
         """Stop, and hand the term over if there is one."""
         term, self.term = self.term, 0
         self.role = Role.STOPPED
+        self.leader = ""
         with anyio.move_on_after(RESIGN_TIMEOUT_S, shield=True), suppress(FlowstateError):
             group = await self.engine.get(self.id)
             # by name, not by term: it may have won in the moment in which it was told to stop
@@ -148,7 +152,7 @@ class Elector:
         except RevMismatchError:
             self._become(Event.LOST, group.rev)
         else:
-            self.term = won.rev
+            self.term, self.leader = won.rev, self.name
             self.trusted_until = began + self._trust_ms()
             self._become(Event.WON, won.rev)
 

@@ -42,7 +42,10 @@ class Stats:
     """What a recoverer has done since it was opened."""
 
     role: Role
+    leader: str
+    """Who leads the group, by name, as far as is known here; empty: nobody."""
     term: int
+    """That of this recoverer; 0 if another leads."""
     running: int
     """States that it runs now."""
     fired: int
@@ -140,6 +143,7 @@ class Recoverer:
         """What it has done so far, and who it is."""
         return Stats(
             role=self._elector.role,
+            leader=self._elector.leader,
             term=self._elector.term,
             running=self._busy.total(),
             fired=self._counts["fired"],

@@ -172,6 +172,17 @@ class TestElection:
             await elector.keep()  # returns at once
             assert Role.STANDBY is elector.role
 
+    async def test_everyone_knows_who_leads(self, cluster: Cluster) -> None:
+        """Also who stands by, and after a change."""
+        first = cluster.begin("a")
+        await cluster.heard("won")
+        second = cluster.begin("b")
+        await cluster.sleep(1)
+        assert ["a", "a"] == [one.recoverer.stats().leader for one in (first, second)]
+        first.told_to_leave.set()
+        await cluster.heard("b: won")
+        assert ["", "b"] == [one.recoverer.stats().leader for one in (first, second)]
+
     async def test_a_group_that_was_ended_is_off_for_good(self, cluster: Cluster) -> None:
         """Nobody leads it again; that is told now and then, and not spun on."""
         process = cluster.begin("a")
