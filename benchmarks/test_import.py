@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -10,12 +11,19 @@ from typing import Any
 
 from .conftest import Row
 
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 PROGRAM = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 
 
 def seconds_to_import(modules: str) -> float:
+    # an installed package has its bytecode; an environment may forbid a checkout to keep its own
+    environment = {key: value for key, value in os.environ.items() if key != NO_BYTECODE}
     printed = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(modules)], check=True, capture_output=True, text=True
+        [sys.executable, "-c", PROGRAM.format(modules)],
+        check=True,
+        capture_output=True,
+        env=environment,
+        text=True,
     )
     return float(printed.stdout)
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-import secrets
 from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, cast, overload
@@ -67,7 +67,7 @@ class Engine:
     max_data_size: int = field(default=16 << 20, kw_only=True)
     chance: Callable[[], float] = field(default=random.random, kw_only=True, repr=False)
     """Gives a number from 0 to 1: what spreads the retries of states that failed together."""
-    commit_prefix: str = field(factory=lambda: secrets.token_hex(8), kw_only=True, repr=False)
+    commit_prefix: str = field(factory=lambda: os.urandom(8).hex(), kw_only=True, repr=False)
     """What makes this engine's commit ids its own."""
 
     threads: anyio.CapacityLimiter = field(init=False, repr=False)

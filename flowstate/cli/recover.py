@@ -16,6 +16,7 @@ from flowstate.recovery import PREFIX, Event, Recoverer, Stats
 
 from . import output
 from .loading import FlowsParam
+from .options import concurrency_option, grace_option
 from .screen import LogLines
 from .signals import interruptible, leave
 from .store import Access, run_async, store_option, with_access
@@ -41,22 +42,8 @@ REPORT_S = 1.0
     metavar="SECONDS",
     help="How long a leader that died is waited for.",
 )
-@click.option(
-    "--concurrency",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="States that are run at the same time.",
-)
-@click.option(
-    "--grace",
-    type=click.FloatRange(min=0),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long running flows may take to finish after Ctrl-C.",
-)
+@concurrency_option
+@grace_option
 @store_option
 def recover(
     flows: Flows, group: str, lease: float, concurrency: int, grace: float, url: str

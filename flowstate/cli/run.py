@@ -14,6 +14,7 @@ from . import output
 from .job import Job
 from .lines import total_size
 from .loading import FlowsParam
+from .options import concurrency_option, grace_option
 from .screen import Screen
 from .signals import INTERRUPTED, interruptible, leave
 from .store import Access, run_async, store_option, with_access
@@ -31,14 +32,7 @@ from .store import Access, run_async, store_option, with_access
 )
 @click.option("--start", required=True, metavar="FLOW", help="The flow where each state begins.")
 @store_option
-@click.option(
-    "--concurrency",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="States that are run at the same time.",
-)
+@concurrency_option
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
@@ -46,14 +40,7 @@ from .store import Access, run_async, store_option, with_access
     show_default=True,
     help="After a bad line or a flow that raises: take no further line, or go on.",
 )
-@click.option(
-    "--grace",
-    type=click.FloatRange(min=0),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long running flows may take to finish after Ctrl-C.",
-)
+@grace_option
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
