@@ -19,7 +19,7 @@ from .commands import (
     Transit,
 )
 from .data import Data, DataRef
-from .driver import Driver, Durability, Page, Plan, Query, Write
+from .driver import Compaction, Driver, Durability, Page, Plan, Query, Retention, Write
 from .drivers import connect
 from .engine import Engine
 from .errors import (
@@ -59,6 +59,7 @@ __all__ = [
     "Command",
     "Commit",
     "CompactedError",
+    "Compaction",
     "Data",
     "DataNotFoundError",
     "DataRef",
@@ -85,6 +86,7 @@ __all__ = [
     "Query",
     "Require",
     "Resume",
+    "Retention",
     "RetryPolicy",
     "RevMismatchError",
     "SchemaVersionError",
