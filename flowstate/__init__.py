@@ -19,7 +19,17 @@ from .commands import (
     Transit,
 )
 from .data import Data, DataRef
-from .driver import Driver, Due, Durability, Page, Plan, Query, Write
+from .driver import (
+    Compaction,
+    Driver,
+    Due,
+    Durability,
+    Page,
+    Plan,
+    Query,
+    Retention,
+    Write,
+)
 from .drivers import connect
 from .engine import Engine
 from .errors import (
@@ -59,6 +69,7 @@ __all__ = [
     "Command",
     "Commit",
     "CompactedError",
+    "Compaction",
     "Data",
     "DataNotFoundError",
     "DataRef",
@@ -86,6 +97,7 @@ __all__ = [
     "Query",
     "Require",
     "Resume",
+    "Retention",
     "RetryPolicy",
     "RevMismatchError",
     "SchemaVersionError",

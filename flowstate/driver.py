@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import ClassVar, Self, TypeAlias
@@ -158,10 +158,54 @@ class Query(Struct, frozen=True, kw_only=True):
 
 class Page(Struct, frozen=True):
     """Some matching versions in revision order, and the revision up to which they are all there
-    are. Reading goes on after ``upto``."""
+    are. Reading goes on after ``upto``.
+
+    ``compacted`` is the highest revision that was ever removed (0: none), read in the same moment:
+    above it the log is whole. With ``query.since`` it is 0 if everything that was removed had been
+    committed before that time, so that nothing asked for can be missing.
+    """
 
     versions: tuple[State, ...]
     upto: int
+    compacted: int = 0
+
+
+class Retention(Struct, frozen=True):
+    """What compaction may remove.
+
+    ``before`` is a time (ms since the epoch): what was committed at or after it stays. Of what is
+    older, superseded versions go, but for the ``keep`` newest versions of each state (the current
+    one counts). ``ended``: states whose current version is ENDED and older go whole, whatever
+    ``keep`` says.
+    """
+
+    before: int
+    keep: int = 1
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "before", clock.instant("Retention.before", self.before))
+        if type(self.keep) is not int or self.keep < 1:
+            raise InvalidValueError(
+                "Retention.keep", f"takes a number of versions from 1, not {self.keep!r}"
+            )
+
+
+class Compaction(Struct, frozen=True):
+    """What one batch of compaction did.
+
+    ``upto`` is the revision up to which it has looked: the next batch begins after it. Counted are
+    the ``versions`` that were removed, the ``states`` of which no version is left, the
+    ``payloads`` that nothing refers to any more, and the ``size`` of all that in bytes: versions as
+    JSON, payloads as they are. ``done``: above ``upto`` nothing can be removed.
+    """
+
+    upto: int
+    versions: int = 0
+    states: int = 0
+    payloads: int = 0
+    size: int = 0
+    done: bool = False
 
 
 RELEASED = clock.MAX_INSTANT_MS + 1
@@ -207,8 +251,8 @@ class Driver(ABC):
         Gives the stored versions: consecutive revisions above every earlier one, and one time that
         is never before that of an earlier revision. If any expectation does not hold, raises
         ``RevMismatchError`` with *all* that do not. If a plan with this commit id was stored
-        before, gives that first outcome and stores nothing. Raises ``UnknownOutcomeError`` if it
-        cannot tell whether the plan was stored.
+        before, gives that first outcome and stores nothing, for as long as a version that it wrote
+        is there. Raises ``UnknownOutcomeError`` if it cannot tell whether the plan was stored.
         """
 
     @abstractmethod
@@ -284,6 +328,27 @@ class Driver(ABC):
         """A payload. Raises ``DataNotFoundError``."""
 
     @abstractmethod
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        """One batch of compaction: looks at no more than *limit* versions above *after*, in
+        revision order, and removes those that *retention* gives up.
+
+        Never removes the current version of a state that has not ENDED, nor the newest version of
+        the store, so that revisions and time go on. Of an ended state the current version goes
+        last: a run that begins at 0 removes the state whole, and one that begins above some of its
+        versions leaves what is current.
+
+        A payload goes with the last version that refers to it, of whatever state, also from inside
+        ``stacked``. All of a batch happens or nothing, also to readers, whose pages tell of it in
+        ``compacted``. A batch may look at less than *limit*, but further than *after* unless it is
+        ``done``.
+
+        With *dry_run* nothing changes, and what is counted is what this batch would do in a run
+        that began at 0.
+        """
+
+    @abstractmethod
     async def open(self) -> None:
         """Make ready, creating what is missing. Raises ``StoreOpenError`` and leaves all as it
         was if the store cannot be used."""
@@ -309,6 +374,16 @@ def check_rev(field: str, rev: object) -> None:
     """Raise ``InvalidValueError`` unless *rev* can be a revision."""
     if type(rev) is not int or rev < 0:
         raise InvalidValueError(field, f"takes a revision (a whole number from 0), not {rev!r}")
+
+
+def references(state: State) -> Iterator[DataRef]:
+    """The stored payloads that a version refers to, also from inside ``stacked``; one may come
+    more than once."""
+    for payload in state.data.values():
+        if isinstance(payload, DataRef):
+            yield payload
+    for other in state.stacked.values():
+        yield from references(other)
 
 
 def _with_stored(state: State, rev: int) -> State:

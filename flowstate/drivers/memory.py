@@ -7,29 +7,37 @@ lives as long as the object; use it from one event loop.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, TypeVar
 
 from attrs import define, field
 
 from ..clock import Clock, SystemClock
+from ..codec import encode_state
 from ..data import DataRef
-from ..driver import Driver, Due, Durability, Page, Plan, Query
+from ..driver import (
+    Compaction,
+    Driver,
+    Due,
+    Durability,
+    Page,
+    Plan,
+    Query,
+    Retention,
+    references,
+)
 from ..errors import DataNotFoundError, RevMismatchError
-from ..state import State
+from ..state import State, Status
+from .due import DueTimes
 from .head import Head
 from .url import StoreUrl
 
+K = TypeVar("K")
+
 MAX_SCAN = 10_000
 """Versions that one read looks at."""
-
-MIN_REBUILD = 1_000
-"""Entries of due times below which those that were overtaken may stay."""
-
-_Entry: TypeAlias = tuple[int, int, str, str]
-"""due (ms), revision, id, flow"""
 
 
 @define(eq=False)
@@ -41,7 +49,7 @@ class MemoryDriver(Driver):
     clock: Clock = field(factory=SystemClock, kw_only=True)
     _head: Head = field(factory=Head, init=False)
     _log: list[State] = field(factory=list[State], init=False)
-    """Revision r is at index r - 1."""
+    """By rising revision. Above ``_compacted`` none is missing, so the index follows from it."""
     _current: OrderedDict[str, State] = field(factory=OrderedDict[str, State], init=False)
     """id -> latest version, in revision order."""
     _history: dict[str, list[int]] = field(factory=dict[str, list[int]], init=False)
@@ -59,7 +67,17 @@ class MemoryDriver(Driver):
     _payloads: dict[tuple[int, str], bytes] = field(
         factory=dict[tuple[int, str], bytes], init=False
     )
-    _due: _DueTimes = field(factory=lambda: _DueTimes(), init=False)  # noqa: PLW0108  (it is below)
+    _referring: dict[tuple[int, str], list[int]] = field(
+        factory=dict[tuple[int, str], list[int]], init=False
+    )
+    """payload -> the revisions that refer to it."""
+    _due: DueTimes = field(factory=DueTimes, init=False)
+    _removed: int = field(default=0, init=False)
+    """How many versions compaction took out of the log…"""
+    _compacted: int = field(default=0, init=False)
+    """…none of them above this revision…"""
+    _compacted_at: int = field(default=0, init=False)
+    """…and none committed after this time (ms)."""
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> MemoryDriver:
@@ -73,7 +91,7 @@ class MemoryDriver(Driver):
     async def close(self) -> None:
         """Nothing to close: the driver can be opened again and still has its states."""
 
-    async def commit(self, plan: Plan) -> tuple[State, ...]:  # noqa: C901  (hot)
+    async def commit(self, plan: Plan) -> tuple[State, ...]:  # noqa: C901, PLR0912  (hot)
         log = self._log
         current = self._current
         for write in plan.writes:
@@ -84,7 +102,7 @@ class MemoryDriver(Driver):
         if plan.requires and (conflicts := self._conflicts(plan)):
             raise RevMismatchError(conflicts)
 
-        first = len(log) + 1
+        first = len(log) + self._removed + 1
         now = self.clock.now()
         if log and log[-1].committed_at > now:
             now = log[-1].committed_at  # a clock that was set back does not turn time round
@@ -103,21 +121,25 @@ class MemoryDriver(Driver):
             current.move_to_end(id)
             if state.labels or (previous is not None and previous.labels):
                 self._index_labels(previous, state)
+            if state.data or state.stacked:
+                for key in _payloads(state):
+                    self._referring.setdefault(key, []).append(state.rev)
             self._due.set(id, state.rev, write.due, write.flow)
         if plan.payloads:
             for checksum, content in plan.payloads.items():
                 self._payloads[first, checksum] = content
         if self._head.waiting:
-            self._head.advance(len(log))
+            self._head.advance(self._newest())
         return versions
 
     async def get(self, id: str, rev: int | None = None) -> State | None:
         if rev is None:
             return self._current.get(id)
-        if not 0 < rev <= len(self._log):
+        index = self._index(rev)
+        if not 0 <= index < len(self._log):
             return None
-        state = self._log[rev - 1]
-        return state if state.id == id else None
+        state = self._log[index]
+        return state if state.rev == rev and state.id == id else None
 
     async def find(self, query: Query) -> State | None:
         found: State | None = None
@@ -131,28 +153,27 @@ class MemoryDriver(Driver):
         return found
 
     async def read(self, query: Query, after: int, limit: int) -> Page:
-        head = len(self._log)
         if query.since_ms:
             after = max(after, self._rev_before(query.since_ms))
+        compacted = 0 if query.since_ms > self._compacted_at else self._compacted
         versions: list[State] = []
-        for looked, rev in enumerate(self._candidates(query, after), 1):
-            state = self._log[rev - 1]
+        for looked, state in enumerate(self._candidates(query, after), 1):
             if query.matches(state) and not (query.latest and self._current[state.id] is not state):
                 versions.append(state)
             if len(versions) == limit or looked == MAX_SCAN:
-                return Page(tuple(versions), rev)
-        return Page(tuple(versions), max(head, after))
+                return Page(tuple(versions), state.rev, compacted)
+        return Page(tuple(versions), max(self._newest(), after), compacted)
 
     async def head(self) -> int:
-        return len(self._log)
+        return self._newest()
 
     async def wait(self, after: int) -> None:
-        self._head.advance(len(self._log))  # commits tell it only while somebody waits
+        self._head.advance(self._newest())  # commits tell it only while somebody waits
         await self._head.wait(after)
 
     async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
-        entries = self._due.until(until, flows, limit)
-        return tuple(Due(self._current[id], due) for due, _, id, _ in entries)
+        due = self._due.until(until, flows, limit)
+        return tuple(Due(self._current[id], at) for id, at in due)
 
     async def next_due(self, flows: Collection[str]) -> int | None:
         return self._due.soonest(flows)
@@ -180,13 +201,53 @@ class MemoryDriver(Driver):
                 f"payload {ref.checksum} stored at revision {ref.rev}"
             ) from None
 
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        log = self._log
+        start = self._index(after + 1)
+        stop = min(start + limit, len(log))
+        stop = bisect_left(log, retention.before, start, max(start, stop), key=_committed_at)
+        looked = log[start:stop]
+        upto = looked[-1].rev if looked else after
+        done = stop >= len(log) or log[stop].committed_at >= retention.before
+        gone = [state for state in looked if self._may_go(state, retention)]
+        if not dry_run:
+            gone = [state for state in gone if self._leaves_nothing_behind(state, after)]
+        if not gone:
+            return Compaction(upto, done=done)
+        if dry_run:
+            payloads = [
+                key
+                for key, revs in self._references(gone).items()
+                if revs[-1] <= upto and all(self._may_go(self._at(r), retention) for r in revs)
+            ]
+        else:
+            payloads = self._release(gone)
+        contents = [self._payloads[key] for key in payloads if key in self._payloads]
+        compaction = Compaction(
+            upto,
+            len(gone),
+            sum(self._current[state.id] is state for state in gone),
+            len(contents),
+            sum(len(encode_state(state)) for state in gone) + sum(map(len, contents)),
+            done,
+        )
+        if not dry_run:
+            for key in payloads:
+                self._payloads.pop(key, None)
+            self._remove(gone, slice(start, stop))
+        return compaction
+
     def _first_outcome(self, plan: Plan) -> tuple[State, ...]:
         """What the plan wrote when it was committed before, or else the conflicts it has."""
         for write in plan.writes:
             for rev in _above(self._history.get(write.state.id, []), write.state.rev):
-                if self._commit_ids[rev - 1] == plan.commit_id:
+                index = self._index(rev)
+                if self._commit_ids[index] == plan.commit_id:
+                    # made again from the plan, for some of what it wrote may be compacted
                     first = rev - plan.writes.index(write)
-                    return tuple(self._log[first - 1 : first - 1 + len(plan.writes)])
+                    return plan.stamp(first, self._log[index].committed_at)
                 break  # only the very next version can be of a plan that expected this revision
         raise RevMismatchError(self._conflicts(plan))
 
@@ -227,105 +288,96 @@ class MemoryDriver(Driver):
                 )
                 yield (self._current[id] for id in reversed(ids))
 
-    def _candidates(self, query: Query, after: int) -> Iterable[int]:
-        """Revisions above *after* that may match, ascending."""
+    def _candidates(self, query: Query, after: int) -> Iterable[State]:
+        """Versions above a revision that may match, ascending."""
         if query.id:
-            return _above(self._history.get(query.id, []), after)
+            return map(self._at, _above(self._history.get(query.id, []), after))
         if not query.alternatives:
-            return range(after + 1, len(self._log) + 1)
+            return map(self._log.__getitem__, range(self._index(after + 1), len(self._log)))
         rarest = [
             min((self._labelled.get(label, []) for label in labels.items()), key=len)
             for labels in query.alternatives
         ]
         if len(rarest) == 1:
-            return _above(rarest[0], after)
-        return _distinct(heapq.merge(*(_above(revs, after) for revs in rarest)))
+            return map(self._at, _above(rarest[0], after))
+        return map(self._at, _distinct(heapq.merge(*(_above(revs, after) for revs in rarest))))
+
+    # ------------------------------------------------------------ places in the log
+
+    def _newest(self) -> int:
+        """The head: revisions begin at 1, and each is in the log or was removed from it."""
+        return len(self._log) + self._removed
+
+    def _index(self, rev: int) -> int:
+        """Where a revision is in the log, or the next one above it."""
+        if rev > self._compacted:
+            return rev - 1 - self._removed
+        return bisect_left(self._log, rev, key=_rev)
+
+    def _at(self, rev: int) -> State:
+        """The version at a revision that is there."""
+        return self._log[self._index(rev)]
 
     def _rev_before(self, instant: int) -> int:
         """The newest revision committed before that time: times ascend with revisions."""
-        low, high = 0, len(self._log)
-        while low < high:
-            middle = (low + high) // 2
-            if self._log[middle].committed_at < instant:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        index = bisect_left(self._log, instant, key=_committed_at)
+        return self._log[index - 1].rev if index else 0
 
+    # ------------------------------------------------------------ compaction
 
-@define
-class _DueTimes:
-    """At most one due time an id, soonest first for each flow.
+    def _may_go(self, state: State, retention: Retention) -> bool:
+        """Whether a version that is old enough may be removed."""
+        current = self._current[state.id]
+        if (
+            retention.ended
+            and current.transition.status is Status.ENDED
+            and current.committed_at < retention.before
+        ):
+            return state is not self._log[-1]
+        revs = self._history[state.id]
+        return len(revs) > retention.keep and state.rev < revs[-retention.keep]
 
-    A heap a flow. An entry that was overtaken stays until it surfaces, or until such entries are
-    the larger part; so setting a due time costs the same however many there are.
-    """
+    def _leaves_nothing_behind(self, state: State, after: int) -> bool:
+        """Whether a version is superseded, or no older one is left below the batch: what is
+        current goes last."""
+        return self._current[state.id] is not state or self._history[state.id][0] > after
 
-    _due: dict[str, _Entry] = field(factory=dict[str, _Entry])
-    """id -> the entry that counts."""
-    _heaps: dict[str, list[_Entry]] = field(factory=dict[str, list[_Entry]])
-    """flow -> heap of entries."""
-    _entries: int = 0
+    def _references(self, states: Iterable[State]) -> dict[tuple[int, str], list[int]]:
+        """The payloads that versions refer to, with all the revisions that do."""
+        return {key: self._referring[key] for state in states for key in _payloads(state)}
 
-    def set(self, id: str, rev: int, due: int | None, flow: str) -> None:
-        if due is None:
-            self._due.pop(id, None)
-            return
-        entry = (due, rev, id, flow)
-        self._due[id] = entry
-        heap = self._heaps.get(flow)
-        if heap is None:
-            heap = self._heaps[flow] = []
-        heapq.heappush(heap, entry)
-        self._entries += 1
-        if self._entries > MIN_REBUILD and self._entries > 2 * len(self._due):
-            self._rebuild()
+    def _release(self, gone: list[State]) -> list[tuple[int, str]]:
+        """Take these versions' references back; gives the payloads that have none any more."""
+        revs = {state.rev for state in gone}
+        return [
+            key for key in self._references(gone) if not _discard(self._referring, key, gone, revs)
+        ]
 
-    def move(self, id: str, due: int) -> None:
-        entry = self._due.get(id)
-        if entry is not None:
-            self.set(id, entry[1], due, entry[3])
+    def _remove(self, gone: list[State], looked: slice) -> None:
+        """Take versions out of the part of the log that was looked at, and out of the indexes."""
+        revs = {state.rev for state in gone}
+        left = [
+            index for index in range(looked.start, looked.stop) if self._log[index].rev not in revs
+        ]
+        self._commit_ids[looked] = [self._commit_ids[index] for index in left]
+        self._log[looked] = [self._log[index] for index in left]
+        self._removed += len(gone)
+        if gone[-1].rev > self._compacted:
+            self._compacted, self._compacted_at = gone[-1].rev, gone[-1].committed_at
+        for label in {label for state in gone for label in state.labels.items()}:
+            _discard(self._labelled, label, gone, revs)
+        for id in {state.id for state in gone}:
+            if not _discard(self._history, id, gone, revs):
+                self._forget(id)
 
-    def until(self, until: int, flows: Collection[str], limit: int) -> list[_Entry]:
-        """What is due, soonest first."""
-        found: list[_Entry] = []
-        for flow in flows:
-            heap = self._heaps.get(flow, [])
-            taken: list[_Entry] = []
-            while heap and heap[0][0] <= until and len(taken) < limit:
-                entry = heapq.heappop(heap)
-                if self._due.get(entry[2]) is entry:
-                    taken.append(entry)
-                else:
-                    self._entries -= 1
-            for entry in taken:
-                heapq.heappush(heap, entry)
-            found.extend(taken)
-        return sorted(found)[:limit]
-
-    def flows(self) -> tuple[str, ...]:
-        """Every flow that something is due for, now or later."""
-        return tuple(sorted(flow for flow in self._heaps if self.soonest([flow]) is not None))
-
-    def soonest(self, flows: Collection[str]) -> int | None:
-        """The soonest due time for one of the flows."""
-        times: list[int] = []
-        for flow in flows:
-            heap = self._heaps.get(flow, [])
-            while heap and self._due.get(heap[0][2]) is not heap[0]:
-                heapq.heappop(heap)
-                self._entries -= 1
-            if heap:
-                times.append(heap[0][0])
-        return min(times, default=None)
-
-    def _rebuild(self) -> None:
-        self._heaps = {}
-        for entry in self._due.values():
-            self._heaps.setdefault(entry[3], []).append(entry)
-        for heap in self._heaps.values():
-            heapq.heapify(heap)
-        self._entries = len(self._due)
+    def _forget(self, id: str) -> None:
+        """A state of which no version is left."""
+        state = self._current.pop(id)
+        for label in state.labels.items():
+            ids = self._current_labelled[label]
+            del ids[id]
+            if not ids:
+                del self._current_labelled[label]
 
 
 def _above(revs: list[int], after: int) -> Iterator[int]:
@@ -339,3 +391,28 @@ def _distinct(ascending: Iterable[int]) -> Iterator[int]:
         if rev != last:
             yield rev
         last = rev
+
+
+def _discard(index: dict[K, list[int]], key: K, gone: list[State], revs: set[int]) -> list[int]:
+    """Take the revisions of versions out of one entry of an index, and an empty entry out of the
+    index. Looks only at the part that they are in."""
+    found = index[key]
+    start = bisect_left(found, gone[0].rev)
+    stop = bisect_right(found, gone[-1].rev, start)
+    found[start:stop] = [rev for rev in found[start:stop] if rev not in revs]
+    if not found:
+        del index[key]
+    return found
+
+
+def _payloads(state: State) -> set[tuple[int, str]]:
+    """The keys of the payloads that a version refers to."""
+    return {(ref.rev, ref.checksum) for ref in references(state)}
+
+
+def _rev(state: State) -> int:
+    return state.rev
+
+
+def _committed_at(state: State) -> int:
+    return state.committed_at

@@ -8,7 +8,16 @@ from typing import TypeVar
 from attrs import define
 
 from ..data import DataRef
-from ..driver import Driver, Due, Durability, Page, Plan, Query
+from ..driver import (
+    Compaction,
+    Driver,
+    Due,
+    Durability,
+    Page,
+    Plan,
+    Query,
+    Retention,
+)
 from ..state import State
 
 R = TypeVar("R")
@@ -64,6 +73,13 @@ class WrapperDriver(Driver):
 
     async def load(self, ref: DataRef) -> bytes:
         return await self.around("load", lambda: self.driver.load(ref))
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        return await self.around(
+            "compact", lambda: self.driver.compact(retention, after, limit, dry_run=dry_run)
+        )
 
     async def open(self) -> None:
         await self.driver.open()

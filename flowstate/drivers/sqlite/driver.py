@@ -13,7 +13,16 @@ from attrs import define, field
 
 from ...clock import Clock, SystemClock
 from ...data import DataRef
-from ...driver import Driver, Due, Durability, Page, Plan, Query
+from ...driver import (
+    Compaction,
+    Driver,
+    Due,
+    Durability,
+    Page,
+    Plan,
+    Query,
+    Retention,
+)
 from ...errors import StoreClosedError, StoreReadOnlyError
 from ...state import State
 from ..group import GroupCommitter
@@ -81,8 +90,7 @@ class SQLiteDriver(Driver):
 
     async def commit(self, plan: Plan) -> tuple[State, ...]:
         self._check_open()
-        if self.file.mode == "ro":
-            raise StoreReadOnlyError(self.file.path, "was opened with ?mode=ro")
+        self._check_writable()
         versions = await self._group.commit(plan)
         if versions:
             self._head.advance(versions[-1].rev)
@@ -123,6 +131,18 @@ class SQLiteDriver(Driver):
     async def load(self, ref: DataRef) -> bytes:
         return await self._read(lambda reader: reader.load(ref))
 
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        """Waits for the writer only if there is something to remove."""
+        found = await self._read(
+            lambda reader: reader.look(retention, after, limit, payloads=dry_run)
+        )
+        if dry_run or not found.versions:
+            return found
+        self._check_writable()
+        return await self._group.run(partial(self._writer.compact, retention, after, limit))
+
     # ------------------------------------------------------------ inside
 
     def _prepare(self) -> sqlite3.Connection:
@@ -136,7 +156,7 @@ class SQLiteDriver(Driver):
                     connection.execute("PRAGMA journal_mode = WAL")
                     schema.migrate(connection, self.file.path)
                 else:
-                    schema.version(connection, self.file.path)
+                    schema.check_readable(connection, self.file.path)
             except BaseException:
                 connection.close()
                 raise
@@ -169,3 +189,7 @@ class SQLiteDriver(Driver):
     def _check_open(self) -> None:
         if not self._is_open:
             raise StoreClosedError(self.file.path, "is not open; use it inside `async with`")
+
+    def _check_writable(self) -> None:
+        if self.file.mode == "ro":
+            raise StoreReadOnlyError(self.file.path, "was opened with ?mode=ro")

@@ -17,9 +17,16 @@ from attrs import define, frozen
 
 from ... import codec
 from ...data import DataRef
-from ...driver import Due, Page, Query
+from ...driver import (
+    Compaction,
+    Due,
+    Page,
+    Query,
+    Retention,
+)
 from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...state import State
+from .compactor import Compactor
 from .errors import translated
 
 MAX_SCAN = 10_000
@@ -62,22 +69,24 @@ class Reader:
     def read(self, query: Query, after: int, limit: int) -> Page:
         with self._snapshot():
             head = self._head()
+            floor, newest_gone = self._compacted()
+            compacted = 0 if query.since_ms > newest_gone else floor
             if query.since_ms:
                 after = max(after, self._rev_before(query.since_ms, head))
             if after >= head:
-                return Page((), max(after, head))
+                return Page((), max(after, head), compacted)
             if query.alternatives or query.id or query.latest:
                 revs, upto = self._candidates(query, after, head, limit)
                 among = Condition("rev IN (SELECT value FROM json_each(?))", (json.dumps(revs),))
             else:
-                upto = min(head, after + MAX_SCAN)  # revisions are dense, but for compaction
+                upto = self._scan(after, floor, head, limit)
                 among = Condition("rev > ? AND rev <= ?", (after, upto))
             versions: list[State] = []
             for state in self._matching(query, among, "rev"):
                 versions.append(state)
                 if len(versions) == limit:
-                    return Page(tuple(versions), state.rev)
-            return Page(tuple(versions), upto)
+                    return Page(tuple(versions), state.rev, compacted)
+            return Page(tuple(versions), upto, compacted)
 
     def find(self, query: Query) -> State | None:
         with self._snapshot():
@@ -136,7 +145,23 @@ class Reader:
             content: bytes = row[0]
             return content
 
+    def look(self, retention: Retention, after: int, limit: int, *, payloads: bool) -> Compaction:
+        """What a batch of compaction would remove."""
+        with self._snapshot():
+            return Compactor(self.connection, retention).look(after, limit, payloads=payloads)
+
     # ------------------------------------------------------------ candidates
+
+    def _scan(self, after: int, floor: int, head: int, limit: int) -> int:
+        """Up to where a page looks at every version."""
+        if after >= floor:  # there the log is whole
+            return min(head, after + MAX_SCAN)
+        row = self._one(
+            "SELECT max(rev) FROM (SELECT rev FROM versions WHERE rev > ? ORDER BY rev LIMIT ?)",
+            after,
+            min(MAX_SCAN, SCAN_PER_VERSION * limit),
+        )
+        return row[0] if row and row[0] is not None else head
 
     def _candidates(self, query: Query, after: int, head: int, limit: int) -> tuple[list[int], int]:
         """Revisions that an index offers, ascending, and up to where they are all there are."""
@@ -227,6 +252,11 @@ class Reader:
         row = self._one("SELECT max(rev) FROM versions")
         head: int | None = row[0] if row else None
         return head or 0
+
+    def _compacted(self) -> tuple[int, int]:
+        """The newest version that was removed: its revision, and when it was committed."""
+        (floor, committed_at) = self._one("SELECT rev, committed_at FROM compacted") or (0, 0)
+        return floor, committed_at
 
     def _rev_before(self, instant: int, head: int) -> int:
         """The newest revision committed before that time: times ascend with revisions."""

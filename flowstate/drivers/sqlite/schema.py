@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 
 from sqlite_utils import Database
 
-from ...errors import SchemaVersionError, StoreOpenError
+from ...codec import decode
+from ...errors import DecodeError, SchemaVersionError, StoreOpenError
+from ...state import State
+from .rows import payloads_json
 
 APPLICATION_ID = 0x666C6F77
 """'flow', in the header of every store of ours; https://sqlite.org/pragma.html#pragma_application_id"""
+
+BACKFILL = 1_000
+"""Versions that a migration reads at a time."""
 
 
 def _create(db: Database) -> None:
@@ -59,7 +66,38 @@ def _create(db: Database) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create,)
+def _add_references(db: Database) -> None:
+    """Which versions refer to which payloads, so that compaction knows when the last one is gone;
+    and how far compaction has come.
+
+    The new column also stops an older flowstate that has the file open: what it wrote from now on
+    would not be counted.
+    """
+    db.execute("ALTER TABLE versions ADD COLUMN payloads TEXT")
+    db.execute(
+        "CREATE TABLE payload_references (payload_rev INTEGER, checksum TEXT, rev INTEGER, "
+        "PRIMARY KEY (payload_rev, checksum, rev)) WITHOUT ROWID"
+    )
+    db.execute("CREATE TABLE compacted (rev INTEGER NOT NULL, committed_at INTEGER NOT NULL)")
+    db.execute("INSERT INTO compacted VALUES (0, 0)")
+    following = (
+        "SELECT rev, state FROM versions WHERE rev > ? AND state LIKE '%\"stored\"%' "
+        f"ORDER BY rev LIMIT {BACKFILL}"
+    )
+    rows = db.execute(following, (0,)).fetchall()
+    while rows:
+        for rev, text in rows:
+            with suppress(DecodeError):  # of what is damaged nobody can tell what it refers to
+                payloads = payloads_json(decode(text, State))
+                db.execute("UPDATE versions SET payloads = ? WHERE rev = ?", (payloads, rev))
+        rows = db.execute(following, (rows[-1][0],)).fetchall()
+    db.execute(
+        "INSERT INTO payload_references SELECT reference.value ->> 0, reference.value ->> 1, "
+        "versions.rev FROM versions, json_each(versions.payloads) AS reference"
+    )
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create, _add_references)
 """Migration n makes version n + 1 of version n. Only ever add to the end."""
 
 VERSION = len(MIGRATIONS)
@@ -81,6 +119,17 @@ def version(connection: sqlite3.Connection, path: str) -> int:
             "was left untouched. Upgrade flowstate",
         )
     return int(found)
+
+
+def check_readable(connection: sqlite3.Connection, path: str) -> None:
+    """Raise ``StoreOpenError`` unless a store can be read as it is, without being migrated."""
+    found = version(connection, path)
+    if found != VERSION:
+        raise StoreOpenError(
+            path,
+            f"has schema version {found}, and reading takes {VERSION}; open it once without "
+            "?mode=ro to bring it there",
+        )
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:

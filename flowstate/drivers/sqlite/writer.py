@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from attrs import define, field
 
 from ...clock import Clock
 from ...codec import encode_state
-from ...driver import Plan
+from ...driver import Compaction, Plan, Retention
 from ...errors import RevMismatchError, StoreFullError, UnknownOutcomeError
 from ...state import State
 from ..group import Outcome
+from .compactor import Compactor
 from .errors import translate
+from .rows import delete, labels_of, payloads_json, payloads_of
 
 CHUNKS = (256, 64, 16, 4, 1)
 """Rows in one INSERT: few sizes, so that each is prepared once."""
@@ -70,6 +72,7 @@ class _Group:
                 write.due,
                 write.flow if write.due is not None else None,
                 encode_state(state).decode(),
+                payloads_json(state) if state.data or state.stacked else None,
             ]
             self.versions.append(row)
             self.latest[state.id] = _Latest(state.rev, labels, row)
@@ -129,6 +132,18 @@ class Writer:
             self.connection.rollback()
             raise translate(self.path, error) from error
         return frozenset(id for id, rev in leases if (id, rev) not in current)
+
+    def compact(self, retention: Retention, after: int, limit: int) -> Compaction:
+        """Remove a batch of what may go."""
+        execute = self.connection.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            compaction = Compactor(self.connection, retention).compact(after, limit)
+            execute("COMMIT")
+        except sqlite3.Error as error:
+            self.connection.rollback()
+            raise translate(self.path, error) from error
+        return compaction
 
     # ------------------------------------------------------------ one transaction
 
@@ -206,21 +221,19 @@ class Writer:
         self._insert_labels(group)
         if group.payloads:
             self._insert_rows("payloads", group.payloads)
+        if any(row[10] for row in group.versions):
+            references = [(*key, row[0]) for row in group.versions for key in payloads_of(row[10])]
+            self._insert_rows("payload_references", references)
 
     def _insert_labels(self, group: _Group) -> None:
-        gone = [pair for known in group.overtaken for pair in _labels(known.rev, known.labels)]
-        if gone:
-            # without the casts SQLite cannot look the rev up, and steps over all with that label
-            self.connection.execute(
-                "DELETE FROM current_labels WHERE (key, value, rev) IN ("
-                "SELECT CAST(value ->> 0 AS TEXT), CAST(value ->> 1 AS TEXT), "
-                "CAST(value ->> 2 AS INTEGER) FROM json_each(?))",
-                (json.dumps(gone),),
-            )
-        rows = [pair for row in group.versions for pair in _labels(row[0], row[3])]
+        gone = [pair for known in group.overtaken for pair in labels_of(known.rev, known.labels)]
+        delete(self.connection, "current_labels", gone)
+        rows = [pair for row in group.versions for pair in labels_of(row[0], row[3])]
         if rows:
             self._insert_rows("labels", rows)
-            current = [pair for row in group.versions if row[6] for pair in _labels(row[0], row[3])]
+            current = [
+                pair for row in group.versions if row[6] for pair in labels_of(row[0], row[3])
+            ]
             self._insert_rows("current_labels", current)
 
     def _insert_rows(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -234,9 +247,3 @@ class Writer:
                     [value for row in chunk for value in row],
                 )
                 done += size
-
-
-def _labels(rev: int, labels: str | None) -> Iterable[tuple[str, str, int]]:
-    if labels is None:
-        return ()
-    return [(key, value, rev) for key, value in json.loads(labels).items()]

@@ -14,6 +14,7 @@ installed, on trio. One module of this package proves one law.
 from __future__ import annotations
 
 from .atomicity import AtomicityLaws
+from .compaction import BatchLaws, CompactedOutcomeLaws
 from .conflicts import ConflictLaws
 from .cost import CostLaws
 from .due import DueLaws
@@ -23,6 +24,7 @@ from .order import OrderLaws
 from .outcome import OutcomeLaws
 from .persistence import PersistenceLaws
 from .read import DataLaws, ReadLaws
+from .retention import PayloadRetentionLaws, RetentionLaws
 from .watch import WatchLaws
 
 __all__ = ["DriverConformance"]
@@ -40,6 +42,10 @@ class DriverConformance(
     HeadLaws,
     PersistenceLaws,
     WatchLaws,
+    RetentionLaws,
+    PayloadRetentionLaws,
+    BatchLaws,
+    CompactedOutcomeLaws,
     CostLaws,
 ):
     """Subclass this, give it ``new_store``, and run it with pytest."""

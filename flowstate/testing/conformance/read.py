@@ -41,7 +41,7 @@ class ReadLaws(Laws):
     async def test_read_is_a_filter_of_the_log(self, driver: Driver, query: Query) -> None:
         """Page by page, for every kind of query: exactly the versions of the whole log that
         match, in revision order; every page within its limit and further than the one before."""
-        log = await _write_varied(driver)
+        log = await write_varied(driver)
         expected = [state for state in log if query.matches(state)]
         assert await _paged(driver, query, 7) == expected
 
@@ -50,7 +50,7 @@ class ReadLaws(Laws):
         self, driver: Driver, query: Query
     ) -> None:
         """With ``latest``, the same of the versions that are current."""
-        current = _current(await _write_varied(driver))
+        current = _current(await write_varied(driver))
         latest = Query(
             labels=query.labels,
             id=query.id,
@@ -63,7 +63,7 @@ class ReadLaws(Laws):
     @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
     async def test_find_gives_the_newest_current_match(self, driver: Driver, query: Query) -> None:
         """Find gives the match with the highest revision among current versions, or None."""
-        current = _current(await _write_varied(driver))
+        current = _current(await write_varied(driver))
         matching = [state for state in current if query.matches(state)]
         assert await driver.find(query) == (matching[-1] if matching else None)
 
@@ -89,7 +89,7 @@ class ReadLaws(Laws):
     async def test_a_page_without_matches_still_gets_on(self, driver: Driver) -> None:
         """What matches nothing is told how far was looked, up to the head, not left where it
         began."""
-        await _write_varied(driver)
+        await write_varied(driver)
         head = await driver.head()
         after = 0
         while after < head:
@@ -220,7 +220,7 @@ class DataLaws(Laws):
         assert len(store.raw_payloads()) == 1
 
 
-async def _write_varied(driver: Driver) -> list[State]:
+async def write_varied(driver: Driver) -> list[State]:
     """Some forty versions in all statuses; gives the log."""
     states: list[State] = []
     log: list[State] = []

@@ -1,0 +1,90 @@
+"""What is due when: an index in memory."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection
+from typing import TypeAlias
+
+from attrs import define, field
+
+MIN_REBUILD = 1_000
+"""Entries of due times below which those that were overtaken may stay."""
+
+_Entry: TypeAlias = tuple[int, int, str, str]
+"""due (ms), revision, id, flow"""
+
+
+@define
+class DueTimes:
+    """At most one due time an id, soonest first for each flow.
+
+    A heap a flow. An entry that was overtaken stays until it surfaces, or until such entries are
+    the larger part; so setting a due time costs the same however many there are.
+    """
+
+    _due: dict[str, _Entry] = field(factory=dict[str, _Entry])
+    """id -> the entry that counts."""
+    _heaps: dict[str, list[_Entry]] = field(factory=dict[str, list[_Entry]])
+    """flow -> heap of entries."""
+    _entries: int = 0
+
+    def set(self, id: str, rev: int, due: int | None, flow: str) -> None:
+        if due is None:
+            self._due.pop(id, None)
+            return
+        entry = (due, rev, id, flow)
+        self._due[id] = entry
+        heap = self._heaps.get(flow)
+        if heap is None:
+            heap = self._heaps[flow] = []
+        heapq.heappush(heap, entry)
+        self._entries += 1
+        if self._entries > MIN_REBUILD and self._entries > 2 * len(self._due):
+            self._rebuild()
+
+    def move(self, id: str, due: int) -> None:
+        entry = self._due.get(id)
+        if entry is not None:
+            self.set(id, entry[1], due, entry[3])
+
+    def until(self, until: int, flows: Collection[str], limit: int) -> list[tuple[str, int]]:
+        """What is due, soonest first: ids, with their due times."""
+        found: list[_Entry] = []
+        for flow in flows:
+            heap = self._heaps.get(flow, [])
+            taken: list[_Entry] = []
+            while heap and heap[0][0] <= until and len(taken) < limit:
+                entry = heapq.heappop(heap)
+                if self._due.get(entry[2]) is entry:
+                    taken.append(entry)
+                else:
+                    self._entries -= 1
+            for entry in taken:
+                heapq.heappush(heap, entry)
+            found.extend(taken)
+        return [(id, due) for due, _, id, _ in sorted(found)[:limit]]
+
+    def flows(self) -> tuple[str, ...]:
+        """Every flow that something is due for, now or later."""
+        return tuple(sorted(flow for flow in self._heaps if self.soonest([flow]) is not None))
+
+    def soonest(self, flows: Collection[str]) -> int | None:
+        """The soonest due time for one of the flows."""
+        times: list[int] = []
+        for flow in flows:
+            heap = self._heaps.get(flow, [])
+            while heap and self._due.get(heap[0][2]) is not heap[0]:
+                heapq.heappop(heap)
+                self._entries -= 1
+            if heap:
+                times.append(heap[0][0])
+        return min(times, default=None)
+
+    def _rebuild(self) -> None:
+        self._heaps = {}
+        for entry in self._due.values():
+            self._heaps.setdefault(entry[3], []).append(entry)
+        for heap in self._heaps.values():
+            heapq.heapify(heap)
+        self._entries = len(self._due)

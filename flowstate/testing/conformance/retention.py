@@ -1,0 +1,389 @@
+"""Retention: what compaction removes and what it leaves; payloads with their last reference."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ...clock import MAX_INSTANT_MS
+from ...codec import encode_state
+from ...commands import Delay, End, Pause, Require, Transit
+from ...data import DataRef
+from ...driver import Compaction, Driver, Query, Retention
+from ...errors import DataNotFoundError, RevMismatchError
+from ...state import State, Status
+from ..store import Store
+from .base import Laws, create, move, put, read_all
+from .read import QUERIES, write_varied
+from .watch import states_over_time
+
+EVERYTHING = Retention(MAX_INSTANT_MS)
+"""All that is superseded, however young."""
+WITH_ENDED = Retention(MAX_INSTANT_MS, ended=True)
+
+
+class RetentionLaws(Laws):
+    """What goes and what stays."""
+
+    async def test_superseded_versions_go_and_current_ones_stay(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """Of each state the current version is left, as it was; to get any other gives None."""
+        a, b = await create(driver, "a", "b")
+        new_a = await move(driver, await move(driver, a))
+        total = await compact(driver, EVERYTHING)
+        assert stored(store) == [(b.rev, "b"), (new_a.rev, "a")]
+        assert await read_all(driver) == [b, new_a]
+        assert (await driver.get("a"), await driver.get("b")) == (new_a, b)
+        assert await driver.get("a", new_a.rev) == new_a
+        assert await driver.get("a", a.rev) is None
+        assert (total.versions, total.states) == (2, 0)
+
+    async def test_what_was_committed_at_that_time_or_later_stays(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """``before`` is a time: of versions that may go, those of before it do, to the
+        millisecond."""
+        states = await states_over_time(driver, ticks=4)
+        current = {"a": states[0].rev, "b": states[-1].rev}
+        before = states[len(states) // 2].committed_at
+        young = [state.rev for state in states if state.committed_at >= before]
+        assert 0 < len(young) < len(states) - 2
+        await compact(driver, Retention(before))
+        expected = sorted({*young, *current.values()})
+        assert [rev for rev, _ in stored(store)] == expected
+
+    @pytest.mark.parametrize("keep", [1, 2, 3, 5, 100])
+    async def test_the_newest_versions_of_each_state_stay(
+        self, store: Store, driver: Driver, keep: int
+    ) -> None:
+        """``keep`` counts for each state alone, and its current version counts."""
+        log = [*(await create(driver, "a", "b", "c"))]
+        for n in range(8):
+            log.append(await move(driver, log[0 if n % 4 else 1]))
+            log[0 if n % 4 else 1] = log[-1]
+        history = stored(store)
+        await compact(driver, Retention(MAX_INSTANT_MS, keep))
+        kept = {rev for id in "abc" for rev in [rev for rev, of in history if of == id][-keep:]}
+        assert stored(store) == [pair for pair in history if pair[0] in kept]
+
+    async def test_the_current_version_of_a_live_state_never_goes(self, driver: Driver) -> None:
+        """However old it is, and whatever its status."""
+        live = await put(
+            driver,
+            Transit(State("running"), "x"),
+            Pause(State("paused")),
+            Delay(State("delayed"), to="x", at=1),
+            Pause(State("timed"), "x", timeout=1),
+        )
+        await create(driver, "newest")
+        total = await compact(driver, WITH_ENDED)
+        assert (total.versions, total.states) == (0, 0)
+        assert [await driver.get(state.id) for state in live] == list(live)
+
+    async def test_ended_states_stay_unless_asked_for(self, store: Store, driver: Driver) -> None:
+        """Without ``ended``, of an ended state the newest versions stay like of any other."""
+        (a,) = await create(driver, "a")
+        (ended,) = await put(driver, End(a))
+        (b,) = await create(driver, "b")
+        await compact(driver, EVERYTHING)
+        assert stored(store) == [(ended.rev, "a"), (b.rev, "b")]
+
+    async def test_ended_states_go_whole(self, store: Store, driver: Driver) -> None:
+        """With ``ended`` no version of them is left, whatever ``keep`` says; nor are they found."""
+        a, b = await put(
+            driver,
+            Transit(State("a", labels={"queue": "mail"}), "x"),
+            Transit(State("b", labels={"queue": "mail"}), "x"),
+        )
+        new_b = await move(driver, b)
+        (ended,) = await put(driver, End(await move(driver, a)))
+        (c,) = await create(driver, "c")
+        total = await compact(driver, Retention(MAX_INSTANT_MS, keep=2, ended=True))
+        assert stored(store) == [(b.rev, "b"), (new_b.rev, "b"), (c.rev, "c")]
+        assert (total.versions, total.states) == (3, 1)
+        assert await driver.get("a") is None
+        assert await driver.get("a", ended.rev) is None
+        assert await driver.find(Query(id="a")) is None
+        assert await driver.find(Query(labels={"queue": "mail"})) == new_b
+        for query in (Query(id="a"), Query(status=Status.ENDED), Query(id="a", latest=True)):
+            assert await read_all(driver, query) == []
+        assert await read_all(driver, Query(labels={"queue": "mail"})) == [b, new_b]
+
+    async def test_what_ended_at_that_time_or_later_stays(self, driver: Driver) -> None:
+        """A state goes whole only if it ended before, to the millisecond."""
+        (ended,) = await put(driver, End(State("ended")))
+        await states_over_time(driver, ticks=1)
+        await compact(driver, Retention(ended.committed_at, ended=True))
+        assert await driver.get("ended") == ended
+        await compact(driver, Retention(ended.committed_at + 1, ended=True))
+        assert await driver.get("ended") is None
+
+    async def test_an_id_that_went_whole_is_free_again(self, driver: Driver) -> None:
+        """It is as if the state had never been: it is created with revision 0, above all others,
+        and who expects one of the old revisions is told that there is none."""
+        (ended,) = await put(driver, End(State("a")))
+        (b,) = await create(driver, "b")
+        await compact(driver, WITH_ENDED)
+        with pytest.raises(RevMismatchError) as refused:
+            await put(driver, Require(State("a", rev=ended.rev)), Transit(b, "x"))
+        assert refused.value.conflicts == {"a": (ended.rev, 0)}
+        (again,) = await create(driver, "a")
+        assert again.rev > b.rev
+        assert await read_all(driver, Query(id="a")) == [again]
+        assert await driver.find(Query(id="a")) == again
+
+    async def test_the_newest_version_of_the_store_stays(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """Even of an ended state: revisions and time go on from it. It goes once there is a newer
+        one."""
+        (a,) = await create(driver, "a")
+        (ended,) = await put(driver, End(a))
+        await compact(driver, WITH_ENDED)
+        assert stored(store) == [(ended.rev, "a")]
+        assert await driver.head() == ended.rev
+        (b,) = await create(driver, "b")
+        assert b.rev > ended.rev
+        assert b.committed_at >= ended.committed_at
+        total = await compact(driver, WITH_ENDED)
+        assert stored(store) == [(b.rev, "b")]
+        assert (total.versions, total.states) == (1, 1)
+        assert await driver.head() == b.rev
+
+    async def test_what_is_current_goes_last(self, store: Store, driver: Driver) -> None:
+        """A run that begins above some versions of an ended state leaves its end: an older version
+        never becomes current."""
+        (a,) = await create(driver, "a")
+        moved = await move(driver, a)
+        (ended,) = await put(driver, End(moved))
+        (b,) = await create(driver, "b")
+        await compact(driver, WITH_ENDED, after=a.rev)
+        assert stored(store) == [(a.rev, "a"), (ended.rev, "a"), (b.rev, "b")]
+        assert await driver.get("a") == ended
+        await compact(driver, WITH_ENDED)
+        assert stored(store) == [(b.rev, "b")]
+
+    async def test_nothing_to_remove(self, store: Store, driver: Driver) -> None:
+        """In an empty store, in one without old versions, and a second time: nothing happens."""
+        assert await driver.compact(WITH_ENDED, 0, 10) == Compaction(0, done=True)
+        (a,) = await create(driver, "a")
+        assert (await compact(driver, WITH_ENDED)).versions == 0
+        await move(driver, a)
+        await compact(driver, WITH_ENDED)
+        before = stored(store)
+        again = await compact(driver, WITH_ENDED)
+        assert (again.versions, again.size) == (0, 0)
+        assert stored(store) == before
+
+    @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+    async def test_reading_is_a_filter_of_what_is_left(self, driver: Driver, query: Query) -> None:
+        """Whatever is asked, with pages of any size, from anywhere: what was not removed."""
+        log = await write_varied(driver)
+        await compact(driver, Retention(MAX_INSTANT_MS, keep=100, ended=True))
+        await compact(driver, Retention(MAX_INSTANT_MS, keep=2), until=log[len(log) // 2].rev)
+        left = await read_all(driver)
+        assert 0 < len(left) < len(log)
+        latest = {state.id: state for state in left}
+        matching = [state for state in left if query.matches(state)]
+        if query.latest:
+            matching = [state for state in matching if latest[state.id] is state]
+        for limit in (1, 3, 1_000):
+            for after in (0, log[len(log) // 3].rev):
+                expected = [state for state in matching if state.rev > after]
+                assert await read_all(driver, query, after, limit) == expected
+        current = [state for state in latest.values() if query.matches(state)]
+        assert await driver.find(query) == max(current, key=rev_of, default=None)
+
+    async def test_reading_since_a_time_gives_what_is_left(self, driver: Driver) -> None:
+        """Of the versions since a time, those that were not removed."""
+        states = await states_over_time(driver, ticks=4)
+        await compact(driver, EVERYTHING, until=states[len(states) // 2].rev)
+        left = await read_all(driver)
+        for since in sorted({state.committed_at for state in states}):
+            expected = [state for state in left if state.committed_at >= since]
+            assert await read_all(driver, Query(since=since)) == expected
+
+    async def test_due_times_stay(self, driver: Driver) -> None:
+        """What is due is so as before, may be renewed, and an ended state is due no more."""
+        (a,) = await put(driver, Delay(State("a"), to="wake", at=10))
+        (a,) = await put(driver, Delay(a, to="wake", at=20))
+        b, c = await put(
+            driver, Delay(State("b"), to="wake", at=30), Delay(State("c"), to="other", at=5)
+        )
+        await put(driver, End(c))
+        await create(driver, "newest")
+        await compact(driver, WITH_ENDED)
+        due = await driver.due(100, ["wake", "other"], 10)
+        assert [one.state for one in due] == [a, b]
+        assert await driver.next_due(["wake", "other"]) == 20
+        assert await driver.renew([("a", a.rev), ("c", c.rev)], 40) == {"c"}
+        assert [one.state for one in await driver.due(100, ["wake"], 10)] == [b, a]
+
+
+class PayloadRetentionLaws(Laws):
+    """A payload goes exactly with the last version that refers to it."""
+
+    async def test_a_payload_goes_with_the_last_version_that_refers_to_it(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """Not with the one that brought it, while a later one still has it."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        pears = ref(a, "order")
+        carrying = await move(driver, a)
+        total = await compact(driver, EVERYTHING)
+        assert (total.versions, total.payloads) == (1, 0)
+        assert await driver.load(pears) == b"pears"
+        await put(driver, Transit(carrying.attach("order", b"plums"), "x"))
+        total = await compact(driver, EVERYTHING)
+        assert (total.versions, total.payloads) == (1, 1)
+        with pytest.raises(DataNotFoundError):
+            await driver.load(pears)
+        assert len(store.raw_payloads()) == 1
+
+    async def test_a_kept_version_keeps_its_payload(self, store: Store, driver: Driver) -> None:
+        """Also one that is not current."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        await put(driver, Transit(State("a", rev=a.rev), "x"))
+        await compact(driver, Retention(MAX_INSTANT_MS, keep=2))
+        assert await driver.load(ref(a, "order")) == b"pears"
+        await compact(driver, EVERYTHING)
+        assert store.raw_payloads() == []
+
+    async def test_a_copied_reference_keeps_the_payload(self, store: Store, driver: Driver) -> None:
+        """A reference in another state counts as any other, also if all of the first is gone."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        pears = ref(a, "order")
+        (b,) = await put(driver, Transit(State("b").attach("taken", pears), "x"))
+        await put(driver, End(a))
+        await create(driver, "newest")
+        total = await compact(driver, WITH_ENDED)
+        assert (total.states, total.payloads) == (1, 0)
+        assert await driver.load(pears) == b"pears"
+        await put(driver, Transit(State("b", rev=b.rev), "x"))
+        assert (await compact(driver, WITH_ENDED)).payloads == 1
+        assert store.raw_payloads() == []
+
+    async def test_a_stacked_state_keeps_its_payloads(self, store: Store, driver: Driver) -> None:
+        """A reference from inside, at any depth, counts."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        pears = ref(a, "order")
+        (outer,) = await put(
+            driver, Transit(State("c").stack("callee", State("b").stack("caller", a)), "x")
+        )
+        await put(driver, End(a))
+        await create(driver, "newest")
+        await compact(driver, WITH_ENDED)
+        assert await driver.load(pears) == b"pears"
+        await put(driver, Transit(outer.unstack("callee"), "x"))
+        assert (await compact(driver, WITH_ENDED)).payloads == 1
+        assert store.raw_payloads() == []
+
+    async def test_payloads_of_one_commit_go_one_by_one(self, store: Store, driver: Driver) -> None:
+        """They share a revision, and states may share one of them; each counts for itself."""
+        a, b, c = await put(
+            driver,
+            Transit(State("a").attach("one", b"pears").attach("two", b"plums"), "x"),
+            Transit(State("b").attach("one", b"pears"), "x"),
+            Transit(State("c").attach("three", b"figs").attach("again", b"figs"), "x"),
+        )
+        await put(driver, Transit(State("a", rev=a.rev), "x"))
+        assert (await compact(driver, EVERYTHING)).payloads == 1
+        assert set(store.raw_payloads()) == {
+            (a.rev, ref(b, "one").checksum),
+            (a.rev, ref(c, "three").checksum),
+        }
+        await put(driver, Transit(State("c", rev=c.rev), "x"))
+        assert (await compact(driver, EVERYTHING)).payloads == 1
+        assert store.raw_payloads() == [(a.rev, ref(b, "one").checksum)]
+
+    async def test_equal_payloads_of_two_commits_are_two(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """The same bytes, stored twice: each goes with its own references."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        (b,) = await put(driver, Transit(State("b").attach("order", b"pears"), "x"))
+        await put(driver, Transit(State("a", rev=a.rev), "x"))
+        await compact(driver, EVERYTHING)
+        assert store.raw_payloads() == [(b.rev, ref(b, "order").checksum)]
+        assert await driver.load(ref(b, "order")) == b"pears"
+
+    async def test_a_refused_commit_refers_to_nothing(self, store: Store, driver: Driver) -> None:
+        """Only what was stored keeps a payload."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        (b,) = await create(driver, "b")
+        await move(driver, b)
+        with pytest.raises(RevMismatchError):
+            await put(driver, Transit(b.attach("order", a.data["order"]), "x"))
+        await put(driver, Transit(State("a", rev=a.rev), "x"))
+        await compact(driver, EVERYTHING)
+        assert store.raw_payloads() == []
+
+    async def test_what_is_removed_is_counted_in_bytes(self, driver: Driver) -> None:
+        """``size``: the versions as JSON, and the payloads."""
+        (a,) = await put(driver, Transit(State("ä").attach("order", b"pears" * 100), "x"))
+        carrying = await move(driver, a)
+        await put(driver, Transit(State("ä", rev=carrying.rev), "x"))
+        total = await compact(driver, EVERYTHING, limit=1)
+        expected = len(encode_state(a)) + len(encode_state(carrying)) + 500
+        assert total == Compaction(total.upto, 2, 0, 1, expected, done=True)
+
+
+# ---------------------------------------------------------------- runs
+
+
+def stored(store: Store) -> list[tuple[int, str]]:
+    """(revision, id) of every version that is stored."""
+    return [(version.rev, version.id) for version in store.raw_versions()]
+
+
+def ref(state: State, name: str) -> DataRef:
+    """The reference to a payload of a stored state."""
+    found = state.data[name]
+    assert isinstance(found, DataRef)
+    return found
+
+
+async def batches(
+    driver: Driver, retention: Retention, limit: int, *, after: int = 0, dry_run: bool = False
+) -> AsyncIterator[Compaction]:
+    """A run, batch by batch."""
+    while True:
+        batch = await driver.compact(retention, after, limit, dry_run=dry_run)
+        yield batch
+        if batch.done:
+            return
+        assert batch.upto > after, "a batch must look further than where it began"
+        after = batch.upto
+
+
+async def compact(
+    driver: Driver, retention: Retention, *, after: int = 0, limit: int = 1_000, until: int = 0
+) -> Compaction:
+    """A run, to the end or up to a revision; gives what it came to."""
+    total = Compaction(after)
+    if until:
+        batch = Compaction(after)
+        while batch.upto < until and not batch.done:
+            batch = await driver.compact(retention, batch.upto, 1)
+            total = _sum(total, batch)
+        return total
+    async for batch in batches(driver, retention, limit, after=after):
+        total = _sum(total, batch)
+    return total
+
+
+def rev_of(state: State) -> int:
+    return state.rev
+
+
+def _sum(total: Compaction, batch: Compaction) -> Compaction:
+    return Compaction(
+        batch.upto,
+        total.versions + batch.versions,
+        total.states + batch.states,
+        total.payloads + batch.payloads,
+        total.size + batch.size,
+        batch.done,
+    )
