@@ -18,7 +18,7 @@ from ..store import Store
 from .base import Crowd, CrowdLaws, Laws, create, move, plan, put, read_all, revs
 from .read import write_varied
 from .retention import EVERYTHING, WITH_ENDED, batches, compact, ref, rev_of, stored
-from .watch import states_over_time
+from .watch import states_over_time, time_between
 
 LIMITS = (1, 2, 7, 1_000)
 
@@ -57,7 +57,7 @@ class BatchLaws(CrowdLaws):
     ) -> None:
         """Times ascend with revisions: above it nothing can be old enough."""
         states = await states_over_time(driver, ticks=3)
-        before = states[len(states) // 2].committed_at
+        before = time_between(states)
         old = [state.rev for state in states if state.committed_at < before]
         batch = await driver.compact(Retention(before), 0, 100_000)
         assert (batch.upto, batch.done) == (old[-1], True)

@@ -16,7 +16,7 @@ from ...state import State, Status
 from ..store import Store
 from .base import Laws, create, move, put, read_all
 from .read import QUERIES, write_varied
-from .watch import states_over_time
+from .watch import states_over_time, time_between
 
 EVERYTHING = Retention(MAX_INSTANT_MS)
 """All that is superseded, however young."""
@@ -47,7 +47,7 @@ class RetentionLaws(Laws):
         millisecond."""
         states = await states_over_time(driver, ticks=4)
         current = {"a": states[0].rev, "b": states[-1].rev}
-        before = states[len(states) // 2].committed_at
+        before = time_between(states)
         young = [state.rev for state in states if state.committed_at >= before]
         assert 0 < len(young) < len(states) - 2
         await compact(driver, Retention(before))

@@ -89,7 +89,7 @@ class WatchLaws(CrowdLaws):
         """A watcher since a time is given the versions of that very millisecond and all later
         ones, and none before."""
         states = await states_over_time(driver, ticks=3)
-        since = states[len(states) // 2].committed_at
+        since = time_between(states)
         expected = [state for state in states if state.committed_at >= since]
         assert 0 < len(expected) < len(states)
         with anyio.fail_after(self.patience_s):
@@ -191,6 +191,12 @@ async def states_over_time(driver: Driver, ticks: int) -> list[State]:
         ticks -= latest.committed_at > states[-1].committed_at
         states.append(latest)
     return states
+
+
+def time_between(states: list[State]) -> int:
+    """A time at which some of them were committed, some before, and some after."""
+    _, _, between, *_ = sorted({state.committed_at for state in states})
+    return between
 
 
 def _turn(state: State) -> int:
