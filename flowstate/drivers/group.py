@@ -52,6 +52,9 @@ class GroupCommitter:
     write: Callable[[Sequence[Plan]], Sequence[Outcome]]
     name: str
     max_group_size: int = MAX_GROUP_SIZE
+    answered: Callable[[bool], None] | None = None
+    """Called in the thread after those who wait for a group were told, with whether there is more
+    to do; it may not raise."""
     _queue: SimpleQueue[list[_Job] | None] = field(
         factory=SimpleQueue[list[_Job] | None], init=False
     )
@@ -119,6 +122,8 @@ class GroupCommitter:
             if group:
                 self._act(group)
                 self._answer(group)
+                if self.answered is not None:
+                    self.answered(bool(waiting) or not self._queue.empty())
 
     def _take(self, waiting: deque[_Job]) -> list[_Job]:
         """The next group: one call, or as many plans as come before the next call."""

@@ -25,9 +25,10 @@ class Seen(NamedTuple):
 
 
 class Source(ABC):
-    """How a store is looked at. All methods but ``wake`` run in the poller's thread."""
+    """How a store is looked at. ``wake`` and ``close`` run in any thread, the others in that of
+    the poller."""
 
-    errors: ClassVar[tuple[type[Exception], ...]]
+    failures: ClassVar[tuple[type[Exception], ...]]
     """What may be raised while the store cannot be looked at; it is tried again after a pause."""
     linger: ClassVar[int] = 0
     """Pauses without anybody waiting before it rests."""
@@ -49,8 +50,12 @@ class Source(ABC):
         """End a pause, or the next one. From any thread."""
 
     @abstractmethod
+    def reset(self) -> None:
+        """Give up a connection that does not work; the next look opens another."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Let go of everything; ``look`` may come again and opens it again."""
+        """Let go of everything. Called once the thread has ended."""
 
 
 @define(eq=False)
@@ -87,6 +92,7 @@ class Poller:
         self.source.wake()
         if self._thread is not None:
             self._thread.join()
+        self.source.close()
 
     # ------------------------------------------------------------ in the thread
 
@@ -94,13 +100,12 @@ class Poller:
         while not self._closing.is_set():
             try:
                 self._poll()
-            except self.source.errors:
+            except self.source.failures:
                 # a hint may be late; whoever reads the store is told what is wrong with it
-                self.source.close()
+                self.source.reset()
                 if self._seen is not None:  # whatever is found then may have changed meanwhile
                     self._seen = self._seen._replace(mark=-1)
                 self.source.pause()
-        self.source.close()
 
     def _poll(self) -> None:
         """Poll for as long as somebody waits, then rest until somebody does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 import anyio
@@ -46,8 +47,13 @@ class Pool(Generic[R]):
     def close(self) -> None:
         """Close every reader; one that is in use when it is done."""
         self._is_closed = True
-        while self._idle:
-            self._idle.pop().close()
+        self.clear()
+
+    def clear(self) -> None:
+        """Close every reader that is not in use."""
+        with suppress(IndexError):  # several may do so at once
+            while True:
+                self._idle.pop().close()
 
     def _with_reader(self, read: Callable[[R], T]) -> T:
         try:

@@ -22,7 +22,7 @@ INTERVAL_S = 0.004
 class FileSource(Source):
     """A file, looked at again and again."""
 
-    errors = (sqlite3.Error,)
+    failures = (sqlite3.Error,)
 
     file: File
     _connection: sqlite3.Connection | None = field(default=None, init=False)
@@ -49,7 +49,10 @@ class FileSource(Source):
     def wake(self) -> None:
         self._woken.set()
 
-    def close(self) -> None:
+    def reset(self) -> None:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._version = None
+
+    def close(self) -> None:
+        self.reset()
