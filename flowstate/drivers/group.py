@@ -46,7 +46,7 @@ class GroupCommitter:
     """The one writer of a store in this process.
 
     ``write`` is called in the thread with up to ``max_group_size`` plans and gives one outcome for
-    each; it may not raise. Open on one event loop.
+    each; what it raises is the outcome of all. Open on one event loop.
     """
 
     write: Callable[[Sequence[Plan]], Sequence[Outcome]]
@@ -144,7 +144,10 @@ class GroupCommitter:
             except Exception as error:  # noqa: BLE001  (it is raised where it was asked for)
                 group[0].outcome = error
         else:
-            outcomes = self.write([job.plan for job in group if job.plan is not None])
+            try:
+                outcomes = self.write([job.plan for job in group if job.plan is not None])
+            except Exception as error:  # noqa: BLE001  (a mistake in a driver: nobody may hang)
+                outcomes = [error] * len(group)
             for job, outcome in zip(group, outcomes, strict=True):
                 job.outcome = outcome
 

@@ -36,6 +36,16 @@ DEFAULTS: Mapping[str, str] = {
     "client_encoding": "UTF8",
 }
 """What libpq is told unless the URL says otherwise."""
+BY_INDEX: LiteralString = """
+pg_catalog.set_config('enable_seqscan', 'off', true),
+pg_catalog.set_config('enable_bitmapscan', 'off', true),
+pg_catalog.set_config('enable_hashjoin', 'off', true),
+pg_catalog.set_config('enable_mergejoin', 'off', true),
+pg_catalog.set_config('jit', 'off', true)
+"""
+"""Has a transaction do everything through indexes, one row after the other. It is
+what all our statements are made for; and the planner, who knows a growing table by the statistics
+of yesterday, would sometimes rather read all of it."""
 PREPARE_AFTER = 2
 """Executions after which a statement is kept prepared."""
 

@@ -1,13 +1,14 @@
 """Reading versions: which index to ask, and pages that look at a bounded number of versions.
 
-Every method runs in a worker thread, and is one statement: what it finds is of one moment, it
-costs one round trip, and no transaction is ever left open. Where the planner could choose to read
-a whole table, ``OFFSET 0`` keeps it from it: it looks up row by row what stands before that.
+Every method runs in a worker thread, and is one statement, so what it finds is of one moment. It
+costs one round trip, also where a transaction is needed to tell the planner how to go about it:
+nothing is waited for inside, so none is ever left open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, LiteralString
 
 import psycopg
@@ -19,7 +20,7 @@ from ...driver import Page, Query
 from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...state import State
 from .arrays import BigInts, Documents, Texts
-from .connection import Connection, Target
+from .connection import BY_INDEX, Connection, Target
 from .errors import is_lost, translate
 from .schema import key
 
@@ -27,8 +28,6 @@ MAX_SCAN = 10_000
 """Versions that one page looks at, at most."""
 SCAN_PER_VERSION = 10
 """Versions that a page looks at for each that it may hold, if an index has to offer them."""
-FEW = 100
-"""States with a label, up to which it is worth counting exactly."""
 
 
 @define(eq=False)
@@ -70,7 +69,7 @@ class Reader:
             after = max(after, self._rev_before(query.since_ms))
         text, more = _page(query, limit)
         filters, values = _filters(query)
-        rows = self._rows(
+        rows = self._indexed(
             text.replace("{filters}", filters), after=after, limit=limit, **more, **values
         )
         upto: int = rows[0][0]
@@ -82,18 +81,17 @@ class Reader:
     def find(self, query: Query) -> State | None:
         text, more = _newest(query)
         filters, values = _filters(query)
-        rows = self._rows(text.replace("{filters}", filters), **more, **values)
+        rows = self._indexed(text.replace("{filters}", filters), **more, **values)
         return self._decode(*rows[0]) if rows else None
 
     def due(self, until: int, flows: Collection[str], limit: int) -> tuple[State, ...]:
-        rows = self._rows(
+        rows = self._indexed(
             "SELECT v.rev, v.state::text FROM (SELECT s.due, s.rev "
             "FROM unnest(%(keys)s, %(flows)s) AS f(key, flow) CROSS JOIN LATERAL ("
             "SELECT s.due, s.rev FROM {s}.states s WHERE s.due_key = f.key "
             "AND s.due_flow = f.flow AND s.due IS NOT NULL AND s.due <= %(until)s "
             "ORDER BY s.due LIMIT %(limit)s) s ORDER BY s.due, s.rev LIMIT %(limit)s) s "
-            "CROSS JOIN LATERAL (SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = s.rev "
-            "OFFSET 0) v ORDER BY s.due, s.rev",
+            "JOIN {s}.versions v ON v.rev = s.rev ORDER BY s.due, s.rev",
             **_flows(flows),
             until=until,
             limit=limit,
@@ -101,17 +99,17 @@ class Reader:
         return tuple([self._decode(*row) for row in rows])
 
     def next_due(self, flows: Collection[str]) -> int | None:
-        soonest: int | None = self._one(
+        soonest: int | None = self._indexed(
             "SELECT min(s.due) FROM unnest(%(keys)s, %(flows)s) AS f(key, flow) "
             "CROSS JOIN LATERAL (SELECT s.due FROM {s}.states s WHERE s.due_key = f.key "
             "AND s.due_flow = f.flow AND s.due IS NOT NULL ORDER BY s.due LIMIT 1) s",
             **_flows(flows),
-        )[0]
+        )[0][0]
         return soonest
 
     def due_flows(self) -> tuple[str, ...]:
         # from one flow to the next: a step of the index each, however many states are due
-        rows = self._rows(
+        rows = self._indexed(
             "WITH RECURSIVE f AS ((SELECT s.due_key, s.due_flow FROM {s}.states s "
             "WHERE s.due IS NOT NULL ORDER BY s.due_key LIMIT 1) "
             "UNION ALL SELECT n.due_key, n.due_flow FROM f CROSS JOIN LATERAL ("
@@ -135,20 +133,49 @@ class Reader:
 
     def _rev_before(self, instant: int) -> int:
         """The newest revision committed before that time: times ascend with revisions."""
-        rev: int = self._one(_REV_BEFORE, instant=instant)[0]
+        rev: int = self._indexed(_REV_BEFORE, instant=instant)[0][0]
         return rev
 
     def _one(self, text: LiteralString, **values: Any) -> tuple[Any, ...]:
         return self._rows(text, **values)[0]
 
     def _rows(self, text: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
+        """What a statement finds whose plan is beyond doubt."""
+        with self._translated():
+            return self._execute(text, values).fetchall()
+
+    def _indexed(self, text: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
+        """What a statement finds that is to use indexes, whatever the planner thinks of it."""
+        with self._translated():
+            with self.connection.pipeline():
+                self._execute("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
+                self._execute("SELECT " + BY_INDEX)
+                found = self._execute(text, values)
+                self._execute("COMMIT")
+            return found.fetchall()
+
+    def _execute(
+        self, text: LiteralString, values: Mapping[str, Any] | None = None
+    ) -> psycopg.Cursor[Any]:
+        return self.connection.execute(self.target.sql(text), values, binary=True)
+
+    @contextmanager
+    def _translated(self) -> Generator[None]:
         try:
-            statement = self.target.sql(text)
-            return self.connection.execute(statement, values, binary=True).fetchall()
+            yield
         except psycopg.Error as error:
-            if is_lost(error):
-                self.connection.close()
+            self._recover(error)
             raise translate(self.target, error) from error
+
+    def _recover(self, error: psycopg.Error) -> None:
+        """Make ready for the next one, or let it be seen that there is none for this reader."""
+        try:
+            if not is_lost(error):
+                self.connection.rollback()
+                return
+        except psycopg.Error:
+            pass
+        self.connection.close()
 
     def _decode(self, rev: int, text: str) -> State:
         try:
@@ -186,7 +213,7 @@ def _newest(query: Query) -> tuple[LiteralString, Mapping[str, Any]]:
     if query.id:
         return _FIND_ID, {"id": query.id}
     if query.alternatives:
-        return _FIND_LABELLED, {"few": FEW, "many": MAX_SCAN, **_wanted(query)}
+        return _FIND_LABELLED, _wanted(query)
     return _FIND, {}
 
 
@@ -251,7 +278,7 @@ FROM bound b LEFT JOIN LATERAL (
     SELECT v.rev, v.state
     FROM (SELECT DISTINCT r.rev FROM lists, unnest(revs) AS r(rev) WHERE r.rev <= b.upto) c
     CROSS JOIN LATERAL (
-        SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = c.rev{filters} OFFSET 0
+        SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = c.rev{filters}
     ) v
     ORDER BY v.rev LIMIT %(limit)s
 ) v ON true ORDER BY v.rev
@@ -286,33 +313,39 @@ _REVS_LABELLED_LATEST: LiteralString = _REVS_LABELLED.replace("{s}.labels", "{s}
 
 _FIND_ID: LiteralString = """
 SELECT v.rev, v.state::text FROM {s}.states s CROSS JOIN LATERAL (
-    SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = s.rev{filters} OFFSET 0
+    SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = s.rev{filters}
 ) v WHERE s.id = %(id)s
 """
 
 _FIND: LiteralString = """
 SELECT v.rev, v.state::text FROM {s}.states s CROSS JOIN LATERAL (
-    SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = s.rev{filters} OFFSET 0
+    SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = s.rev{filters}
 ) v ORDER BY s.rev DESC LIMIT 1
 """
 
 _FIND_LABELLED: LiteralString = """
-WITH counted AS MATERIALIZED (
-    SELECT w.number, w.key, (SELECT count(*) FROM (
-        SELECT FROM {s}.current_labels l WHERE l.key = w.key LIMIT %(few)s
-    ) l) AS few FROM unnest(%(numbers)s, %(keys)s) AS w(number, key)
+WITH wanted AS MATERIALIZED (
+    SELECT w.number, w.key, count(*) OVER (PARTITION BY w.number) = 1 AS is_alone
+    FROM unnest(%(numbers)s, %(keys)s) AS w(number, key)
+),
+counted AS MATERIALIZED (
+    SELECT w.*, CASE WHEN NOT w.is_alone THEN (SELECT count(*) FROM (
+        SELECT FROM {s}.current_labels l WHERE l.key = w.key ORDER BY l.rev LIMIT 100
+    ) l) END AS few FROM wanted w
 ),
 rarest AS MATERIALIZED (
     SELECT DISTINCT ON (r.number) r.number, r.key FROM (
-        SELECT c.number, c.key, CASE WHEN min(c.few) OVER (PARTITION BY c.number) < %(few)s
-            THEN c.few ELSE (SELECT count(*) FROM (
-                SELECT FROM {s}.current_labels l WHERE l.key = c.key LIMIT %(many)s
-            ) l) END AS count FROM counted c
+        SELECT c.number, c.key, CASE
+            WHEN c.is_alone OR min(c.few) OVER (PARTITION BY c.number) < 100 THEN c.few
+            ELSE (SELECT count(*) FROM (
+                SELECT FROM {s}.current_labels l WHERE l.key = c.key ORDER BY l.rev LIMIT 10000
+            ) l)
+        END AS count FROM counted c
     ) r ORDER BY r.number, r.count
 )
 SELECT f.rev, f.state::text FROM rarest r CROSS JOIN LATERAL (
     SELECT v.rev, v.state FROM {s}.current_labels l CROSS JOIN LATERAL (
-        SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = l.rev{filters} OFFSET 0
+        SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = l.rev{filters}
     ) v WHERE l.key = r.key ORDER BY l.rev DESC LIMIT 1
 ) f ORDER BY f.rev DESC LIMIT 1
 """

@@ -27,7 +27,7 @@ from ...state import State
 from ..group import Outcome
 from ..plans import Group, Latest, wanted_ids
 from .arrays import BigInts, Texts
-from .connection import Connection, Target
+from .connection import BY_INDEX, Connection, Target
 from .errors import AGAIN, is_lost, translate
 from .rows import Keys, statements
 
@@ -161,7 +161,7 @@ class Writer:
         self._execute(
             "SELECT pg_catalog.set_config('synchronous_commit', %s, true), "
             "pg_catalog.set_config('lock_timeout', %s, true), "
-            "pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true)",
+            "pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true), " + BY_INDEX,
             self.target.synchronous,
             LOCK_TIMEOUT,
             IDLE_TIMEOUT,
@@ -187,13 +187,13 @@ class Writer:
     ) -> dict[str, tuple[State, ...]]:
         """Commit id -> what it wrote, for those of the plans that were committed before."""
         suspects = [plan for plan in plans if group.conflicts(plan)]
-        if not suspects:
-            return {}
         asked = [
             (number, place, write.state.id, write.state.rev, plan.commit_id)
             for number, plan in enumerate(suspects)
             for place, write in enumerate(plan.writes)
         ]
+        if not asked:
+            return {}
         numbers, places, ids, revs, commit_ids = zip(*asked, strict=True)
         # only the very next version can be of a plan that expected this revision
         rows = self._execute(
