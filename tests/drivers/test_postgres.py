@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
 from attrs import frozen
+from hypothesis import settings
 
 from flowstate import Driver, connect
 from flowstate.drivers.postgres.connection import Target
@@ -57,3 +58,19 @@ class TestPostgresDriver(DriverConformance):
 
     def new_store(self, tmp_path: Path) -> Store:  # noqa: ARG002
         return PostgresStore(self.database.new_store())
+
+
+class PostgresMachine(DriverMachine):
+    database: ClassVar[Database]
+
+    def new_store(self, path: Path) -> Store:  # noqa: ARG002
+        return PostgresStore(self.database.new_store())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _database_of_the_machine(postgres: Database) -> None:
+    PostgresMachine.database = postgres
+
+
+TestPostgresMachine = PostgresMachine.TestCase
+TestPostgresMachine.settings = settings(deadline=None, max_examples=50)
