@@ -185,6 +185,10 @@ class StoreOpenError(StoreError):
     """The store cannot be opened: it is not there, not allowed, or not one of ours."""
 
 
+class StoreUnreachableError(StoreOpenError):
+    """The store's server does not answer, or takes no more clients. Nothing was written."""
+
+
 class SchemaVersionError(StoreOpenError):
     """The store was written by a newer flowstate; it was left untouched."""
 

@@ -83,6 +83,7 @@ EXAMPLES: list[tuple[FlowstateError, dict[str, Any], str]] = [
             errors.StoreOpenError,
             errors.SchemaVersionError,
             errors.StoreReadOnlyError,
+            errors.StoreUnreachableError,
             errors.StoreFullError,
             errors.StoreBusyError,
             errors.StoreCorruptError,

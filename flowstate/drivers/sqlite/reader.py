@@ -53,6 +53,13 @@ class Reader:
     connection: sqlite3.Connection
     path: str
 
+    @property
+    def is_usable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.connection.close()
+
     def head(self) -> int:
         with self._snapshot():
             return self._head()
