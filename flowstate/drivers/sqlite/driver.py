@@ -136,11 +136,11 @@ class SQLiteDriver(Driver):
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
     ) -> Compaction:
         """Waits for the writer only if there is something to remove."""
-        found = await self._read(
-            lambda reader: reader.look(retention, after, limit, payloads=dry_run)
-        )
-        if dry_run or not found.versions:
-            return found
+        if dry_run:
+            return await self._read(lambda reader: reader.look(retention, after, limit))
+        found = await self._read(lambda reader: reader.decide(retention, after, limit))
+        if not found.gone:
+            return found.told(())
         self._check_writable()
         return await self._group.run(partial(self._writer.compact, retention, after, limit))
 

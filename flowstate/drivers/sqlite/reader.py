@@ -26,6 +26,7 @@ from ...driver import (
 )
 from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...state import State
+from ..compaction import Batch
 from .compactor import Compactor
 from .errors import translated
 
@@ -152,10 +153,15 @@ class Reader:
             content: bytes = row[0]
             return content
 
-    def look(self, retention: Retention, after: int, limit: int, *, payloads: bool) -> Compaction:
-        """What a batch of compaction would remove."""
+    def look(self, retention: Retention, after: int, limit: int) -> Compaction:
+        """What a batch of compaction would do in a run that began at 0."""
         with self._snapshot():
-            return Compactor(self.connection, retention).look(after, limit, payloads=payloads)
+            return Compactor(retention, self.connection).look(after, limit)
+
+    def decide(self, retention: Retention, after: int, limit: int) -> Batch:
+        """What a batch of compaction is about to remove."""
+        with self._snapshot():
+            return Compactor(retention, self.connection).decide(after, limit, begun_at=after)
 
     # ------------------------------------------------------------ candidates
 

@@ -81,7 +81,7 @@ class Writer:
         execute = self.connection.execute
         try:
             execute("BEGIN IMMEDIATE")
-            compaction = Compactor(self.connection, retention).compact(after, limit)
+            compaction = Compactor(retention, self.connection).compact(after, limit)
             execute("COMMIT")
         except sqlite3.Error as error:
             self.connection.rollback()
