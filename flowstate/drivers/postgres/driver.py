@@ -13,7 +13,7 @@ from attrs import define, field
 
 from ...clock import Clock
 from ...data import DataRef
-from ...driver import Driver, Due, Durability, Page, Plan, Query
+from ...driver import Compaction, Driver, Due, Durability, Page, Plan, Query, Retention
 from ...errors import StoreClosedError, StoreUnreachableError
 from ...state import State
 from ..group import GroupCommitter
@@ -138,6 +138,20 @@ class PostgresDriver(Driver):
 
     async def load(self, ref: DataRef) -> bytes:
         return await self._read(lambda reader: reader.load(ref))
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        """Holds up commits only while it removes what was decided before."""
+        if dry_run:
+            return await self._read(lambda reader: reader.look(retention, after, limit))
+        while True:
+            removal = await self._read(lambda reader: reader.decide(retention, after, limit))
+            if not removal.batch.gone:
+                return removal.batch.told(())
+            done = await self._group.run(partial(self._writer.compact, removal))
+            if done is not None:
+                return done
 
     # ------------------------------------------------------------ inside
 

@@ -1,6 +1,6 @@
 """Reading versions: which index to ask, and pages that look at a bounded number of versions.
 
-Every method runs in a worker thread, and is one statement, so what it finds is of one moment. It
+Every method runs in a worker thread, and what it finds is of one moment. It
 costs one round trip, also where a transaction is needed to tell the planner how to go about it:
 nothing is waited for inside, so none is ever left open.
 """
@@ -16,10 +16,11 @@ from attrs import define
 
 from ... import codec
 from ...data import DataRef
-from ...driver import Due, Page, Query
+from ...driver import Compaction, Due, Page, Query, Retention
 from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...state import State
 from .arrays import BigInts, Documents, Texts
+from .compactor import Compactor, Removal
 from .connection import BY_INDEX, Connection, Target
 from .errors import is_lost, translate
 from .schema import key
@@ -72,11 +73,11 @@ class Reader:
         rows = self._indexed(
             text.replace("{filters}", filters), after=after, limit=limit, **more, **values
         )
-        upto: int = rows[0][0]
-        versions = tuple([self._decode(rev, state) for _, rev, state in rows if rev is not None])
+        upto, floor, newest_gone = rows[0][:3]
+        versions = tuple([self._decode(rev, text) for *_, rev, text in rows if rev is not None])
         if len(versions) == limit:
             upto = versions[-1].rev
-        return Page(versions, max(upto, after))
+        return Page(versions, max(upto, after), 0 if query.since_ms > newest_gone else floor)
 
     def find(self, query: Query) -> State | None:
         text, more = _newest(query)
@@ -129,6 +130,18 @@ class Reader:
         content: bytes = rows[0][0]
         return content
 
+    def look(self, retention: Retention, after: int, limit: int) -> Compaction:
+        """What a batch of compaction would do in a run that began at 0."""
+        with self._snapshot():
+            return Compactor(retention, self._ask).look(after, limit)
+
+    def decide(self, retention: Retention, after: int, limit: int) -> Removal:
+        """What a batch of compaction is to remove."""
+        with self._snapshot():
+            compactor = Compactor(retention, self._ask)
+            batch = compactor.decide(after, limit, begun_at=after)
+            return Removal(batch, compactor.batches)
+
     # ------------------------------------------------------------ inside
 
     def _rev_before(self, instant: int) -> int:
@@ -153,6 +166,18 @@ class Reader:
                 found = self._execute(text, values)
                 self._execute("COMMIT")
             return found.fetchall()
+
+    @contextmanager
+    def _snapshot(self) -> Generator[None]:
+        """Several statements about one moment, through indexes."""
+        with self._translated(), self.connection.pipeline():
+            self._execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            self._execute("SELECT " + BY_INDEX)
+            yield
+            self._execute("COMMIT")
+
+    def _ask(self, text: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
+        return self._execute(text, values).fetchall()
 
     def _execute(
         self, text: LiteralString, values: Mapping[str, Any] | None = None
@@ -257,23 +282,32 @@ def _flows(flows: Collection[str]) -> Mapping[str, Any]:
 # ---------------------------------------------------------------- statements
 
 _PAGE: LiteralString = """
-SELECT least(h.rev, %(after)s + %(most)s), v.rev, v.state::text
-FROM {s}.head h LEFT JOIN LATERAL (
+SELECT b.upto, b.compacted, b.compacted_at, v.rev, v.state::text
+FROM (
+    SELECT h.compacted, h.compacted_at, CASE
+        WHEN %(after)s >= h.compacted THEN least(h.rev, %(after)s + %(most)s)
+        ELSE coalesce((
+            SELECT v.rev FROM {s}.versions v WHERE v.rev > %(after)s ORDER BY v.rev
+            OFFSET %(most)s - 1 LIMIT 1
+        ), h.rev)
+    END AS upto FROM {s}.head h
+) b LEFT JOIN LATERAL (
     SELECT v.rev, v.state FROM {s}.versions v
-    WHERE v.rev > %(after)s AND v.rev <= least(h.rev, %(after)s + %(most)s){filters}
+    WHERE v.rev > %(after)s AND v.rev <= b.upto{filters}
     ORDER BY v.rev LIMIT %(limit)s
 ) v ON true ORDER BY v.rev
 """
-# revisions are dense, but for compaction
+"""Looks at ``most`` versions. They are counted only where some are gone: above, each revision is
+one."""
 
 _PAGE_OF_CANDIDATES: LiteralString = """
 WITH lists AS MATERIALIZED ({lists}),
 bound AS MATERIALIZED (
-    SELECT least(h.rev, (
+    SELECT h.compacted, h.compacted_at, least(h.rev, (
         SELECT min(revs[cardinality(revs)]) FROM lists WHERE cardinality(revs) = %(most)s
     )) AS upto FROM {s}.head h
 )
-SELECT b.upto, v.rev, v.state::text
+SELECT b.upto, b.compacted, b.compacted_at, v.rev, v.state::text
 FROM bound b LEFT JOIN LATERAL (
     SELECT v.rev, v.state
     FROM (SELECT DISTINCT r.rev FROM lists, unnest(revs) AS r(rev) WHERE r.rev <= b.upto) c

@@ -19,9 +19,9 @@ Statement: TypeAlias = tuple[LiteralString, tuple[Any, ...]]
 """Its text, and the values for it."""
 
 _VERSIONS: LiteralString = """
-INSERT INTO {s}.versions (rev, id, status, committed_at, commit_id, state)
-SELECT %s + v.place, v.id, v.status, %s, v.commit_id, v.state
-FROM unnest(%s, %s, %s, %s) WITH ORDINALITY AS v(id, status, commit_id, state, place)
+INSERT INTO {s}.versions (rev, id, status, committed_at, commit_id, size, state)
+SELECT %s + v.place, v.id, v.status, %s, v.commit_id, v.size, v.state
+FROM unnest(%s, %s, %s, %s, %s) WITH ORDINALITY AS v(id, status, commit_id, size, state, place)
 """
 
 _STATES: LiteralString = """
@@ -32,7 +32,7 @@ ON CONFLICT (id) DO UPDATE SET rev = excluded.rev, due = excluded.due,
     due_key = excluded.due_key, due_flow = excluded.due_flow, label_keys = excluded.label_keys
 """
 
-_NOT_CURRENT: LiteralString = """
+NOT_CURRENT: LiteralString = """
 DELETE FROM {s}.current_labels c USING unnest(%s, %s) AS g(key, rev)
 WHERE c.key = g.key AND c.rev = g.rev
 """
@@ -48,7 +48,7 @@ _PAYLOADS: LiteralString = (
 )
 
 _PAYLOAD_REFS: LiteralString = (
-    "INSERT INTO {s}.payload_refs (rev, payload_rev, checksum) SELECT * FROM unnest(%s, %s, %s)"
+    "INSERT INTO {s}.payload_refs (payload_rev, checksum, rev) SELECT * FROM unnest(%s, %s, %s)"
 )
 
 _HEAD: LiteralString = "UPDATE {s}.head SET rev = %s, committed_at = %s"
@@ -62,33 +62,35 @@ def statements(group: Group[Keys]) -> Iterator[Statement]:
     yield _states(current)
     gone = [(one, known.rev) for known in group.overtaken for one in known.kept or ()]
     if gone:
-        yield _NOT_CURRENT, _pairs(gone)
+        yield NOT_CURRENT, pairs(gone)
     if any(keys for _, keys in keyed):
-        yield _LABELS, _pairs([(one, v.state.rev) for v, keys in keyed for one in keys])
-        yield _CURRENT_LABELS, _pairs([(one, v.state.rev) for v, keys in current for one in keys])
+        yield _LABELS, pairs([(one, v.state.rev) for v, keys in keyed for one in keys])
+        yield _CURRENT_LABELS, pairs([(one, v.state.rev) for v, keys in current for one in keys])
     if group.payloads:
         revs, checksums, contents = zip(*group.payloads, strict=True)
         yield _PAYLOADS, (BigInts.of(revs), Texts.of(checksums), Contents.of(contents))
     refs = {
-        (version.state.rev, ref.rev, ref.checksum)
+        (ref.rev, ref.checksum, version.state.rev)
         for version in group.versions
         for ref in references(version.state)
     }
     if refs:
-        by, revs, checksums = zip(*sorted(refs), strict=True)
-        yield _PAYLOAD_REFS, (BigInts.of(by), BigInts.of(revs), Texts.of(checksums))
+        revs, checksums, by = zip(*sorted(refs), strict=True)
+        yield _PAYLOAD_REFS, (BigInts.of(revs), Texts.of(checksums), BigInts.of(by))
     yield _HEAD, (group.first + len(group.versions) - 1, group.now)
 
 
 def _versions(group: Group[Keys]) -> Statement:
     versions = group.versions
+    documents = [encode_state(version.state) for version in versions]
     return _VERSIONS, (
         group.first - 1,
         group.now,
         Texts.of(version.state.id for version in versions),
         Texts.of(version.state.transition.status.value for version in versions),
         Texts.of(version.commit_id for version in versions),
-        Documents.of(encode_state(version.state) for version in versions),
+        BigInts.of(map(len, documents)),
+        Documents.of(documents),
     )
 
 
@@ -108,5 +110,6 @@ def _label_keys(state: State) -> Keys:
     return [key(name, value) for name, value in state.labels.items()] if state.labels else []
 
 
-def _pairs(pairs: Sequence[tuple[int, int]]) -> tuple[BigInts, BigInts]:
-    return BigInts.of(a for a, _ in pairs), BigInts.of(b for _, b in pairs)
+def pairs(of: Sequence[tuple[int, int]]) -> tuple[BigInts, BigInts]:
+    """Two columns."""
+    return BigInts.of(a for a, _ in of), BigInts.of(b for _, b in of)

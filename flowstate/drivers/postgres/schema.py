@@ -26,6 +26,8 @@ _CREATE: tuple[LiteralString, ...] = (
         rev bigint NOT NULL DEFAULT 0,
         committed_at bigint NOT NULL DEFAULT 0,
         compacted bigint NOT NULL DEFAULT 0,
+        compacted_at bigint NOT NULL DEFAULT 0,
+        batches bigint NOT NULL DEFAULT 0,
         hints bigint NOT NULL DEFAULT 0
     )""",
     "INSERT INTO {s}.head DEFAULT VALUES",
@@ -35,6 +37,7 @@ _CREATE: tuple[LiteralString, ...] = (
         status text COLLATE "C" NOT NULL,
         committed_at bigint NOT NULL,
         commit_id text COLLATE "C" NOT NULL,
+        size integer NOT NULL,
         state jsonb NOT NULL
     )""",
     "CREATE INDEX versions_id ON {s}.versions (id, rev)",
@@ -57,13 +60,16 @@ _CREATE: tuple[LiteralString, ...] = (
         PRIMARY KEY (rev, checksum)
     )""",
     """CREATE TABLE {s}.payload_refs (
-        rev bigint,
         payload_rev bigint,
         checksum text COLLATE "C",
-        PRIMARY KEY (rev, payload_rev, checksum)
+        rev bigint,
+        PRIMARY KEY (payload_rev, checksum, rev)
     )""",
-    "CREATE INDEX payload_refs_payload ON {s}.payload_refs (payload_rev, checksum)",
+    "CREATE INDEX payload_refs_rev ON {s}.payload_refs (rev)",
     "COMMENT ON COLUMN {s}.head.compacted IS 'the highest revision that was ever removed'",
+    "COMMENT ON COLUMN {s}.head.compacted_at IS 'when it had been committed'",
+    "COMMENT ON COLUMN {s}.head.batches IS 'how often compaction removed something'",
+    "COMMENT ON COLUMN {s}.versions.size IS 'bytes of the state as JSON text'",
     "COMMENT ON COLUMN {s}.head.hints IS 'how often due times came nearer without a revision'",
     "COMMENT ON TABLE {s}.payload_refs IS 'which version (rev) refers to which payload'",
     "COMMENT ON COLUMN {s}.labels.key IS 'the first 8 bytes of BLAKE2b of name, NUL, value'",

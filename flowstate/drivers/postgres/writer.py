@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, LiteralString
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from attrs import define, field
 
 from ...clock import Clock
-from ...driver import Plan
+from ...driver import Compaction, Plan
 from ...errors import (
     StoreBusyError,
     StoreError,
@@ -27,9 +27,12 @@ from ...state import State
 from ..group import Outcome
 from ..plans import Group, Latest, wanted_ids
 from .arrays import BigInts, Texts
+from .compactor import Removal
 from .connection import BY_INDEX, Connection, Target
 from .errors import AGAIN, is_lost, translate
 from .rows import Keys, statements
+
+T = TypeVar("T")
 
 LOCK_TIMEOUT = "10s"
 """How long to wait for others who commit."""
@@ -98,16 +101,12 @@ class Writer:
 
     def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         """Move due times; gives the ids that have moved on."""
-        waits = pauses(self.target.reconnect)
-        while True:
-            try:
-                current = self._renew(leases, until)
-            except (psycopg.Error, StoreError) as error:
-                failure = self._recover(error)
-                if not _is_worth_another(error) or not self._wait(waits):
-                    raise failure from error
-            else:
-                return frozenset(id for id, rev in leases if (id, rev) not in current)
+        current = self._patiently(lambda: self._renew(leases, until))
+        return frozenset(id for id, rev in leases if (id, rev) not in current)
+
+    def compact(self, removal: Removal) -> Compaction | None:
+        """Remove a batch; None if another one came between."""
+        return self._patiently(lambda: self._compact(removal))
 
     def announce(self, more: bool) -> None:  # noqa: FBT001  (a callback)
         """Let other processes know that there is something new; *more* is to come.
@@ -242,7 +241,33 @@ class Writer:
         self._is_news |= hinted.rowcount > 0
         return set(current.fetchall())
 
+    def _compact(self, removal: Removal) -> Compaction | None:
+        self._connect()
+        with self.connection.pipeline():
+            self._begin()
+            ((batches,),) = self._execute("SELECT batches FROM {s}.head").fetchall()
+            if batches != removal.batches:
+                self._execute("ROLLBACK")
+                return None
+            for text, parameters in removal.statements():
+                self._execute(text, *parameters)
+            text, parameters = removal.payloads()
+            payloads = self._execute(text, *parameters)
+            self._execute("COMMIT")
+        return removal.batch.told([size for (size,) in payloads])
+
     # ------------------------------------------------------------ the connection
+
+    def _patiently(self, do: Callable[[], T]) -> T:
+        """Do what may be done twice; again for as long as the server may be away."""
+        waits = pauses(self.target.reconnect)
+        while True:
+            try:
+                return do()
+            except (psycopg.Error, StoreError) as error:
+                failure = self._recover(error)
+                if not _is_worth_another(error) or not self._wait(waits):
+                    raise failure from error
 
     def _execute(self, text: LiteralString, *parameters: Any) -> psycopg.Cursor[Any]:
         return self.connection.execute(self.target.sql(text), parameters, binary=True)

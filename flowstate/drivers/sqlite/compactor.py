@@ -58,7 +58,10 @@ class Compactor(Decider):
             "FROM versions WHERE rev > ? ORDER BY rev LIMIT ?",
             (after, limit),
         )
-        return (Old(*version[:5], payloads_of(version[5])) for version in rows)
+        return (
+            Old(rev, id, committed_at, size, labels, payloads_of(payloads))
+            for rev, id, committed_at, size, labels, payloads in rows
+        )
 
     def _histories(self, ids: Collection[str]) -> Mapping[str, History]:
         of_id = "FROM versions WHERE id = wanted.value"

@@ -1,0 +1,195 @@
+"""Compaction: what a batch asks the tables, and what takes away what goes.
+
+It is decided without the head row's lock, which is taken only for removing. Meanwhile others may
+commit: what is superseded stays so, and a state that has ended does not move. But two who compact
+would count the same versions, and each might remove what the other leaves; so the head row counts
+batches, and what was decided holds only if no other batch came between.
+
+Rows that are gone leave dead ones behind, in tables and indexes: that is autovacuum's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, LiteralString, TypeAlias
+
+from attrs import define, field, frozen
+
+from ..compaction import MAX_BATCH_BYTES, Batch, Decider, History, Key, Old
+from .arrays import BigInts, Texts
+from .rows import NOT_CURRENT, Statement, pairs
+from .schema import key
+
+Ask: TypeAlias = Callable[..., list[tuple[Any, ...]]]
+"""Gives the rows that a statement finds, with these values by name."""
+
+
+@frozen
+class Removal:
+    """A batch to be removed, if ``batches`` is still how many were."""
+
+    batch: Batch
+    batches: int
+
+    def statements(self) -> Iterator[Statement]:
+        """What removes all but payloads, to be done in this order."""
+        gone, current = self.batch.gone, self.batch.current
+        if labels := [pair for version in gone for pair in _labels(version)]:
+            yield _LABELS, pairs(labels)
+        if labels := [pair for version in current for pair in _labels(version)]:
+            yield NOT_CURRENT, pairs(labels)
+        if current:
+            ids = Texts.of(version.id for version in current)
+            yield _STATES, (ids, BigInts.of(version.rev for version in current))
+        if references := self.batch.references:
+            revs, checksums, by = zip(*references, strict=True)
+            yield _REFERENCES, (BigInts.of(revs), Texts.of(checksums), BigInts.of(by))
+        yield _VERSIONS, (BigInts.of(version.rev for version in gone),)
+        yield _HEAD, (gone[-1].rev, gone[-1].committed_at)
+
+    def payloads(self) -> Statement:
+        """What removes those of the payloads that nobody refers to any more, and gives their
+        sizes."""
+        keys = self.batch.keys
+        return _PAYLOADS, (BigInts.of(rev for rev, _ in keys), Texts.of(sum_ for _, sum_ in keys))
+
+
+@define(eq=False)
+class Compactor(Decider):
+    """Asks inside a transaction that others begin and end."""
+
+    ask: Ask
+    batches: int = field(default=0, init=False)
+    """How many batches were removed so far."""
+
+    # ------------------------------------------------------------ what deciding asks
+
+    def _head(self) -> int:
+        ((head, self.batches),) = self.ask("SELECT rev, batches FROM {s}.head")
+        return int(head)
+
+    def _versions(self, after: int, limit: int) -> Iterable[Old]:
+        rows = self.ask(_OLD, after=after, limit=limit, most=MAX_BATCH_BYTES)
+        for rev, id, committed_at, size, labels, revs, checksums, sizes in rows:
+            keys = zip(revs or (), checksums or (), strict=True)
+            payloads = dict(zip(keys, sizes or (), strict=True))
+            yield Old(rev, id, committed_at, size, labels, payloads)
+
+    def _histories(self, ids: Collection[str]) -> Mapping[str, History]:
+        rows = self.ask(
+            _HISTORIES,
+            ids=Texts.of(ids),
+            ended=self.retention.ended,
+            before=self.retention.before,
+            others=self.retention.keep - 1,
+        )
+        return {id: History(*history) for id, *history in rows}
+
+    def _newest_references(self, keys: Collection[Key]) -> Iterable[tuple[Key, int]]:
+        rows = self.ask(_NEWEST_REFERENCES, **_keys(keys))
+        return (((rev, checksum), newest) for rev, checksum, newest in rows)
+
+    def _referring(self, keys: Collection[Key]) -> Iterable[tuple[Key, str, int]]:
+        rows = self.ask(_REFERRING, **_keys(keys))
+        return (((rev, checksum), id, newest) for rev, checksum, id, newest in rows)
+
+    def _sizes(self, keys: Collection[Key]) -> list[int]:
+        return [size for (size,) in self.ask(_SIZES, **_keys(keys))]
+
+
+def _keys(keys: Collection[Key]) -> Mapping[str, Any]:
+    return {
+        "revs": BigInts.of(rev for rev, _ in keys),
+        "checksums": Texts.of(checksum for _, checksum in keys),
+    }
+
+
+def _labels(version: Old) -> list[tuple[int, int]]:
+    """The rows of ``labels`` for a version."""
+    if version.labels is None:
+        return []
+    return [(key(name, value), version.rev) for name, value in json.loads(version.labels).items()]
+
+
+# ---------------------------------------------------------------- statements
+
+_OLD: LiteralString = """
+SELECT v.rev, v.id, v.committed_at, v.size, (v.state -> 'labels')::text,
+    p.revs, p.checksums, p.sizes
+FROM (
+    SELECT v.*, sum(v.size) OVER (ORDER BY v.rev) - v.size AS before FROM (
+        SELECT v.* FROM {s}.versions v WHERE v.rev > %(after)s ORDER BY v.rev LIMIT %(limit)s
+    ) v
+) v CROSS JOIN LATERAL (
+    SELECT array_agg(r.payload_rev) AS revs, array_agg(r.checksum) AS checksums,
+        array_agg(coalesce(octet_length(p.content), 0)) AS sizes
+    FROM {s}.payload_refs r
+    LEFT JOIN {s}.payloads p ON p.rev = r.payload_rev AND p.checksum = r.checksum
+    WHERE r.rev = v.rev
+) p WHERE v.before <= %(most)s ORDER BY v.rev
+"""
+
+_HISTORIES: LiteralString = """
+SELECT l.id, (SELECT v.rev FROM {s}.versions v WHERE v.id = l.id ORDER BY v.rev LIMIT 1), l.rev,
+    %(ended)s AND l.status = 'ended' AND l.committed_at < %(before)s,
+    coalesce((
+        SELECT v.rev FROM {s}.versions v WHERE v.id = l.id ORDER BY v.rev DESC
+        OFFSET %(others)s LIMIT 1
+    ), 0)
+FROM unnest(%(ids)s) AS w(id)
+JOIN {s}.states s ON s.id = w.id
+JOIN {s}.versions l ON l.rev = s.rev
+"""
+
+_NEWEST_REFERENCES: LiteralString = """
+SELECT k.rev, k.checksum, r.rev
+FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum) CROSS JOIN LATERAL (
+    SELECT r.rev FROM {s}.payload_refs r WHERE r.payload_rev = k.rev AND r.checksum = k.checksum
+    ORDER BY r.rev DESC LIMIT 1
+) r
+"""
+
+_REFERRING: LiteralString = """
+SELECT k.rev, k.checksum, v.id, max(v.rev)
+FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
+JOIN {s}.payload_refs r ON r.payload_rev = k.rev AND r.checksum = k.checksum
+JOIN {s}.versions v ON v.rev = r.rev GROUP BY k.rev, k.checksum, v.id
+"""
+
+_SIZES: LiteralString = """
+SELECT octet_length(p.content) FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
+JOIN {s}.payloads p ON p.rev = k.rev AND p.checksum = k.checksum
+"""
+
+_LABELS: LiteralString = """
+DELETE FROM {s}.labels l USING unnest(%s, %s) AS g(key, rev) WHERE l.key = g.key AND l.rev = g.rev
+"""
+
+_STATES: LiteralString = """
+DELETE FROM {s}.states s USING unnest(%s, %s) AS g(id, rev) WHERE s.id = g.id AND s.rev = g.rev
+"""
+
+_REFERENCES: LiteralString = """
+DELETE FROM {s}.payload_refs r USING unnest(%s, %s, %s) AS g(payload_rev, checksum, rev)
+WHERE r.payload_rev = g.payload_rev AND r.checksum = g.checksum AND r.rev = g.rev
+"""
+
+_VERSIONS: LiteralString = """
+DELETE FROM {s}.versions v USING unnest(%s) AS g(rev) WHERE v.rev = g.rev
+"""
+
+_PAYLOADS: LiteralString = """
+DELETE FROM {s}.payloads p USING unnest(%s, %s) AS k(rev, checksum)
+WHERE p.rev = k.rev AND p.checksum = k.checksum AND (
+    SELECT r.rev FROM {s}.payload_refs r WHERE r.payload_rev = k.rev AND r.checksum = k.checksum
+    ORDER BY r.rev DESC LIMIT 1
+) IS NULL
+RETURNING octet_length(p.content)
+"""
+# from the newest reference on: the older ones may be dead already and not yet vacuumed
+
+_HEAD: LiteralString = """
+UPDATE {s}.head SET batches = batches + 1,
+    compacted = greatest(compacted, %s), compacted_at = greatest(compacted_at, %s)
+"""
