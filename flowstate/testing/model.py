@@ -10,9 +10,10 @@ from collections.abc import Collection
 from attrs import define, field
 
 from ..clock import MAX_INSTANT_MS
-from ..driver import Due, Plan, Query
+from ..codec import encode_state
+from ..driver import Compaction, Due, Plan, Query, Retention, references
 from ..errors import RevMismatchError
-from ..state import State
+from ..state import State, Status
 
 
 @define
@@ -24,7 +25,11 @@ class Model:
     """revision -> (due time in ms, flow), of current and superseded versions."""
     payloads: dict[tuple[int, str], bytes] = field(factory=dict[tuple[int, str], bytes])
     outcomes: dict[str, tuple[State, ...]] = field(factory=dict[str, tuple[State, ...]])
-    """commit id -> what it wrote."""
+    """commit id -> what it wrote; forgotten once no version of it is left."""
+    compacted: int = 0
+    """The highest revision that was removed…"""
+    compacted_at: int = 0
+    """…and when it was committed (ms)."""
 
     @property
     def head(self) -> int:
@@ -97,3 +102,76 @@ class Model:
             elif rev in self.due_times:
                 self.due_times[rev] = (until, self.due_times[rev][1])
         return frozenset(gone)
+
+    # ------------------------------------------------------------ compaction
+
+    def may_go(self, state: State, retention: Retention) -> bool:
+        """Whether a version may be removed."""
+        current = self.current[state.id]
+        newer = [other for other in self.log if other.id == state.id and other.rev > state.rev]
+        is_over = (
+            retention.ended
+            and current.transition.status is Status.ENDED
+            and current.committed_at < retention.before
+        )
+        return state.committed_at < retention.before and (
+            len(newer) >= retention.keep or (is_over and state is not self.log[-1])
+        )
+
+    def compact(self, retention: Retention, after: int, upto: int, *, dry_run: bool) -> Compaction:
+        """Remove what goes from between two revisions, and count it."""
+        gone = [
+            state
+            for state in self.log
+            if after < state.rev <= upto and self.may_go(state, retention)
+        ]
+        if dry_run:
+            keys = [
+                key
+                for key, users in self.users().items()
+                if after < users[-1].rev <= upto
+                and all(self.may_go(state, retention) for state in users)
+            ]
+        else:
+            # what is current goes last
+            gone = [
+                state
+                for state in gone
+                if state is not self.current[state.id]
+                or all(other.rev > after for other in self.log if other.id == state.id)
+            ]
+            keys = [
+                key for key, users in self.users().items() if all(state in gone for state in users)
+            ]
+        told = Compaction(
+            upto,
+            len(gone),
+            sum(state is self.current[state.id] for state in gone),
+            len(keys),
+            sum(len(encode_state(state)) for state in gone)
+            + sum(len(self.payloads[key]) for key in keys),
+        )
+        if not dry_run:
+            self._remove(gone, keys)
+        return told
+
+    def users(self) -> dict[tuple[int, str], list[State]]:
+        """Payload -> the versions that refer to it."""
+        found: dict[tuple[int, str], list[State]] = {}
+        for state in self.log:
+            for key in {(ref.rev, ref.checksum) for ref in references(state)}:
+                found.setdefault(key, []).append(state)
+        return found
+
+    def _remove(self, gone: list[State], keys: list[tuple[int, str]]) -> None:
+        self.log = [state for state in self.log if state not in gone]
+        for key in keys:
+            del self.payloads[key]
+        for state in gone:
+            self.compacted = max(self.compacted, state.rev)
+            self.compacted_at = max(self.compacted_at, state.committed_at)
+        self.outcomes = {
+            commit_id: versions
+            for commit_id, versions in self.outcomes.items()
+            if any(state in self.log for state in versions)
+        }

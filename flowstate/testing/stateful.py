@@ -9,17 +9,20 @@ import tempfile
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import anyio.from_thread
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from .. import transitions
+from ..clock import MAX_INSTANT_MS
 from ..commands import Command, Commit, Delay, End, Pause, Require, Resume, Transit
 from ..data import DataRef
-from ..driver import Driver, Plan, Query
+from ..driver import Driver, Plan, Query, Retention
 from ..errors import RevMismatchError
 from ..state import RetryPolicy, State, Status
 from .model import Model
@@ -207,6 +210,39 @@ class DriverMachine(RuleBasedStateMachine):
         expected = self.model.renew(leases, until)
         assert self._do(self.driver.renew, leases, until) == expected
 
+    @precondition(lambda self: self.model.log)
+    @rule(
+        # most remove something: everything that is superseded
+        nth=st.one_of(st.none(), st.none(), _places),
+        keep=st.sampled_from([1, 1, 1, 2, 3]),
+        ended=st.booleans(),
+        after=st.one_of(st.just(0), st.integers(0, 20)),
+        limit=st.sampled_from([1_000, 1_000, 5, 2, 1]),
+        dry_run=st.sampled_from([False, False, True]),
+    )
+    def compact(  # noqa: PLR0913, PLR0917  (each is drawn for itself)
+        self,
+        nth: int | None,
+        keep: int,
+        ended: bool,  # noqa: FBT001
+        after: int,
+        limit: int,
+        dry_run: bool,  # noqa: FBT001
+    ) -> None:
+        """One batch, of what is older than some version, or of everything."""
+        times = [state.committed_at for state in self.model.log]
+        before = MAX_INSTANT_MS if nth is None else times[nth % len(times)]
+        retention = Retention(before, keep, ended)
+        old = [s.rev for s in self.model.log if s.rev > after and s.committed_at < before]
+        batch = self._do(partial(self.driver.compact, dry_run=dry_run), retention, after, limit)
+        assert batch.upto in (*old[:limit], after)
+        assert batch.upto > after or not old
+        if batch.done:
+            above = (state for state in self.model.log if state.rev > batch.upto)
+            assert not any(self.model.may_go(state, retention) for state in above)
+        expected = self.model.compact(retention, after, batch.upto, dry_run=dry_run)
+        assert batch == replace(expected, done=batch.done)
+
     @precondition(lambda self: self.store.persistent)
     @rule()
     def reopen(self) -> None:
@@ -236,6 +272,7 @@ class DriverMachine(RuleBasedStateMachine):
             page = self._do(self.driver.read, query, after, limit)
             assert len(page.versions) <= limit
             assert after < page.upto <= self.model.head
+            assert page.compacted == self.model.compacted
             found.extend(page.versions)
             after = page.upto
         assert found == expected
@@ -249,6 +286,8 @@ class DriverMachine(RuleBasedStateMachine):
             query = Query(since=since)
             page = self._do(self.driver.read, query, 0, 10_000)
             assert list(page.versions) == self.model.read(query, 0)
+            counts = since <= self.model.compacted_at
+            assert page.compacted == (self.model.compacted if counts else 0)
 
     @rule(
         until=TIMES,
@@ -269,10 +308,15 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule()
     def load(self) -> None:
-        """Every payload that was ever stored."""
+        """Every payload that some version refers to."""
         for (rev, checksum), content in self.model.payloads.items():
             ref = DataRef(rev, len(content), "any", checksum)
             assert self._do(self.driver.load, ref) == content
+
+    @invariant()
+    def has_these_payloads(self) -> None:
+        """And no other."""
+        assert sorted(self.store.raw_payloads()) == sorted(self.model.payloads)
 
     @invariant()
     def is_at_the_same_head(self) -> None:

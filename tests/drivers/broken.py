@@ -13,7 +13,19 @@ import anyio
 import anyio.lowlevel
 from msgspec.structs import force_setattr, replace
 
-from flowstate import Due, Page, Plan, Query, RevMismatchError, State
+from flowstate import (
+    Compaction,
+    DataRef,
+    Due,
+    Page,
+    Plan,
+    Query,
+    Retention,
+    RevMismatchError,
+    State,
+    Status,
+)
+from flowstate.clock import MAX_INSTANT_MS
 from flowstate.drivers.memory import MemoryDriver
 from flowstate.testing import DriverConformance, Store
 
@@ -285,6 +297,235 @@ class ReadsTheWholeLog(MemoryDriver):
         return found[-1] if found else None
 
 
+class KeepsOneTooFew(MemoryDriver):
+    """Takes ``keep`` for how many superseded versions stay less one."""
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        fewer = replace(retention, keep=max(1, retention.keep - 1))
+        return await super().compact(fewer, after, limit, dry_run=dry_run)
+
+
+class RemovesTheVeryMillisecond(MemoryDriver):
+    """Takes ``before`` for a time that has passed too."""
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        later = replace(retention, before=min(retention.before + 1, MAX_INSTANT_MS))
+        return await super().compact(later, after, limit, dry_run=dry_run)
+
+
+class RemovesEndedStatesUnasked(MemoryDriver):
+    """Takes every state that has ended for one that may go."""
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        return await super().compact(replace(retention, ended=True), after, limit, dry_run=dry_run)
+
+
+class KeepsEndedStates(MemoryDriver):
+    """Leaves the end of each state."""
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        return await super().compact(replace(retention, ended=False), after, limit, dry_run=dry_run)
+
+
+class RemovesWhatJustEnded(MemoryDriver):
+    """Looks at the age of a version only, not at when its state has ended."""
+
+    def _may_go(self, state: State, retention: Retention) -> bool:
+        is_old = state.committed_at < retention.before
+        return super()._may_go(state, replace(retention, before=MAX_INSTANT_MS)) and is_old
+
+
+class RemovesTheHead(MemoryDriver):
+    """Removes the newest version of all, and gives its revision to the next."""
+
+    def _may_go(self, state: State, retention: Retention) -> bool:
+        is_ended = state.transition.status is Status.ENDED
+        return super()._may_go(state, retention) or (retention.ended and is_ended)
+
+    def _newest(self) -> int:
+        return self._log[-1].rev if self._log else 0
+
+
+class RevivesTheDead(MemoryDriver):
+    """Removes the end of a state and leaves what came before."""
+
+    def _leaves_nothing_behind(self, state: State, after: int) -> bool:  # noqa: ARG002
+        return True
+
+
+class NeverFrees(MemoryDriver):
+    """Keeps every payload."""
+
+    def _release(self, gone: list[State]) -> list[tuple[int, str]]:
+        super()._release(gone)
+        return []
+
+
+class FreesTooEarly(MemoryDriver):
+    """Removes a payload with the version that brought it."""
+
+    def _release(self, gone: list[State]) -> list[tuple[int, str]]:
+        freed = super()._release(gone)
+        revs = {state.rev for state in gone}
+        return [*freed, *(key for key in self._payloads if key[0] in revs and key not in freed)]
+
+
+class OverlooksWhatIsStacked(MemoryDriver):
+    """Counts the references of a state, not those of the states inside."""
+
+    def _release(self, gone: list[State]) -> list[tuple[int, str]]:
+        super()._release(gone)
+        own = {
+            (ref.rev, ref.checksum)
+            for state in self._log
+            if state not in gone
+            for ref in state.data.values()
+            if isinstance(ref, DataRef)
+        }
+        return [key for key in self._payloads if key not in own]
+
+
+class ConfusesEqualPayloads(MemoryDriver):
+    """Takes payloads with the same content for one."""
+
+    def _release(self, gone: list[State]) -> list[tuple[int, str]]:
+        checksums = {checksum for _, checksum in super()._release(gone)}
+        return [key for key in self._payloads if key[1] in checksums]
+
+
+class ForgetsSizes(MemoryDriver):
+    """Counts versions and leaves their payloads out."""
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        batch = await super().compact(retention, after, limit, dry_run=dry_run)
+        return replace(batch, size=batch.versions)
+
+
+class DoesNotTryDry(MemoryDriver):
+    """Removes what it was only to count."""
+
+    async def compact(
+        self,
+        retention: Retention,
+        after: int,
+        limit: int,
+        *,
+        dry_run: bool = False,  # noqa: ARG002
+    ) -> Compaction:
+        return await super().compact(retention, after, limit, dry_run=False)
+
+
+class GuessesWhenDry(MemoryDriver):
+    """Counts no payloads without removing them."""
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        batch = await super().compact(retention, after, limit, dry_run=dry_run)
+        return replace(batch, payloads=0) if dry_run else batch
+
+
+class TakesItAll(MemoryDriver):
+    """Knows no limit."""
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        return await super().compact(retention, after, limit + 1_000, dry_run=dry_run)
+
+
+class NeverDone(MemoryDriver):
+    """Looks on to the head, however young what it finds."""
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        batch = await super().compact(retention, after, limit, dry_run=dry_run)
+        return replace(batch, upto=max(batch.upto, self._newest()))
+
+
+class NeverTells(MemoryDriver):
+    """Hides that history is gone."""
+
+    async def read(self, query: Query, after: int, limit: int) -> Page:
+        return replace(await super().read(query, after, limit), compacted=0)
+
+
+class TellsLate(MemoryDriver):
+    """Says that versions are gone some time after they are."""
+
+    told: int = 0
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        batch = await super().compact(retention, after, limit, dry_run=dry_run)
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        self.told = self._compacted
+        return batch
+
+    async def read(self, query: Query, after: int, limit: int) -> Page:
+        return replace(await super().read(query, after, limit), compacted=self.told)
+
+
+class TellsWhateverIsAsked(MemoryDriver):
+    """Says that something is gone also to who asks for what came later."""
+
+    async def read(self, query: Query, after: int, limit: int) -> Page:
+        return replace(await super().read(query, after, limit), compacted=self._compacted)
+
+
+class LeavesLabels(MemoryDriver):
+    """Removes versions, and leaves them in the index of labels."""
+
+    def _remove(self, gone: list[State], looked: slice) -> None:
+        before = {label: list(revs) for label, revs in self._labelled.items()}
+        super()._remove(gone, looked)
+        self._labelled = before
+
+
+class ForgetsCommitsMeanwhile(MemoryDriver):
+    """Writes back what it knew when the batch began."""
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        current = self._current.copy()
+        await anyio.lowlevel.checkpoint()
+        batch = await super().compact(retention, after, limit, dry_run=dry_run)
+        self._current = current
+        return batch
+
+
+class RemembersTheDead(MemoryDriver):
+    """A state that is gone is still there for who wants to create it."""
+
+    def _forget(self, id: str) -> None:
+        current = self._current[id]
+        super()._forget(id)
+        self._current[id] = current
+        self._history[id] = [current.rev]
+
+
+class GivesWhatIsLeftAsOutcome(MemoryDriver):
+    """Asked for an outcome again, gives what is left of it."""
+
+    def _first_outcome(self, plan: Plan) -> States:
+        outcome = super()._first_outcome(plan)
+        return tuple(state for state in outcome if state in self._log)
+
+
 CAUGHT_BY: dict[type[MemoryDriver], str] = {
     TellsOneConflict: "test_all_conflicts_are_reported",
     IgnoresRequirements: "test_a_stale_requirement_conflicts",
@@ -313,6 +554,29 @@ CAUGHT_BY: dict[type[MemoryDriver], str] = {
     WakesOne: "test_a_commit_wakes_all_who_wait",
     TurnsTimeRound: "test_time_never_runs_back_along_the_log",
     ReadsTheWholeLog: "test_cost_does_not_grow_with_the_history",
+    KeepsOneTooFew: "test_the_newest_versions_of_each_state_stay",
+    RemovesTheVeryMillisecond: "test_what_was_committed_at_that_time_or_later_stays",
+    RemovesEndedStatesUnasked: "test_ended_states_stay_unless_asked_for",
+    KeepsEndedStates: "test_ended_states_go_whole",
+    RemovesWhatJustEnded: "test_what_ended_at_that_time_or_later_stays",
+    RemovesTheHead: "test_the_newest_version_of_the_store_stays",
+    RevivesTheDead: "test_what_is_current_goes_last",
+    NeverFrees: "test_a_payload_goes_with_the_last_version_that_refers_to_it",
+    FreesTooEarly: "test_a_copied_reference_keeps_the_payload",
+    OverlooksWhatIsStacked: "test_a_stacked_state_keeps_its_payloads",
+    ConfusesEqualPayloads: "test_equal_payloads_of_two_commits_are_two",
+    ForgetsSizes: "test_what_is_removed_is_counted_in_bytes",
+    DoesNotTryDry: "test_a_dry_run_counts_the_same_and_removes_nothing",
+    GuessesWhenDry: "test_a_dry_run_counts_the_same_and_removes_nothing",
+    TakesItAll: "test_a_batch_looks_at_no_more_than_the_limit",
+    NeverDone: "test_a_run_ends_at_the_first_version_that_is_young_enough",
+    NeverTells: "test_a_page_says_what_was_removed",
+    TellsLate: "test_a_reader_never_sees_half_a_batch",
+    TellsWhateverIsAsked: "test_what_was_removed_before_the_time_asked_for_does_not_count",
+    LeavesLabels: "test_reading_is_a_filter_of_what_is_left",
+    ForgetsCommitsMeanwhile: "test_commits_go_on_between_batches",
+    RemembersTheDead: "test_an_id_that_went_whole_is_free_again",
+    GivesWhatIsLeftAsOutcome: "test_an_outcome_is_known_while_a_version_of_it_is_left",
 }
 
 

@@ -62,6 +62,15 @@ def test_a_driver_that_breaks_a_law_is_caught(
         broken.FindsThePast,
         broken.DueInAnyOrder,
         broken.RenewsInSilence,
+        broken.KeepsOneTooFew,
+        broken.RemovesEndedStatesUnasked,
+        broken.RemovesTheHead,
+        broken.NeverFrees,
+        broken.FreesTooEarly,
+        broken.GuessesWhenDry,
+        broken.TakesItAll,
+        broken.NeverTells,
+        broken.GivesWhatIsLeftAsOutcome,
     ],
 )
 def test_the_machine_finds_a_driver_that_breaks_a_law(driver: type[MemoryDriver]) -> None:

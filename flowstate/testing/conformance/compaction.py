@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ...clock import MAX_INSTANT_MS
 from ...commands import Command, End, Transit
-from ...driver import Compaction, Driver, Query, Retention
+from ...driver import Compaction, Driver, Durability, Query, Retention, references
 from ...errors import RevMismatchError
 from ...state import State, Status
 from ..store import Store
@@ -215,6 +218,31 @@ class BatchLaws(CrowdLaws):
             await put(driver, Transit(State("a", rev=carrying.rev), "x"))
             assert (await compact(driver, EVERYTHING)).payloads == 1
 
+    async def test_a_killed_run_leaves_whole_batches(self, process_store: Store) -> None:
+        """After ``kill -9`` all is gone up to ``compacted`` that may go, and nothing above it;
+        payloads are those that versions refer to; and another run does the rest."""
+        async with process_store.driver() as driver:
+            if driver.durability < Durability.PROCESS:
+                pytest.skip("the driver does not declare that commits survive the process")
+            for n in range(4):
+                await _write_shared_payloads(driver, f"{n}/")
+            log = await read_all(driver)
+        floors: list[int] = []
+        for batches_before in (1, 2, 5):
+            with anyio.fail_after(self.patience_s):
+                await _kill_after(process_store, batches_before)
+            async with process_store.driver() as driver:
+                floors.append(await _floor(driver))
+                left = await read_all(driver)
+                assert left == _left(log, floors[-1])
+                assert set(process_store.raw_payloads()) == {
+                    (one.rev, one.checksum) for state in left for one in references(state)
+                }
+        assert 0 < floors[0] < log[-1].rev - 10, "it was killed on the way"
+        async with process_store.driver() as driver:
+            await compact(driver, WITH_ENDED)
+            assert await read_all(driver) == _left(log, log[-1].rev)
+
 
 class CompactedOutcomeLaws(Laws):
     """What a commit that is committed again gives after compaction."""
@@ -266,9 +294,35 @@ async def _floor(driver: Driver) -> int:
     return (await driver.read(Query(), 0, 1)).compacted
 
 
-async def _write_shared_payloads(driver: Driver) -> None:
+def _left(log: list[State], floor: int) -> list[State]:
+    """What is left when all that may go is gone up to a revision."""
+    current = {state.id: state for state in log}
+    over = {id for id, state in current.items() if state.transition.status is Status.ENDED}
+    return [
+        state
+        for state in log
+        if state.rev > floor
+        or state is log[-1]
+        or (current[state.id] is state and state.id not in over)
+    ]
+
+
+async def _kill_after(store: Store, batches: int) -> None:
+    """Start a process that compacts, and kill it once it told of so many batches."""
+    command = [sys.executable, "-m", "flowstate.testing.compactor", store.url, "3"]
+    async with await anyio.open_process(command, stderr=None) as process:
+        assert process.stdout is not None
+        out = BufferedByteReceiveStream(process.stdout)
+        for _ in range(batches):
+            await out.receive_until(b"\n", 1_000)
+        process.kill()
+
+
+async def _write_shared_payloads(driver: Driver, prefix: str = "") -> None:
     """States that bring payloads, carry them on, share them and drop them; some end."""
-    states = [State(f"{n}").attach("own", b"%d" % n).attach("common", b"all") for n in range(6)]
+    states = [
+        State(f"{prefix}{n}").attach("own", b"%d" % n).attach("common", b"all") for n in range(6)
+    ]
     states = list(await put(driver, *(Transit(state, "x") for state in states)))
     for turn in range(5):
         for n, state in enumerate(states):

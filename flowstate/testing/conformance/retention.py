@@ -112,12 +112,17 @@ class RetentionLaws(Laws):
         assert await read_all(driver, Query(labels={"queue": "mail"})) == [b, new_b]
 
     async def test_what_ended_at_that_time_or_later_stays(self, driver: Driver) -> None:
-        """A state goes whole only if it ended before, to the millisecond."""
-        (ended,) = await put(driver, End(State("ended")))
+        """A state goes whole only if it ended before, to the millisecond; if not, ``keep`` counts
+        for all of its versions, however old."""
+        (old,) = await create(driver, "ended")
         await states_over_time(driver, ticks=1)
-        await compact(driver, Retention(ended.committed_at, ended=True))
-        assert await driver.get("ended") == ended
-        await compact(driver, Retention(ended.committed_at + 1, ended=True))
+        (ended,) = await put(driver, End(old))
+        (other,) = await create(driver, "other")
+        while other.committed_at == ended.committed_at:
+            other = await move(driver, other)
+        await compact(driver, Retention(ended.committed_at, keep=2, ended=True))
+        assert await read_all(driver, Query(id="ended")) == [old, ended]
+        await compact(driver, Retention(ended.committed_at + 1, keep=2, ended=True))
         assert await driver.get("ended") is None
 
     async def test_an_id_that_went_whole_is_free_again(self, driver: Driver) -> None:

@@ -1,0 +1,254 @@
+"""What compaction is on an SQLite file: older stores, read-only ones, large rows, room on disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlite_utils import Database
+
+from flowstate import (
+    Commit,
+    Compaction,
+    DataNotFoundError,
+    DataRef,
+    Driver,
+    End,
+    Engine,
+    Pause,
+    Query,
+    Retention,
+    State,
+    StoreError,
+    StoreOpenError,
+    StoreReadOnlyError,
+    connect,
+)
+from flowstate.clock import MAX_INSTANT_MS
+from flowstate.drivers.sqlite import compactor, schema
+
+pytestmark = pytest.mark.anyio
+
+ALL = Retention(MAX_INSTANT_MS, ended=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "orders.db"
+
+
+def url(path: Path, options: str = "") -> str:
+    return f"sqlite:///{path}{options}"
+
+
+def rows(path: Path, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+async def commit(engine: Engine, state: State) -> State:
+    (committed,) = await engine.do(Commit(Pause(state, "work")))
+    return committed
+
+
+async def fill(path: Path) -> list[State]:
+    """A store with payloads: carried on, copied, stacked, dropped, and none."""
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        a = await commit(engine, State("a").attach("order", b"pears").attach("list", [1, 2]))
+        b = await commit(engine, State("b").attach("taken", a.data["order"]))
+        c = await commit(engine, State("c").stack("inner", State("d").stack("caller", a)))
+        await commit(engine, a)
+        await commit(engine, State("a", rev=4))
+        await commit(engine, State("kind", annotations={"kind": "stored"}))
+        await commit(engine, b.without_labels())
+        await commit(engine, c.unstack("inner"))
+        return [state async for state in engine.states()]
+
+
+def make_version_1(path: Path, like: Path) -> None:
+    """A file as the first release made it, with the rows of a newer one."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        schema.MIGRATIONS[0](Database(old))
+        old.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        old.execute("PRAGMA user_version = 1")
+        old.execute("ATTACH ? AS newer", (str(like),))
+        for table in ("versions", "labels", "current_labels", "payloads"):
+            names = [row[1] for row in old.execute(f"PRAGMA main.table_info({table})")]
+            columns = ", ".join(names)
+            old.execute(f"INSERT INTO {table} SELECT {columns} FROM newer.{table}")  # noqa: S608
+
+
+# ---------------------------------------------------------------- migration
+
+
+async def test_an_older_store_is_migrated_with_all_its_references(
+    path: Path, tmp_path: Path
+) -> None:
+    """What each of its versions refers to is known then, also from inside stacked states, as if
+    it had been written by this flowstate; and the log is as it was."""
+    log = await fill(tmp_path / "new.db")
+    make_version_1(path, tmp_path / "new.db")
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        assert [state async for state in engine.states()] == log
+        page = await driver.read(Query(), 0, 100)
+        assert (page.versions, page.compacted) == (tuple(log), 0)
+    for sql in (
+        "SELECT * FROM payload_references ORDER BY 1, 2, 3",
+        "SELECT rev, payloads IS NULL FROM versions ORDER BY 1",
+        "PRAGMA user_version",
+    ):
+        assert rows(path, sql) == rows(tmp_path / "new.db", sql)
+    assert len(rows(path, "SELECT * FROM payload_references")) == 8
+
+
+async def test_an_older_store_is_compacted_like_a_new_one(path: Path, tmp_path: Path) -> None:
+    """A payload that was stored before the migration goes with its last reference, not sooner."""
+    log = await fill(tmp_path / "new.db")
+    make_version_1(path, tmp_path / "new.db")
+    pears, numbers = log[0].data["order"], log[0].data["list"]
+    assert isinstance(pears, DataRef)
+    assert isinstance(numbers, DataRef)
+    async with connect(url(path)) as driver:
+        batch = await driver.compact(ALL, 0, 1_000)
+        assert (batch.versions, batch.payloads) == (4, 1)
+        assert await driver.load(pears) == b"pears"
+        with pytest.raises(DataNotFoundError):
+            await driver.load(numbers)
+
+
+async def test_an_older_flowstate_cannot_write_beside_a_newer_one(
+    path: Path, tmp_path: Path
+) -> None:
+    """One that has the file open while it is migrated is refused: nobody would know what its
+    versions refer to."""
+    await fill(tmp_path / "new.db")
+    make_version_1(path, tmp_path / "new.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as older:
+        insert = "INSERT INTO versions VALUES (?,?,?,?,?,?,?,?,?,?)"
+        row = (99, "old", "paused", None, 1, "id", 1, None, None, "{}")
+        older.execute("BEGIN IMMEDIATE")
+        older.execute(insert, row)
+        older.execute("ROLLBACK")
+        async with connect(url(path)):
+            pass
+        with pytest.raises(sqlite3.OperationalError, match="11 columns but 10 values"):
+            older.execute(insert, row)
+
+
+async def test_a_damaged_version_does_not_stop_the_migration(path: Path, tmp_path: Path) -> None:
+    """What it refers to cannot be told; the others are migrated."""
+    await fill(tmp_path / "new.db")
+    make_version_1(path, tmp_path / "new.db")
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("UPDATE versions SET state = substr(state, 1, 200) WHERE rev = 4")
+    async with connect(url(path)) as driver:
+        assert await driver.head() == 8
+    assert [4] not in rows(path, "SELECT DISTINCT rev FROM payload_references")
+    assert len(rows(path, "SELECT * FROM payload_references")) == 6
+
+
+async def test_an_older_store_that_is_opened_read_only_says_what_to_do(
+    path: Path, tmp_path: Path
+) -> None:
+    """It cannot be migrated then; it is left as it is, and can be read once it was."""
+    await fill(tmp_path / "new.db")
+    make_version_1(path, tmp_path / "new.db")
+    with pytest.raises(StoreOpenError, match=r"version 1, and reading takes 2; open it once"):
+        await connect(url(path, "?mode=ro")).open()
+    assert rows(path, "PRAGMA user_version") == [(1,)]
+    async with connect(url(path)):
+        pass
+    async with connect(url(path, "?mode=ro")) as driver:
+        assert await driver.head() == 8
+
+
+# ---------------------------------------------------------------- one file
+
+
+async def test_a_store_opened_read_only_can_be_looked_at(path: Path) -> None:
+    """A dry run needs no right to write; a real one is refused."""
+    await fill(path)
+    async with connect(url(path, "?mode=ro")) as driver:
+        assert (await driver.compact(ALL, 0, 1_000, dry_run=True)).versions == 4
+        with pytest.raises(StoreReadOnlyError):
+            await driver.compact(ALL, 0, 1_000)
+
+
+async def test_a_damaged_version_goes_as_any_other(path: Path) -> None:
+    """Compaction goes by the columns; what stands in the text does not hold it up."""
+    await fill(path)
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("UPDATE versions SET state = '{' WHERE rev = 1")
+    async with connect(url(path)) as driver:
+        assert (await driver.compact(ALL, 0, 1_000)).versions == 4
+    assert rows(path, "SELECT rev FROM versions WHERE rev = 1") == []
+
+
+async def test_an_error_leaves_all_as_it_was(path: Path) -> None:
+    """A batch that cannot be finished has not begun: nothing of it is gone."""
+    await fill(path)
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute(
+            "CREATE TRIGGER stop BEFORE DELETE ON versions WHEN old.rev = 4 "
+            "BEGIN SELECT raise(ABORT, 'not this one'); END"
+        )
+    before = [rows(path, f"SELECT * FROM {table}") for table in _TABLES]  # noqa: S608
+    async with connect(url(path)) as driver:
+        with pytest.raises(StoreError, match="not this one"):
+            await driver.compact(ALL, 0, 1_000)
+        assert [rows(path, f"SELECT * FROM {table}") for table in _TABLES] == before  # noqa: S608
+        await _create(driver, "later")
+    assert rows(path, "SELECT id FROM versions ORDER BY rev DESC LIMIT 1") == [("later",)]
+
+
+async def test_a_batch_is_bounded_in_bytes_too(path: Path) -> None:
+    """However few versions are large, a batch ends once it has looked at so many bytes."""
+    large = bytes(compactor.MAX_BATCH_BYTES // 2 + 1)
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        state = State("a")
+        for n in range(6):
+            content = large[:-1] + bytes([n])
+            state = await commit(engine, State("a", rev=state.rev).attach("blob", content))
+        counted: list[Compaction] = []
+        while not (counted and counted[-1].done):
+            after = counted[-1].upto if counted else 0
+            counted.append(await driver.compact(ALL, after, 1_000))
+        assert [batch.versions for batch in counted] == [2, 2, 1]
+        assert sum(batch.payloads for batch in counted) == 5
+
+
+async def test_a_large_keep_makes_batches_smaller(path: Path, monkeypatch: Any) -> None:
+    """To find the oldest of a thousand versions to keep takes a thousand steps: a batch takes a
+    bounded number of them."""
+    monkeypatch.setattr(compactor, "MAX_NEWER", 10)
+    await fill(path)
+    async with connect(url(path)) as driver:
+        for keep, upto in ((2, 5), (5, 2), (1_000, 1)):
+            retention = Retention(MAX_INSTANT_MS, keep)
+            assert (await driver.compact(retention, 0, 1_000, dry_run=True)).upto == upto
+
+
+async def test_room_is_used_again(path: Path) -> None:
+    """The file does not grow while as much is removed as is written."""
+    sizes: list[int] = []
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        state = await commit(engine, State("a"))
+        for turn in range(4):
+            for n in range(100):
+                content = (b"%d/%d" % (turn, n)) * 2_000
+                state = await commit(engine, state.attach("blob", content))
+            await driver.compact(ALL, 0, 1_000)
+            sizes.append(rows(path, "PRAGMA page_count")[0][0])
+    assert sizes[1] == sizes[2] == sizes[3]
+    assert rows(path, "PRAGMA freelist_count")[0][0] > sizes[-1] * 0.9
+
+
+async def _create(driver: Driver, id: str) -> None:
+    async with Engine(driver) as engine:
+        await engine.do(Commit(End(State(id))))
+
+
+_TABLES = ("versions", "labels", "current_labels", "payloads", "payload_references", "compacted")
