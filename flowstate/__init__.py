@@ -18,6 +18,7 @@ from .commands import (
     Resume,
     Transit,
 )
+from .compaction import CompactionRun
 from .data import Data, DataRef
 from .driver import Compaction, Driver, Durability, Page, Plan, Query, Retention, Write
 from .drivers import connect
@@ -60,6 +61,7 @@ __all__ = [
     "Commit",
     "CompactedError",
     "Compaction",
+    "CompactionRun",
     "Data",
     "DataNotFoundError",
     "DataRef",
