@@ -18,6 +18,7 @@ from .commands import (
     Resume,
     Transit,
 )
+from .compaction import CompactionRun
 from .data import Data, DataRef
 from .driver import (
     Compaction,
@@ -71,6 +72,7 @@ __all__ = [
     "Commit",
     "CompactedError",
     "Compaction",
+    "CompactionRun",
     "Data",
     "DataNotFoundError",
     "DataRef",
