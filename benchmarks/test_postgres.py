@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import anyio
-import psycopg
 import pytest
 
-from flowstate import Commit, Engine, Flows, Pause, State, connect
+from flowstate import Commit, State, connect
+from flowstate.commands import Transit
+from flowstate.drivers.plans import Group
 from flowstate.drivers.postgres import rows
 from flowstate.drivers.postgres.connection import Target
-from flowstate.drivers.plans import Group
 from flowstate.drivers.url import StoreUrl
 from flowstate.state import RetryPolicy
-from flowstate.commands import Transit
 from flowstate.transitions import plan
 from tests.postgres import Database
 
@@ -40,7 +38,9 @@ def bare_inserts(url: str, rows_: int, a_commit: int) -> float:
             for first in range(1, rows_ + 1, a_commit):
                 group: Group[rows.Keys] = Group(first, 1_700_000_000_000, {})
                 for state in states:
-                    commit = plan(Commit(Transit(state, "there")), commit_id="raw", now=0, policy=policy)
+                    commit = plan(
+                        Commit(Transit(state, "there")), commit_id="raw", now=0, policy=policy
+                    )
                     group.decide(commit, lambda plan: None)
                     group.latest.clear()
                 with connection.pipeline():

@@ -41,9 +41,7 @@ async def race(driver: Driver, name: str, commits: int) -> None:
     for number in range(commits):
         states = [State(f"{name}/{number}/{n}") for n in range(chance.choice([1, 1, 1, 30]))]
         commit = Commit(*map(Pause, states))
-        await driver.commit(
-            plan(commit, commit_id=f"{name}/{number}", now=0, policy=RetryPolicy())
-        )
+        await driver.commit(plan(commit, commit_id=f"{name}/{number}", now=0, policy=RetryPolicy()))
 
 
 async def main(url: str, name: str, commits: int, kind: str) -> None:
