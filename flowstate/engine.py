@@ -31,6 +31,7 @@ from .errors import (
     InvalidValueError,
     StateNotFoundError,
     StoreCorruptError,
+    StoreError,
     TooLargeError,
     UnknownOutcomeError,
 )
@@ -368,6 +369,8 @@ class Engine:
                 return await self.driver.commit(plan)
             except UnknownOutcomeError as again:
                 lost = again
+            except StoreError:
+                continue  # this try wrote nothing; what the one before did is as unknown as it was
         raise lost
 
     def _check_open(self) -> None:

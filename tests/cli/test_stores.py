@@ -85,7 +85,9 @@ def test_reading_a_store_does_not_change_it(shell: Shell) -> None:
         ("sqlite:///a.db?busy_timeout=9", "sqlite:///a.db?busy_timeout=9&mode=ro"),
         ("sqlite:///a.db?mode=rwc", "sqlite:///a.db?mode=rwc"),
         ("memory:", "memory:"),
-        ("postgresql://host/db", "postgresql://host/db"),
+        ("postgresql://host/db", "postgresql://host/db?mode=ro"),
+        ("postgresql://host/db?schema=a&mode=rw", "postgresql://host/db?schema=a&mode=rw"),
+        ("other://host/db", "other://host/db"),
     ],
 )
 def test_what_a_url_says_of_its_mode_is_kept(url: str, opened: str) -> None:

@@ -24,6 +24,7 @@ MAX_NAME_BYTES = 63
 """https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS"""
 SYNCHRONOUS = ("on", "off", "local", "remote_write", "remote_apply")
 SWITCH = ("on", "off")
+MODES = ("rwc", "rw", "ro")
 RECONNECT_S = 30.0
 DEFAULTS: Mapping[str, str] = {
     "application_name": "flowstate",
@@ -56,7 +57,8 @@ class Target:
 
     ``notify`` tells other processes of commits, and listens. ``prepare`` keeps statements prepared.
     ``synchronous`` is what ``synchronous_commit`` is for commits. ``reconnect`` is for how many
-    seconds a server that went away is tried again before that is an error.
+    seconds a server that went away is tried again before that is an error. ``mode`` is "rwc" (the
+    tables are made if they are missing), "rw" or "ro".
     """
 
     url: str
@@ -68,6 +70,7 @@ class Target:
     prepare: bool = True
     synchronous: str = "on"
     reconnect: float = RECONNECT_S
+    mode: str = "rwc"
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> Target:
@@ -78,6 +81,7 @@ class Target:
         notify = _choice(url, "notify", options.pop("notify", "on"), SWITCH)
         prepare = _choice(url, "prepare", options.pop("prepare", "on"), SWITCH)
         synchronous = _choice(url, "synchronous", options.pop("synchronous", "on"), SYNCHRONOUS)
+        mode = _choice(url, "mode", options.pop("mode", "rwc"), MODES)
         reconnect = options.pop("reconnect", str(RECONNECT_S))
         try:
             reconnect_s = float(reconnect)
@@ -94,6 +98,7 @@ class Target:
             prepare == "on",
             synchronous,
             reconnect_s,
+            mode,
         )
 
     @property
@@ -168,7 +173,7 @@ def _check_options(url: StoreUrl, options: Mapping[str, str]) -> None:
             raise StoreUrlError(
                 url.text,
                 f"has no option {option!r} (it has: schema, notify, prepare, synchronous, "
-                "reconnect, and the parameters of libpq, such as sslmode)",
+                "reconnect, mode, and the parameters of libpq, such as sslmode)",
             )
 
 

@@ -14,7 +14,7 @@ from attrs import define, field
 from ...clock import Clock
 from ...data import DataRef
 from ...driver import Compaction, Driver, Due, Durability, Page, Plan, Query, Retention
-from ...errors import StoreClosedError, StoreUnreachableError
+from ...errors import StoreClosedError, StoreReadOnlyError, StoreUnreachableError
 from ...state import State
 from ..group import GroupCommitter
 from ..head import Head
@@ -59,10 +59,9 @@ class PostgresDriver(Driver):
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> PostgresDriver:
-        """``postgresql://user:password@host:port/database?schema=flowstate&notify=on|off&
-        synchronous=on|off|local|remote_write|remote_apply&reconnect=SECONDS&prepare=on|off&…``
-
-        and whatever libpq takes.
+        """``postgresql://user:password@host:port/database?schema=NAME&notify=on|off&prepare=on|off
+        &synchronous=on|off|local|remote_write|remote_apply&reconnect=SECONDS&mode=rwc|rw|ro``, and
+        whatever libpq takes.
         """
         return cls(Target.from_url(url))
 
@@ -96,7 +95,7 @@ class PostgresDriver(Driver):
             await anyio.to_thread.run_sync(self._close_connections)
 
     async def commit(self, plan: Plan) -> tuple[State, ...]:
-        self._check_open()
+        self._check_writable()
         versions = await self._group.commit(plan)
         if versions:
             self._head.advance(versions[-1].rev)
@@ -129,7 +128,7 @@ class PostgresDriver(Driver):
         return await self._read(lambda reader: reader.due_flows())
 
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        self._check_open()
+        self._check_writable()
         if not leases:
             return frozenset()
         moved = await self._group.run(partial(self._writer.renew, leases, until))
@@ -149,6 +148,7 @@ class PostgresDriver(Driver):
             removal = await self._read(lambda reader: reader.decide(retention, after, limit))
             if not removal.batch.gone:
                 return removal.batch.told(())
+            self._check_writable()
             done = await self._group.run(partial(self._writer.compact, removal))
             if done is not None:
                 return done
@@ -189,6 +189,11 @@ class PostgresDriver(Driver):
     def _close_connections(self) -> None:
         self._readers.close()
         self._writer.connection.close()
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self.target.mode == "ro":
+            raise StoreReadOnlyError(self.target.url, "was opened with mode=ro")
 
     def _check_open(self) -> None:
         if not self._is_open:

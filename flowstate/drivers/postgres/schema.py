@@ -105,7 +105,9 @@ def prepare(connection: Connection, target: Target) -> None:
     """
     try:
         _check_encoding(connection, target)
-        if _version(connection, target) != VERSION:
+        found = _version(connection, target)
+        if found != VERSION:
+            _check_mode(target, found)
             _migrate(connection, target)
         _check_readable(connection, target)
     except psycopg.Error as error:
@@ -160,6 +162,20 @@ def _version(connection: Connection, target: Target) -> int:
             "was left untouched. Upgrade flowstate",
         )
     return found
+
+
+def _check_mode(target: Target, found: int) -> None:
+    if not found and target.mode != "rwc":
+        raise StoreOpenError(
+            target.url,
+            f"there is no store in the schema {target.schema!r}, and mode={target.mode} makes none",
+        )
+    if target.mode == "ro":
+        raise StoreOpenError(
+            target.url,
+            f"has schema version {found}, older than the {VERSION} of this flowstate; open it once "
+            "without mode=ro to bring it there",
+        )
 
 
 def _migrate(connection: Connection, target: Target) -> None:
