@@ -41,6 +41,7 @@ class History:
     """What decides about the versions of one state."""
 
     oldest: int
+    """Asked for only if it is over."""
     latest: int
     is_over: bool
     """It has ended long enough ago for all of it to go."""

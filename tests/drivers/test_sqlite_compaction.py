@@ -28,7 +28,8 @@ from flowstate import (
     connect,
 )
 from flowstate.clock import MAX_INSTANT_MS
-from flowstate.drivers.sqlite import compactor, schema
+from flowstate.drivers import compaction as compactor
+from flowstate.drivers.sqlite import schema
 
 pytestmark = pytest.mark.anyio
 

@@ -1,9 +1,10 @@
 """Compaction: what a batch asks the tables, and what takes away what goes.
 
-It is decided without the head row's lock, which is taken only for removing. Meanwhile others may
-commit: what is superseded stays so, and a state that has ended does not move. But two who compact
-would count the same versions, and each might remove what the other leaves; so the head row counts
-batches, and what was decided holds only if no other batch came between.
+All is decided without the head row's lock, which is held only for removing. Meanwhile others may
+commit: what is superseded stays so, a state that has ended does not move, and a new reference to a
+payload has a revision above the head as it was. But two who compact would count the same versions,
+and each might remove what the other leaves; so the head row counts batches, and what was decided
+holds only if no other batch came between.
 
 Rows that are gone leave dead ones behind, in tables and indexes: that is autovacuum's business.
 """
@@ -11,7 +12,7 @@ Rows that are gone leave dead ones behind, in tables and indexes: that is autova
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, LiteralString, TypeAlias
 
 from attrs import define, field, frozen
@@ -27,32 +28,13 @@ Ask: TypeAlias = Callable[..., list[tuple[Any, ...]]]
 
 @frozen
 class Removal:
-    """A batch to be removed, if ``batches`` is still how many were."""
+    """A batch that is to be removed, if no other one was since."""
 
     batch: Batch
     batches: int
-
-    def statements(self) -> Iterator[Statement]:
-        """What removes all but payloads, to be done in this order."""
-        gone, current = self.batch.gone, self.batch.current
-        if labels := [pair for version in gone for pair in _labels(version)]:
-            yield _LABELS, pairs(labels)
-        if labels := [pair for version in current for pair in _labels(version)]:
-            yield NOT_CURRENT, pairs(labels)
-        if current:
-            ids = Texts.of(version.id for version in current)
-            yield _STATES, (ids, BigInts.of(version.rev for version in current))
-        if references := self.batch.references:
-            revs, checksums, by = zip(*references, strict=True)
-            yield _REFERENCES, (BigInts.of(revs), Texts.of(checksums), BigInts.of(by))
-        yield _VERSIONS, (BigInts.of(version.rev for version in gone),)
-        yield _HEAD, (gone[-1].rev, gone[-1].committed_at)
-
-    def payloads(self) -> Statement:
-        """What removes those of the payloads that nobody refers to any more, and gives their
-        sizes."""
-        keys = self.batch.keys
-        return _PAYLOADS, (BigInts.of(rev for rev, _ in keys), Texts.of(sum_ for _, sum_ in keys))
+    """How many batches had been removed when it was decided."""
+    statements: Sequence[Statement]
+    """What removes it, to be done in this order. The last one gives the sizes of the payloads."""
 
 
 @define(eq=False)
@@ -60,14 +42,29 @@ class Compactor(Decider):
     """Asks inside a transaction that others begin and end."""
 
     ask: Ask
-    batches: int = field(default=0, init=False)
-    """How many batches were removed so far."""
+    _newest: int = field(default=0, init=False)
+    _batches: int = field(default=0, init=False)
+
+    def removal(self, after: int, limit: int) -> Removal:
+        """A batch that is to be removed."""
+        batch = self.decide(after, limit, begun_at=after)
+        statements = [*_removing(batch), self._removing_payloads(batch)] if batch.gone else []
+        return Removal(batch, self._batches, statements)
+
+    def _removing_payloads(self, batch: Batch) -> Statement:
+        rows = self.ask(
+            _UNREFERRED,
+            **_columns(batch.keys),
+            gone=BigInts.of(version.rev for version in batch.gone),
+        )
+        revs, checksums = BigInts.of(rev for rev, _ in rows), Texts.of(name for _, name in rows)
+        return _PAYLOADS, (revs, checksums, self._newest)
 
     # ------------------------------------------------------------ what deciding asks
 
     def _head(self) -> int:
-        ((head, self.batches),) = self.ask("SELECT rev, batches FROM {s}.head")
-        return int(head)
+        ((self._newest, self._batches),) = self.ask("SELECT rev, batches FROM {s}.head")
+        return self._newest
 
     def _versions(self, after: int, limit: int) -> Iterable[Old]:
         rows = self.ask(_OLD, after=after, limit=limit, most=MAX_BATCH_BYTES)
@@ -87,22 +84,39 @@ class Compactor(Decider):
         return {id: History(*history) for id, *history in rows}
 
     def _newest_references(self, keys: Collection[Key]) -> Iterable[tuple[Key, int]]:
-        rows = self.ask(_NEWEST_REFERENCES, **_keys(keys))
+        rows = self.ask(_NEWEST_REFERENCES, **_columns(keys))
         return (((rev, checksum), newest) for rev, checksum, newest in rows)
 
     def _referring(self, keys: Collection[Key]) -> Iterable[tuple[Key, str, int]]:
-        rows = self.ask(_REFERRING, **_keys(keys))
+        rows = self.ask(_REFERRING, **_columns(keys))
         return (((rev, checksum), id, newest) for rev, checksum, id, newest in rows)
 
     def _sizes(self, keys: Collection[Key]) -> list[int]:
-        return [size for (size,) in self.ask(_SIZES, **_keys(keys))]
+        return [size for (size,) in self.ask(_SIZES, **_columns(keys))]
 
 
-def _keys(keys: Collection[Key]) -> Mapping[str, Any]:
+def _columns(keys: Collection[Key]) -> Mapping[str, Any]:
     return {
         "revs": BigInts.of(rev for rev, _ in keys),
         "checksums": Texts.of(checksum for _, checksum in keys),
     }
+
+
+def _removing(batch: Batch) -> Iterator[Statement]:
+    """What removes all but payloads."""
+    gone, current = batch.gone, batch.current
+    if labels := [pair for version in gone for pair in _labels(version)]:
+        yield _LABELS, pairs(labels)
+    if labels := [pair for version in current for pair in _labels(version)]:
+        yield NOT_CURRENT, pairs(labels)
+    if current:
+        ids = Texts.of(version.id for version in current)
+        yield _STATES, (ids, BigInts.of(version.rev for version in current))
+    if references := batch.references:
+        revs, checksums, by = zip(*references, strict=True)
+        yield _REFERENCES, (BigInts.of(revs), Texts.of(checksums), BigInts.of(by))
+    yield _VERSIONS, (BigInts.of(version.rev for version in gone),)
+    yield _HEAD, (gone[-1].rev, gone[-1].committed_at)
 
 
 def _labels(version: Old) -> list[tuple[int, int]]:
@@ -131,15 +145,21 @@ FROM (
 """
 
 _HISTORIES: LiteralString = """
-SELECT l.id, (SELECT v.rev FROM {s}.versions v WHERE v.id = l.id ORDER BY v.rev LIMIT 1), l.rev,
-    %(ended)s AND l.status = 'ended' AND l.committed_at < %(before)s,
+SELECT l.id,
+    CASE WHEN l.is_over THEN (
+        SELECT v.rev FROM {s}.versions v WHERE v.id = l.id ORDER BY v.rev LIMIT 1
+    ) ELSE 0 END,
+    l.rev, l.is_over,
     coalesce((
         SELECT v.rev FROM {s}.versions v WHERE v.id = l.id ORDER BY v.rev DESC
         OFFSET %(others)s LIMIT 1
     ), 0)
-FROM unnest(%(ids)s) AS w(id)
-JOIN {s}.states s ON s.id = w.id
-JOIN {s}.versions l ON l.rev = s.rev
+FROM (
+    SELECT s.id, s.rev,
+        %(ended)s AND v.status = 'ended' AND v.committed_at < %(before)s AS is_over
+    FROM unnest(%(ids)s) AS w(id)
+    JOIN {s}.states s ON s.id = w.id JOIN {s}.versions v ON v.rev = s.rev
+) l
 """
 
 _NEWEST_REFERENCES: LiteralString = """
@@ -179,15 +199,23 @@ _VERSIONS: LiteralString = """
 DELETE FROM {s}.versions v USING unnest(%s) AS g(rev) WHERE v.rev = g.rev
 """
 
+_UNREFERRED: LiteralString = """
+SELECT k.rev, k.checksum FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
+WHERE (
+    SELECT r.rev FROM {s}.payload_refs r WHERE r.payload_rev = k.rev AND r.checksum = k.checksum
+    AND r.rev <> ALL(%(gone)s) ORDER BY r.rev DESC LIMIT 1
+) IS NULL
+"""
+"""From the newest reference on: of the older ones many may be gone and not yet vacuumed."""
+
 _PAYLOADS: LiteralString = """
 DELETE FROM {s}.payloads p USING unnest(%s, %s) AS k(rev, checksum)
-WHERE p.rev = k.rev AND p.checksum = k.checksum AND (
-    SELECT r.rev FROM {s}.payload_refs r WHERE r.payload_rev = k.rev AND r.checksum = k.checksum
-    ORDER BY r.rev DESC LIMIT 1
-) IS NULL
+WHERE p.rev = k.rev AND p.checksum = k.checksum AND NOT EXISTS (
+    SELECT FROM {s}.payload_refs r
+    WHERE r.payload_rev = k.rev AND r.checksum = k.checksum AND r.rev > %s
+)
 RETURNING octet_length(p.content)
 """
-# from the newest reference on: the older ones may be dead already and not yet vacuumed
 
 _HEAD: LiteralString = """
 UPDATE {s}.head SET batches = batches + 1,

@@ -145,7 +145,7 @@ class PostgresDriver(Driver):
         if dry_run:
             return await self._read(lambda reader: reader.look(retention, after, limit))
         while True:
-            removal = await self._read(lambda reader: reader.decide(retention, after, limit))
+            removal = await self._read(lambda reader: reader.removal(retention, after, limit))
             if not removal.batch.gone:
                 return removal.batch.told(())
             self._check_writable()

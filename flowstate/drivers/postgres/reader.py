@@ -135,12 +135,10 @@ class Reader:
         with self._snapshot():
             return Compactor(retention, self._ask).look(after, limit)
 
-    def decide(self, retention: Retention, after: int, limit: int) -> Removal:
+    def removal(self, retention: Retention, after: int, limit: int) -> Removal:
         """What a batch of compaction is to remove."""
         with self._snapshot():
-            compactor = Compactor(retention, self._ask)
-            batch = compactor.decide(after, limit, begun_at=after)
-            return Removal(batch, compactor.batches)
+            return Compactor(retention, self._ask).removal(after, limit)
 
     # ------------------------------------------------------------ inside
 

@@ -249,10 +249,7 @@ class Writer:
             if batches != removal.batches:
                 self._execute("ROLLBACK")
                 return None
-            for text, parameters in removal.statements():
-                self._execute(text, *parameters)
-            text, parameters = removal.payloads()
-            payloads = self._execute(text, *parameters)
+            *_, payloads = [self._execute(text, *given) for text, given in removal.statements]
             self._execute("COMMIT")
         return removal.batch.told([size for (size,) in payloads])
 
