@@ -69,13 +69,10 @@ class Tail:
                 self._versions, self._from, self._upto = [], after, after
             page = await self.driver.read(_EVERYTHING, self._upto, self.page_size)
             if page.compacted > self._upto:
-                # the buffer would have a gap: begin anew above it, and who was waiting here looks
-                # for itself what it has missed
+                # the buffer would have a gap: begin anew above it. Who was waiting here looks for
+                # itself, and is told what it has missed
                 self._versions, self._from, self._upto = [], page.compacted, page.compacted
-                page = Page(
-                    tuple(state for state in page.versions if state.rev > page.compacted),
-                    max(page.upto, page.compacted),
-                )
+                return
             self._versions.extend(page.versions)
             self._upto = page.upto
             if len(self._versions) > 2 * self.size:  # trim rarely, so that a version is moved once
