@@ -142,10 +142,13 @@ class Database:
 
 
 @contextmanager
-def database() -> Iterator[Database]:
-    """A new database, on the server of these tests; all that is in it is gone in the end."""
+def database(*options: str) -> Iterator[Database]:
+    """A new database, on the server of these tests; all that is in it is gone in the end.
+
+    *options* are settings for a server of our own.
+    """
     given = os.environ.get(VARIABLE)
-    server = None if given else Server()
+    server = None if given else Server(options)
     url = given or server.url()  # type: ignore[union-attr]
     made = Database(url, f"flowstate_test_{os.getpid()}")
     try:
