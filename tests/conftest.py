@@ -22,7 +22,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Database]:
     """A database on a real server, which is started by the first test that asks for it."""
-    with database() as made:
+    with database("fsync=off") as made:  # the machine does not lose its power meanwhile
         yield made
 
 

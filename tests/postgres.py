@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from attrs import define, field
@@ -72,6 +72,10 @@ class Server:
         settings = ("listen_addresses=", f"unix_socket_directories={self.folder}", *self.options)
         given = " ".join(f"-c '{setting}'" for setting in settings)
         self.run("pg_ctl", "start", "-w", "-D", "data", "-l", "log", "-o", given)
+
+    def restart(self, mode: str = "immediate") -> None:
+        self.stop(mode)
+        self.start()
 
     def stop(self, mode: str = "immediate") -> None:
         self.run("pg_ctl", "stop", "-w", "-D", "data", "-m", mode)
@@ -138,10 +142,13 @@ class Database:
 
 
 @contextmanager
-def database() -> Iterator[Database]:
-    """A new database, on the server of these tests; all that is in it is gone in the end."""
+def database(*options: str) -> Iterator[Database]:
+    """A new database, on the server of these tests; all that is in it is gone in the end.
+
+    *options* are settings for a server of our own.
+    """
     given = os.environ.get(VARIABLE)
-    server = None if given else Server()
+    server = None if given else Server(options)
     url = given or server.url()  # type: ignore[union-attr]
     made = Database(url, f"flowstate_test_{os.getpid()}")
     try:
@@ -160,5 +167,5 @@ def database() -> Iterator[Database]:
 def with_options(url: str, **options: str) -> str:
     """The URL with these options added or replaced."""
     parts = urlsplit(url)
-    query = urlencode({**dict(parse_qsl(parts.query)), **options})
+    query = urlencode({**dict(parse_qsl(parts.query)), **options}, quote_via=quote)
     return urlunsplit(parts._replace(query=query))

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import anyio
 
 from flowstate import Commit, Pause, RetryPolicy, State, connect
-from flowstate.driver import Driver, Plan
+from flowstate.driver import Driver
 from flowstate.drivers.plans import Group
 from flowstate.drivers.postgres import driver as module
-from flowstate.drivers.postgres import rows
+from flowstate.drivers.postgres import rows as statements
+from flowstate.drivers.postgres.rows import Keys
 from flowstate.drivers.postgres.writer import Writer
 from flowstate.transitions import plan
 
@@ -30,8 +33,8 @@ class SequenceWriter(Writer):
     def _begin(self) -> None:
         self._execute("BEGIN")
 
-    def _group(self, plans: list[Plan]) -> Group[rows.Keys]:  # type: ignore[override]
-        group = super()._group(plans)
+    def _group(self, rows: Sequence[tuple[Any, ...]]) -> Group[Keys]:
+        group = super()._group(rows)
         group.first = self._execute("SELECT nextval('{s}.revisions')").fetchall()[0][0]
         return group
 
@@ -48,7 +51,7 @@ async def main(url: str, name: str, commits: int, kind: str) -> None:
     if kind == "sequence":
         module.Writer = SequenceWriter  # type: ignore[misc]
         # the head is then the highest that was committed
-        rows._HEAD = "UPDATE {s}.head SET rev = greatest(rev, %s), committed_at = %s"
+        statements._HEAD = "UPDATE {s}.head SET rev = greatest(rev, %s), committed_at = %s"
     async with connect(url) as driver:
         await race(driver, name, commits)
 

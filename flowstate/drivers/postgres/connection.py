@@ -117,14 +117,16 @@ class Target:
         return connection
 
     def sql(self, text: LiteralString) -> bytes:
-        """A statement; ``{s}`` in it is the schema."""
+        """A statement, to be executed with parameters, were it none: ``()``. ``{s}`` in it is the
+        schema."""
         return _statement(text, self.schema)
 
 
 @lru_cache(maxsize=1_000)
 def _statement(text: LiteralString, schema: str) -> bytes:
     # the name is put into every statement: a pooler may give each a session of its own
-    return SQL(text).format(s=Identifier(schema)).as_bytes()
+    name = Identifier(schema.replace("%", "%%"))  # which would stand for a parameter
+    return SQL(text).format(s=name).as_bytes()
 
 
 def _address(url: StoreUrl) -> dict[str, str]:

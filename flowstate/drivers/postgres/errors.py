@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import psycopg
+from psycopg.sql import Identifier
 
 from ...errors import (
     StoreBusyError,
@@ -26,13 +27,18 @@ AGAIN = {"40001", "40P01"}
 """Serialization failure and deadlock: nothing was written, and the next try may go well."""
 
 
-def grants(target: Target, role: str = "this role") -> str:
+def grants(target: Target, role: str | None = None) -> str:
     """What an administrator has to do so that a role can use the store."""
-    schema = '"' + target.schema.replace('"', '""') + '"'
+    schema, to = quoted(target.schema), quoted(role) if role else "this role"
     return (
-        f"Let its owner do: GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT, INSERT, "
-        f"UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}"
+        f"Let its owner do: GRANT USAGE ON SCHEMA {schema} TO {to}; GRANT SELECT, INSERT, UPDATE, "
+        f"DELETE ON ALL TABLES IN SCHEMA {schema} TO {to}"
     )
+
+
+def quoted(name: str) -> str:
+    """A name as it is written in a statement."""
+    return Identifier(name).as_string()
 
 
 def _gone(target: Target, told: str) -> StoreError:
@@ -137,4 +143,8 @@ def _state(error: psycopg.Error) -> str:
 
 def _told(error: psycopg.Error) -> str:
     """What the server said, in one line."""
-    return " ".join((error.diag.message_primary or str(error) or type(error).__name__).split())
+    told = error.diag.message_primary or str(error) or type(error).__name__
+    lines = dict.fromkeys(" ".join(line.split()) for line in told.splitlines())
+    return "; ".join(line for line in lines if line and not any(
+        line != other and line in other for other in lines
+    ))  # fmt: skip

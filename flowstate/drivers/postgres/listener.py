@@ -52,7 +52,7 @@ class ServerSource(Source):
         if self._is_stale:
             self._is_stale = False  # what is heard from now on may be newer than what is found
             row = self._connection.execute(
-                self.target.sql("SELECT rev, hints FROM {s}.head"), binary=True
+                self.target.sql("SELECT rev, hints FROM {s}.head"), (), binary=True
             ).fetchone()
             if row is not None:
                 self._seen = Seen(*row)

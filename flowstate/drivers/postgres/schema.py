@@ -16,7 +16,7 @@ import psycopg
 from ...driver import Durability
 from ...errors import SchemaVersionError, StoreError, StoreOpenError
 from .connection import Connection, Target
-from .errors import grants, translate
+from .errors import grants, quoted, translate
 
 _CREATE: tuple[LiteralString, ...] = (
     "CREATE TABLE {s}.meta (version integer NOT NULL)",
@@ -151,9 +151,9 @@ def _version(connection: Connection, target: Target) -> int:
             "Name another with ?schema=…",
         )
     try:
-        row = connection.execute(target.sql("SELECT version FROM {s}.meta")).fetchone()
+        row = connection.execute(target.sql("SELECT version FROM {s}.meta"), ()).fetchone()
     except psycopg.errors.InsufficientPrivilege as error:
-        raise _refused(connection, target, error) from error
+        raise _not_readable(connection, target, error) from error
     found: int = row[0] if row else 0
     if found > VERSION:
         raise SchemaVersionError(
@@ -188,13 +188,13 @@ def _migrate(connection: Connection, target: Target) -> None:
             if found == VERSION:
                 return
             if not _schema_exists(connection, target):
-                connection.execute(target.sql("CREATE SCHEMA {s}"))
+                connection.execute(target.sql("CREATE SCHEMA {s}"), ())
             for migration in MIGRATIONS[found:]:
                 for statement in migration:
-                    connection.execute(target.sql(statement))
+                    connection.execute(target.sql(statement), ())
             connection.execute(target.sql("UPDATE {s}.meta SET version = %s"), (VERSION,))
     except psycopg.errors.InsufficientPrivilege as error:
-        raise _refused(connection, target, error) from error
+        raise _not_made(connection, target, error) from error
 
 
 def _schema_exists(connection: Connection, target: Target) -> bool:
@@ -235,39 +235,42 @@ def _check_readable(connection: Connection, target: Target) -> None:
         )
 
 
-def _refused(connection: Connection, target: Target, error: psycopg.Error) -> StoreError:
-    """Which right is missing, for making the tables or for looking at them."""
+def _not_readable(connection: Connection, target: Target, error: psycopg.Error) -> StoreError:
+    """Which right is missing for looking at the tables."""
+    right = "a right"
+    if not _may(connection, target, "USAGE"):
+        right = f"the right USAGE on the schema {target.schema!r}"
     role = _role(connection)
-    told = error.diag.message_primary
+    return StoreOpenError(
+        target.url,
+        f"the role {role!r} lacks {right} ({error.diag.message_primary}). {grants(target, role)}",
+    )
+
+
+def _not_made(connection: Connection, target: Target, error: psycopg.Error) -> StoreError:
+    """Which right is missing for making the tables."""
+    role, told = _role(connection), error.diag.message_primary
     if not _schema_exists(connection, target):
         return StoreOpenError(
             target.url,
             f"there is no schema {target.schema!r}, and the role {role!r} has no right CREATE on "
             f"the database to make it ({told}). Let an administrator do: CREATE SCHEMA "
-            f'"{target.schema}" AUTHORIZATION {role}',
+            f"{quoted(target.schema)} AUTHORIZATION {quoted(role)}",
         )
-    row = connection.execute(
-        "SELECT pg_catalog.has_schema_privilege(%(s)s, 'USAGE'), "
-        "pg_catalog.has_schema_privilege(%(s)s, 'CREATE')",
-        {"s": target.schema},
-    ).fetchone()
-    usage, create = row or (False, False)
-    if usage and create:
-        return StoreOpenError(
-            target.url, f"the role {role!r} lacks a right ({told}). {grants(target, role)}"
-        )
-    if not usage:
-        return StoreOpenError(
-            target.url,
-            f"the role {role!r} has no right USAGE on the schema {target.schema!r} ({told}). "
-            f"{grants(target, role)}",
-        )
+    right = "USAGE" if not _may(connection, target, "USAGE") else "CREATE"
     return StoreOpenError(
         target.url,
-        f"the role {role!r} has no right CREATE on the schema {target.schema!r}, which is to get "
-        f'its tables ({told}). Let its owner do: GRANT CREATE ON SCHEMA "{target.schema}" '
-        f"TO {role}, or open the store once as its owner",
+        f"the role {role!r} has no right {right} on the schema {target.schema!r}, which is to get "
+        f"its tables ({told}). Let its owner do: GRANT USAGE, CREATE ON SCHEMA "
+        f"{quoted(target.schema)} TO {quoted(role)}, or open the store once as its owner",
     )
+
+
+def _may(connection: Connection, target: Target, right: str) -> bool:
+    row = connection.execute(
+        "SELECT pg_catalog.has_schema_privilege(%s, %s)", (target.schema, right)
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def _role(connection: Connection) -> str:

@@ -137,9 +137,11 @@ class Writer:
 
     def _transact(self, plans: Sequence[Plan], attempt: _Attempt) -> None:
         self._connect()
-        with self.connection.pipeline():
+        with self.connection.pipeline() as pipeline:
             self._begin()
-            group = self._group(plans)
+            asked = self._ask(plans)
+            pipeline.sync()  # so that the server sees it idle if we hang
+            group = self._group(asked.fetchall())
             first_outcomes = self._first_outcomes(plans, group)
             outcomes = [group.decide(plan, lambda plan: first_outcomes.get(plan.commit_id))
                         for plan in plans]  # fmt: skip
@@ -167,14 +169,17 @@ class Writer:
         )
         self._execute("SELECT FROM {s}.head FOR UPDATE")
 
-    def _group(self, plans: Sequence[Plan]) -> Group[Keys]:
-        rows = self._execute(
+    def _ask(self, plans: Sequence[Plan]) -> psycopg.Cursor[Any]:
+        """The head, and what is known of the states that the plans are about."""
+        return self._execute(
             "SELECT h.rev, h.committed_at, "
             "(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint, "
             "s.id, s.rev, s.label_keys "
             "FROM {s}.head h LEFT JOIN {s}.states s ON s.id = ANY(%s)",
             Texts.of(wanted_ids(plans)),
-        ).fetchall()
+        )
+
+    def _group(self, rows: Sequence[tuple[Any, ...]]) -> Group[Keys]:
         head, committed_at, now = rows[0][:3]
         if self.clock is not None:
             now = self.clock.now()
