@@ -22,6 +22,7 @@ from flowstate import (
     Engine,
     Pause,
     Query,
+    Retention,
     RetryPolicy,
     SchemaVersionError,
     State,
@@ -238,7 +239,7 @@ async def works(url: str) -> None:
         assert state == await engine.find({"queue": "mail"})
         assert b"pears" == await engine.data(state, "order", type=bytes)
         assert frozenset() == await driver.renew([("a", state.rev)], 5)
-        assert (state,) == await driver.due(5, ["work"], 10)
+        assert [state] == [one.state for one in await driver.due(5, ["work"], 10)]
 
 
 async def test_a_role_without_superuser_that_may_make_schemas(
@@ -419,7 +420,8 @@ async def test_texts_of_any_length_are_indexed(url: str) -> None:
         state = State("a", labels={long: long, "queue": "mail"})
         (state,) = await engine.do(Commit(Delay(state, long, after=0)))
         assert state == await engine.find({long: long})
-        assert (state,) == await driver.due(state.committed_at * 2, [long], 10)
+        due = await driver.due(state.committed_at * 2, [long], 10)
+        assert [state] == [one.state for one in due]
         assert (long,) == await driver.due_flows()
 
 
@@ -458,7 +460,7 @@ FILL: list[LiteralString] = [  # indexes last: it is quicker
     "ALTER TABLE {s}.versions SET UNLOGGED",
     "ALTER TABLE {s}.versions DROP CONSTRAINT versions_pkey",
     "DROP INDEX {s}.versions_id",
-    """INSERT INTO {s}.versions SELECT n, 's' || n % 100000, 'paused', n, n, format(
+    """INSERT INTO {s}.versions SELECT n, 's' || n % 100000, 'paused', n, n, 100, format(
         '{{"id": "s%s", "rev": %s, "committed_at": %s, "transition": {{"status": "paused"}}, '
         '"labels": {{"often": "%s", "seldom": "%s"}}}}', n % 100000, n, n, n % 10, n % 1000
     )::jsonb FROM generate_series(1, {n}) n""",
@@ -543,6 +545,8 @@ READS: dict[str, Callable[[Reader], object]] = {
     "due": lambda r: r.due(950_000, ["wake", "work"], 100),
     "next due": lambda r: r.next_due(["wake", "work"]),
     "due flows": lambda r: r.due_flows(),
+    "compaction": lambda r: r.removal(Retention(600_000, keep=2), 500_000, 1_000),
+    "compaction, looked at": lambda r: r.look(Retention(600_000, ended=True), 500_000, 1_000),
 }
 
 

@@ -243,7 +243,8 @@ def _newest(query: Query) -> tuple[LiteralString, Mapping[str, Any]]:
 def _page(query: Query, limit: int) -> tuple[LiteralString, Mapping[str, Any]]:
     """The statement for a page, and what it needs to know."""
     if not query.alternatives and not query.id and not query.latest:
-        return _PAGE, {"most": MAX_SCAN}
+        is_filtered = query.statuses or query.id_prefix
+        return _PAGE, {"most": MAX_SCAN if is_filtered else min(MAX_SCAN, limit)}
     more: dict[str, Any] = {}
     if query.id:
         lists = _REVS_OF_ID_LATEST if query.latest else _REVS_OF_ID

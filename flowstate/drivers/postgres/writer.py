@@ -105,7 +105,8 @@ class Writer:
         return frozenset(id for id, rev in leases if (id, rev) not in current)
 
     def compact(self, removal: Removal) -> Compaction | None:
-        """Remove a batch; None if another one came between."""
+        """Remove a batch; None if another one came between, or if it is gone already because only
+        the answer was lost: what it came to is not known then."""
         return self._patiently(lambda: self._compact(removal))
 
     def announce(self, more: bool) -> None:  # noqa: FBT001  (a callback)
@@ -248,10 +249,11 @@ class Writer:
 
     def _compact(self, removal: Removal) -> Compaction | None:
         self._connect()
-        with self.connection.pipeline():
+        with self.connection.pipeline() as pipeline:
             self._begin()
-            ((batches,),) = self._execute("SELECT batches FROM {s}.head").fetchall()
-            if batches != removal.batches:
+            asked = self._execute("SELECT batches FROM {s}.head")
+            pipeline.sync()  # so that the server sees it idle if we hang
+            if asked.fetchall() != [(removal.batches,)]:
                 self._execute("ROLLBACK")
                 return None
             *_, payloads = [self._execute(text, *given) for text, given in removal.statements]
