@@ -69,8 +69,9 @@ class Compactor(Decider):
     def _versions(self, after: int, limit: int) -> Iterable[Old]:
         rows = self.ask(_OLD, after=after, limit=limit, most=MAX_BATCH_BYTES)
         for rev, id, committed_at, size, labels, revs, checksums, sizes in rows:
-            keys = zip(revs or (), checksums or (), strict=True)
-            payloads = dict(zip(keys, sizes or (), strict=True))
+            payloads: dict[Key, int] = {}
+            if revs is not None:
+                payloads.update(zip(zip(revs, checksums, strict=True), sizes, strict=True))
             yield Old(rev, id, committed_at, size, labels, payloads)
 
     def _histories(self, ids: Collection[str]) -> Mapping[str, History]:
