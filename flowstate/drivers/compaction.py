@@ -126,6 +126,8 @@ class Decider(ABC):
 
     def _freed(self, batch: Batch) -> list[Key]:
         """The payloads that go with a batch, if all goes that it and those before it find."""
+        if not batch.keys:
+            return []
         # the newest reference first: if it is not in this batch, another one counts the payload
         newest = self._newest_references(batch.keys)
         last = [key for key, rev in newest if rev <= batch.upto]

@@ -52,11 +52,10 @@ class Compactor(Decider):
         return Removal(batch, self._batches, statements)
 
     def _removing_payloads(self, batch: Batch) -> Statement:
-        rows = self.ask(
-            _UNREFERRED,
-            **_columns(batch.keys),
-            gone=BigInts.of(version.rev for version in batch.gone),
-        )
+        rows: list[tuple[Any, ...]] = []
+        if keys := batch.keys:
+            gone = BigInts.of(version.rev for version in batch.gone)
+            rows = self.ask(_UNREFERRED, **_columns(keys), gone=gone)
         revs, checksums = BigInts.of(rev for rev, _ in rows), Texts.of(name for _, name in rows)
         return _PAYLOADS, (revs, checksums, self._newest)
 
