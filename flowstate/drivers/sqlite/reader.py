@@ -20,6 +20,7 @@ from ...data import DataRef
 from ...driver import Compaction, Page, Query, Retention
 from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...state import State
+from . import schema
 from .compactor import Compactor
 from .errors import translated
 
@@ -142,6 +143,7 @@ class Reader:
     def look(self, retention: Retention, after: int, limit: int, *, payloads: bool) -> Compaction:
         """What a batch of compaction would remove."""
         with self._snapshot():
+            schema.check_current(self.connection, self.path)
             return Compactor(self.connection, retention).look(after, limit, payloads=payloads)
 
     # ------------------------------------------------------------ candidates
@@ -249,7 +251,10 @@ class Reader:
 
     def _compacted(self) -> tuple[int, int]:
         """The newest version that was removed: its revision, and when it was committed."""
-        (floor, committed_at) = self._one("SELECT rev, committed_at FROM compacted") or (0, 0)
+        (schema_version,) = self._one("PRAGMA user_version") or (0,)
+        if schema_version < schema.COMPACTED_SINCE:
+            return 0, 0
+        floor, committed_at = self._one("SELECT rev, committed_at FROM compacted") or (0, 0)
         return floor, committed_at
 
     def _rev_before(self, instant: int, head: int) -> int:
