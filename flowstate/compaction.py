@@ -10,11 +10,11 @@ from attrs import define, field
 from .clock import Clock
 from .driver import Compaction, Driver, Query, Retention
 
-TARGET_MS = 20
+TARGET_MS = 25
 """What a batch should take: commits wait for it."""
 FIRST_LIMIT = 100
 """Versions that the first batch looks at; the next ones by how long the last one took…"""
-MIN_LIMIT, MAX_LIMIT = 10, 1_000
+MIN_LIMIT, MAX_LIMIT = 50, 1_000
 """…between these."""
 
 

@@ -93,6 +93,9 @@ class Versions:
     page_size: int = 1_000
     rev: int = field(default=0, init=False)
     """Everything up to this revision has been given: reading may go on after it."""
+    compacted: int = field(default=0, init=False)
+    """The highest revision that had been removed when it was last read: up to it some may be
+    missing. 0: none is."""
     _ready: deque[State] = field(factory=deque[State], init=False)
     _looked_upto: int = field(default=0, init=False)
     _end: int = field(default=-1, init=False)
@@ -131,6 +134,7 @@ class Versions:
     def _take(self, page: Page) -> None:
         self._ready.extend(page.versions)
         self._looked_upto = page.upto
+        self.compacted = max(self.compacted, page.compacted)
 
 
 @define(eq=False)
@@ -175,7 +179,7 @@ class Watcher(Versions):
             page = await self._driver.read(self.query, after, self.page_size)
             # what became current after we began is a change, and the log will give it
             current = tuple(state for state in page.versions if state.rev <= self._end)
-            self._take(Page(current, min(page.upto, self._end)))
+            self._take(Page(current, min(page.upto, self._end), page.compacted))
         elif self._tail.covers(after):
             self._take(self._tail.page(self._live, after))
         elif after != self._tail.upto and after < await self._driver.head():

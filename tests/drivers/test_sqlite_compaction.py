@@ -149,19 +149,23 @@ async def test_a_damaged_version_does_not_stop_the_migration(path: Path, tmp_pat
     assert len(rows(path, "SELECT * FROM payload_references")) == 6
 
 
-async def test_an_older_store_that_is_opened_read_only_says_what_to_do(
+async def test_an_older_store_can_be_read_without_being_migrated(
     path: Path, tmp_path: Path
 ) -> None:
-    """It cannot be migrated then; it is left as it is, and can be read once it was."""
-    await fill(tmp_path / "new.db")
+    """Who may only read leaves it as it is and reads all of it; what compaction would do cannot be
+    told. Once somebody has migrated it, also meanwhile, that is known."""
+    log = await fill(tmp_path / "new.db")
     make_version_1(path, tmp_path / "new.db")
-    with pytest.raises(StoreOpenError, match=r"version 1, and reading takes 2; open it once"):
-        await connect(url(path, "?mode=ro")).open()
-    assert rows(path, "PRAGMA user_version") == [(1,)]
-    async with connect(url(path)):
-        pass
-    async with connect(url(path, "?mode=ro")) as driver:
-        assert await driver.head() == 8
+    async with connect(url(path, "?mode=ro")) as reading:
+        assert (await reading.read(Query(), 0, 100)).versions == tuple(log)
+        assert (await reading.read(Query(), 0, 100)).compacted == 0
+        with pytest.raises(StoreOpenError, match=r"version 1, and this takes 2; open it once"):
+            await reading.compact(ALL, 0, 1_000, dry_run=True)
+        assert rows(path, "PRAGMA user_version") == [(1,)]
+        async with connect(url(path)) as driver:
+            await driver.compact(ALL, 0, 1_000)
+        assert (await reading.read(Query(), 0, 100)).compacted == 4
+        assert (await reading.compact(ALL, 0, 1_000, dry_run=True)).versions == 0
 
 
 # ---------------------------------------------------------------- one file

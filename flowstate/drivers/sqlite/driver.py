@@ -157,7 +157,7 @@ class SQLiteDriver(Driver):
                     connection.execute("PRAGMA journal_mode = WAL")
                     schema.migrate(connection, self.file.path)
                 else:
-                    schema.check_readable(connection, self.file.path)
+                    schema.version(connection, self.file.path)
             except BaseException:
                 connection.close()
                 raise
