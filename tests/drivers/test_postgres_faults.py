@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from flowstate.drivers.postgres.driver import PostgresDriver
 from flowstate.drivers.url import StoreUrl
 from flowstate.transitions import plan
 
+from ..helpers import until
 from ..postgres import Database, Server, with_options
 from ..proxy import Fault, Proxy
 
@@ -178,20 +179,23 @@ async def load(url: str, tasks: int = 10) -> AsyncGenerator[Counter[str]]:
         async for state in engine.watch():
             seen.append(state)  # noqa: PERF401  (it never ends)
 
-    async with connect(url) as driver, connect(url) as other:
-        async with Engine(driver) as engine, Engine(other) as watching:
-            with anyio.fail_after(PATIENCE_S):
-                async with anyio.create_task_group() as watchers:
-                    watchers.start_soon(watch, watching)
-                    async with anyio.create_task_group() as committers:
-                        for number in range(tasks):
-                            committers.start_soon(commit, engine, f"state-{number}")
-                        yield acknowledged
-                        ended = True
-                    log = [state async for state in engine.states()]
-                    while len(seen) < len(log):
-                        await anyio.sleep(0.01)
-                    watchers.cancel_scope.cancel()
+    async with (
+        connect(url) as driver,
+        connect(url) as other,
+        Engine(driver) as engine,
+        Engine(other) as watching,
+    ):
+        with anyio.fail_after(PATIENCE_S):
+            async with anyio.create_task_group() as watchers:
+                watchers.start_soon(watch, watching)
+                async with anyio.create_task_group() as committers:
+                    for number in range(tasks):
+                        committers.start_soon(commit, engine, f"state-{number}")
+                    yield acknowledged
+                    ended = True
+                log = [state async for state in engine.states()]
+                await until(lambda: len(seen) >= len(log))
+                watchers.cancel_scope.cancel()
     assert set(acknowledged.values()) == {1}
     assert sorted(acknowledged) == sorted(f"{state.id}@{state.rev}" for state in log)
     assert seen == log
@@ -201,8 +205,7 @@ async def load(url: str, tasks: int = 10) -> AsyncGenerator[Counter[str]]:
 async def progress(acknowledged: Counter[str], commits: int = 50) -> None:
     """Wait until so many more are acknowledged."""
     aim = len(acknowledged) + commits
-    while len(acknowledged) < aim:
-        await anyio.sleep(0.005)
+    await until(lambda: len(acknowledged) >= aim)
 
 
 async def test_connections_that_are_cut_at_any_moment(url: str) -> None:
@@ -305,6 +308,9 @@ async def test_a_process_that_hangs_while_committing_is_thrown_out(
     hanging, go_on = threading.Event(), threading.Event()
     decide = writer.Writer._first_outcomes
 
+    driver = connect(url)
+    assert isinstance(driver, PostgresDriver)
+
     def hang(self: writer.Writer, *arguments: Any) -> Any:
         if threading.current_thread() is driver._group._thread and not go_on.is_set():
             hanging.set()
@@ -312,8 +318,7 @@ async def test_a_process_that_hangs_while_committing_is_thrown_out(
         return decide(self, *arguments)
 
     monkeypatch.setattr(writer.Writer, "_first_outcomes", hang)
-    async with connect(url) as driver, connect(url) as other:
-        assert isinstance(driver, PostgresDriver)
+    async with driver, connect(url) as other:
         with anyio.fail_after(PATIENCE_S):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(driver.commit, pause("a", "hangs"))
@@ -332,9 +337,10 @@ async def test_a_server_that_is_full_says_what_to_do(server: Server) -> None:
     async with connect(url) as driver:
         others: list[psycopg.Connection[Any]] = []
         try:
-            with pytest.raises(psycopg.OperationalError):
-                while True:
+            with suppress(psycopg.OperationalError):
+                while len(others) < 100:
                     others.append(psycopg.connect(server.url()))
+            assert 10 < len(others) < 30
             with pytest.raises(StoreUnreachableError, match="max_connections"):
                 await connect(url).open()
             with anyio.fail_after(PATIENCE_S):
