@@ -163,17 +163,17 @@ def database(*options: str) -> Iterator[Database]:
     server = None if given else Server(options)
     url = given or server.url()  # type: ignore[union-attr]
     made = Database(url, f"flowstate_test_{os.getpid()}")
+    name = Identifier(made.name)
     try:
         with psycopg.connect(url, autocommit=True) as connection:
-            name = Identifier(made.name)
             connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
-            try:
-                yield made
-            finally:
-                connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+        yield made
     finally:
         if server is not None:
             server.close()
+        else:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
 
 def with_options(url: str, **options: str) -> str:

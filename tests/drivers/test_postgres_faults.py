@@ -35,7 +35,7 @@ from flowstate import (
     connect,
 )
 from flowstate.driver import Plan
-from flowstate.drivers.postgres import writer
+from flowstate.drivers.postgres import rows, writer
 from flowstate.drivers.postgres.connection import Target
 from flowstate.drivers.postgres.driver import PostgresDriver
 from flowstate.drivers.url import StoreUrl
@@ -428,6 +428,38 @@ async def test_a_plan_that_the_server_does_not_take_fails_alone(url: str) -> Non
         assert "versions_id_check" in str(failure)
         assert [1, 2, 3, 4] == sorted(state.rev for (state,) in outcomes.values())
         assert 4 == await driver.head()
+
+
+async def test_large_commits_go_in_several_messages(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message has a bound; a commit of many large states and payloads has not."""
+    monkeypatch.setattr(rows, "MAX_MESSAGE", 1_000)
+    states = [
+        State(f"{n}", annotations={"text": "x" * (n * 100)}).attach("data", bytes([n]) * (n * 100))
+        for n in range(30)
+    ]
+    async with connect(url) as driver, Engine(driver) as engine:
+        written = await engine.do(Commit(*map(Pause, states)))
+        assert list(range(1, 31)) == [state.rev for state in written]
+        assert list(written) == [state async for state in engine.states()]
+        for n, state in enumerate(written):
+            assert bytes([n]) * (n * 100) == await engine.data(state, "data")
+
+
+async def test_a_mistake_of_the_driver_is_told_and_leaves_no_lock(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is raised while the head row is locked: it is the outcome, and the lock is gone."""
+    monkeypatch.setattr(writer, "IDLE_TIMEOUT", "60s")  # or the server would help out
+    async with connect(url) as driver, connect(url) as other:
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "statements", lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await driver.commit(pause("a", "one"))
+        with anyio.fail_after(PATIENCE_S):
+            assert [1] == [state.rev for state in await other.commit(pause("a", "two"))]
+            assert [2] == [state.rev for state in await driver.commit(pause("b", "three"))]
 
 
 async def test_a_server_that_does_not_commit_for_now_is_no_failure_of_each_plan(url: str) -> None:

@@ -67,8 +67,9 @@ class Reader:
     def read(self, query: Query, after: int, limit: int) -> Page:
         if query.since_ms:
             after = max(after, self._rev_before(query.since_ms))
-        text, more = _page(query, limit)
+        limit = min(limit, MAX_SCAN)
         filters, values = _filters(query)
+        text, more = _page(query, filters, limit)
         rows = self._indexed(
             text.replace("{filters}", filters), after=after, limit=limit, **more, **values
         )
@@ -217,10 +218,10 @@ def _newest(query: Query) -> tuple[LiteralString, Mapping[str, Any]]:
     return _FIND, {}
 
 
-def _page(query: Query, limit: int) -> tuple[LiteralString, Mapping[str, Any]]:
+def _page(query: Query, filters: str, limit: int) -> tuple[LiteralString, Mapping[str, Any]]:
     """The statement for a page, and what it needs to know."""
     if not query.alternatives and not query.id and not query.latest:
-        return _PAGE, {"most": MAX_SCAN}
+        return (_FILTERED_PAGE, {"most": MAX_SCAN}) if filters else (_PAGE, {})
     more: dict[str, Any] = {}
     if query.id:
         lists = _REVS_OF_ID_LATEST if query.latest else _REVS_OF_ID
@@ -257,14 +258,27 @@ def _flows(flows: Collection[str]) -> Mapping[str, Any]:
 # ---------------------------------------------------------------- statements
 
 _PAGE: LiteralString = """
-SELECT least(h.rev, %(after)s + %(most)s), v.rev, v.state::text
+SELECT h.rev, v.rev, v.state::text
 FROM {s}.head h LEFT JOIN LATERAL (
-    SELECT v.rev, v.state FROM {s}.versions v
-    WHERE v.rev > %(after)s AND v.rev <= least(h.rev, %(after)s + %(most)s){filters}
+    SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev > %(after)s AND v.rev <= h.rev
     ORDER BY v.rev LIMIT %(limit)s
 ) v ON true ORDER BY v.rev
 """
-# revisions are dense, but for compaction
+
+_FILTERED_PAGE: LiteralString = """
+WITH bound AS MATERIALIZED (
+    SELECT least(h.rev, (
+        SELECT v.rev FROM {s}.versions v WHERE v.rev > %(after)s
+        ORDER BY v.rev OFFSET %(most)s - 1 LIMIT 1
+    )) AS upto FROM {s}.head h
+)
+SELECT b.upto, v.rev, v.state::text
+FROM bound b LEFT JOIN LATERAL (
+    SELECT v.rev, v.state FROM {s}.versions v
+    WHERE v.rev > %(after)s AND v.rev <= b.upto{filters}
+    ORDER BY v.rev LIMIT %(limit)s
+) v ON true ORDER BY v.rev
+"""
 
 _PAGE_OF_CANDIDATES: LiteralString = """
 WITH lists AS MATERIALIZED ({lists}),
