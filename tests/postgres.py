@@ -48,6 +48,8 @@ class Server:
 
     options: tuple[str, ...] = ()
     """More settings, e.g. "max_connections=10"."""
+    copy_of: Server | None = None
+    """The server that this one is to be a standby of."""
     folder: Path = field(init=False)
     _programs: Path = field(init=False)
     _watchdog: subprocess.Popen[bytes] = field(init=False)
@@ -58,8 +60,7 @@ class Server:
         if os.geteuid() == 0:  # PostgreSQL does not run as root
             self.folder.chmod(0o755)
             shutil.chown(self.folder, "nobody")
-        self.run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8",
-                 "--locale=C", "--no-sync", "--no-instructions")  # fmt: skip
+        self._make()
         stop = [str(self._programs / "pg_ctl"), "stop", "-m", "immediate", "-D", "data"]
         self._watchdog = subprocess.Popen(
             [sys.executable, "-c", WATCHDOG, str(self.folder), str(user() or ""), *stop],
@@ -67,6 +68,17 @@ class Server:
             start_new_session=True,  # Ctrl-C is not for it
         )
         self.start()
+
+    def _make(self) -> None:
+        if self.copy_of is None:
+            self.run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8",
+                     "--locale=C", "--no-sync", "--no-instructions")  # fmt: skip
+        else:
+            self.run("pg_basebackup", "-D", "data", "-U", "postgres", "-R", "-c", "fast",
+                     "-h", str(self.copy_of.folder), "--no-sync")  # fmt: skip
+
+    def promote(self) -> None:
+        self.run("pg_ctl", "promote", "-w", "-D", "data")
 
     def start(self) -> None:
         settings = ("listen_addresses=", f"unix_socket_directories={self.folder}", *self.options)
@@ -151,17 +163,17 @@ def database(*options: str) -> Iterator[Database]:
     server = None if given else Server(options)
     url = given or server.url()  # type: ignore[union-attr]
     made = Database(url, f"flowstate_test_{os.getpid()}")
+    name = Identifier(made.name)
     try:
         with psycopg.connect(url, autocommit=True) as connection:
-            name = Identifier(made.name)
             connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
-            try:
-                yield made
-            finally:
-                connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+        yield made
     finally:
         if server is not None:
             server.close()
+        else:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
 
 def with_options(url: str, **options: str) -> str:

@@ -15,6 +15,7 @@ from flowstate import Engine, connect
 from flowstate.drivers.postgres.connection import Target
 from flowstate.drivers.url import StoreUrl
 
+from ..helpers import until
 from ..postgres import Database
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +42,7 @@ async def watch_a_race(url: str, kind: str) -> tuple[list[int], list[int]]:
 
         async def watch() -> None:
             async for state in engine.watch():
-                seen.append(state.rev)
+                seen.append(state.rev)  # noqa: PERF401  (it never ends)
 
         with anyio.fail_after(PATIENCE_S):
             async with anyio.create_task_group() as tasks:
@@ -50,8 +51,7 @@ async def watch_a_race(url: str, kind: str) -> tuple[list[int], list[int]]:
                     for number in range(PROCESSES):
                         racers.start_soon(anyio.to_thread.run_sync, race, url, f"p{number}", kind)
                 head = await driver.head()
-                while not seen or seen[-1] < head:
-                    await anyio.sleep(0.01)
+                await until(lambda: seen and seen[-1] >= head)
                 tasks.cancel_scope.cancel()
         return seen, [state.rev async for state in engine.states()]
 

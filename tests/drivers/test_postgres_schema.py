@@ -397,7 +397,7 @@ async def test_numbers_come_back_as_they_were(url: str, number: float) -> None:
     assert written == read
     assert read is not None
     assert policy == read.retry
-    assert type(policy.max_backoff) is type(read.retry.max_backoff)  # type: ignore[union-attr]
+    assert type(policy.max_backoff) is type(read.retry.max_backoff)
 
 
 async def test_texts_and_stacks_come_back_as_they_were(url: str) -> None:

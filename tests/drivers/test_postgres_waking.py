@@ -12,6 +12,7 @@ import anyio
 import anyio.abc
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from flowstate import Commit, Driver, Engine, Pause, State, connect
 from flowstate.drivers.postgres.connection import Connection, Target
@@ -21,6 +22,7 @@ from flowstate.testing import Store
 from flowstate.testing.conformance.head import HeadLaws
 from flowstate.testing.conformance.watch import WatchLaws
 
+from ..helpers import until
 from ..postgres import Database, with_options
 from .test_postgres import PostgresStore
 
@@ -57,16 +59,12 @@ def sessions(observer: Connection, url: str, column: str = "query") -> list[Any]
     """What the server says of the sessions of a driver."""
     name = target(url).parameters["application_name"]
     rows = observer.execute(
-        f"SELECT {column} FROM pg_stat_activity WHERE application_name = '{name}'".encode()
+        SQL("SELECT {} FROM pg_stat_activity WHERE application_name = %s").format(
+            Identifier(column)
+        ),
+        (name,),
     )
     return [row[0] for row in rows]
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """What another thread or the server does may take a moment."""
-    with anyio.fail_after(PATIENCE_S):
-        while not is_so():
-            await anyio.sleep(0.01)
 
 
 async def commit(driver: Driver, id: str) -> None:
@@ -131,7 +129,7 @@ async def test_hints_have_no_payload_and_are_fewer_than_commits(
     commits = 2_000
     async with connect(url) as driver, Engine(driver) as engine:
         channel = target(url).channel
-        observer.execute(f'LISTEN "{channel}"'.encode())
+        observer.execute(SQL("LISTEN {}").format(Identifier(channel)))
         async with anyio.create_task_group() as tasks:
             for number in range(commits):
                 tasks.start_soon(engine.do, Commit(Pause(State(f"{number}"))))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, LiteralString, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -26,6 +27,9 @@ SYNCHRONOUS = ("on", "off", "local", "remote_write", "remote_apply")
 SWITCH = ("on", "off")
 MODES = ("rwc", "rw", "ro")
 RECONNECT_S = 30.0
+PAUSE_S = 0.05
+MAX_PAUSE_S = 1.0
+"""Between two tries to reach the server: the first, which doubles, and the longest."""
 DEFAULTS: Mapping[str, str] = {
     "application_name": "flowstate",
     "connect_timeout": "10",  # s
@@ -127,6 +131,14 @@ def _statement(text: LiteralString, schema: str) -> bytes:
     # the name is put into every statement: a pooler may give each a session of its own
     name = Identifier(schema.replace("%", "%%"))  # which would stand for a parameter
     return SQL(text).format(s=name).as_bytes()
+
+
+def pauses(patience_s: float) -> Iterator[float]:
+    """The waits between tries to reach a server, in seconds, until it was tried for so long."""
+    end, pause = time.monotonic() + patience_s, PAUSE_S
+    while (left := end - time.monotonic()) > 0:
+        yield min(pause, left)
+        pause = min(2 * pause, MAX_PAUSE_S)
 
 
 def _address(url: StoreUrl) -> dict[str, str]:

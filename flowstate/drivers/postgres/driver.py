@@ -22,11 +22,11 @@ from ..poller import Poller
 from ..pool import Pool
 from ..url import StoreUrl
 from . import schema
-from .connection import Connection, Target
+from .connection import Connection, Target, pauses
 from .errors import translate, translated
 from .listener import ServerSource
 from .reader import Reader
-from .writer import Writer, pauses
+from .writer import Writer
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class PostgresDriver(Driver):
 
     async def open(self) -> None:
         connection = await anyio.to_thread.run_sync(self._prepare)
-        name = f"{self.target.schema}"
+        name = self.target.schema
         self._writer = Writer(self.target, connection, self.clock)
         self._group = GroupCommitter(
             self._writer.write, f"flowstate writer {name}", answered=self._writer.announce

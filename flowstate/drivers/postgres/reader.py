@@ -68,8 +68,9 @@ class Reader:
     def read(self, query: Query, after: int, limit: int) -> Page:
         if query.since_ms:
             after = max(after, self._rev_before(query.since_ms))
-        text, more = _page(query, limit)
+        limit = min(limit, MAX_SCAN)
         filters, values = _filters(query)
+        text, more = _page(query, filters, limit)
         rows = self._indexed(
             text.replace("{filters}", filters), after=after, limit=limit, **more, **values
         )
@@ -240,11 +241,10 @@ def _newest(query: Query) -> tuple[LiteralString, Mapping[str, Any]]:
     return _FIND, {}
 
 
-def _page(query: Query, limit: int) -> tuple[LiteralString, Mapping[str, Any]]:
+def _page(query: Query, filters: str, limit: int) -> tuple[LiteralString, Mapping[str, Any]]:
     """The statement for a page, and what it needs to know."""
     if not query.alternatives and not query.id and not query.latest:
-        is_filtered = query.statuses or query.id_prefix
-        return _PAGE, {"most": MAX_SCAN if is_filtered else min(MAX_SCAN, limit)}
+        return (_FILTERED_PAGE, {"most": MAX_SCAN}) if filters else (_PAGE, {})
     more: dict[str, Any] = {}
     if query.id:
         lists = _REVS_OF_ID_LATEST if query.latest else _REVS_OF_ID
@@ -281,16 +281,25 @@ def _flows(flows: Collection[str]) -> Mapping[str, Any]:
 # ---------------------------------------------------------------- statements
 
 _PAGE: LiteralString = """
+SELECT h.rev, h.compacted, h.compacted_at, v.rev, v.state::text
+FROM {s}.head h LEFT JOIN LATERAL (
+    SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev > %(after)s AND v.rev <= h.rev
+    ORDER BY v.rev LIMIT %(limit)s
+) v ON true ORDER BY v.rev
+"""
+
+_FILTERED_PAGE: LiteralString = """
+WITH bound AS MATERIALIZED (
+    SELECT h.compacted, h.compacted_at, least(h.rev, CASE
+        WHEN %(after)s >= h.compacted THEN %(after)s + %(most)s
+        ELSE (
+            SELECT v.rev FROM {s}.versions v WHERE v.rev > %(after)s
+            ORDER BY v.rev OFFSET %(most)s - 1 LIMIT 1
+        )
+    END) AS upto FROM {s}.head h
+)
 SELECT b.upto, b.compacted, b.compacted_at, v.rev, v.state::text
-FROM (
-    SELECT h.compacted, h.compacted_at, CASE
-        WHEN %(after)s >= h.compacted THEN least(h.rev, %(after)s + %(most)s)
-        ELSE coalesce((
-            SELECT v.rev FROM {s}.versions v WHERE v.rev > %(after)s ORDER BY v.rev
-            OFFSET %(most)s - 1 LIMIT 1
-        ), h.rev)
-    END AS upto FROM {s}.head h
-) b LEFT JOIN LATERAL (
+FROM bound b LEFT JOIN LATERAL (
     SELECT v.rev, v.state FROM {s}.versions v
     WHERE v.rev > %(after)s AND v.rev <= b.upto{filters}
     ORDER BY v.rev LIMIT %(limit)s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, LiteralString, TypeAlias
+from typing import Any, LiteralString, TypeAlias, TypeVar
 
 from ...codec import encode_state
 from ...driver import references
@@ -14,6 +14,11 @@ from .schema import key
 
 Keys: TypeAlias = list[int]
 """The keys of a version's labels."""
+
+T = TypeVar("T")
+
+MAX_MESSAGE = 64 << 20
+"""Bytes of content in a statement, but for one row: a server takes less than 1 GiB."""
 
 Statement: TypeAlias = tuple[LiteralString, tuple[Any, ...]]
 """Its text, and the values for it."""
@@ -58,7 +63,7 @@ def statements(group: Group[Keys]) -> Iterator[Statement]:
     """What writes the group, to be done in this order."""
     keyed = [(version, _label_keys(version.state)) for version in group.versions]
     current = [(version, keys) for version, keys in keyed if version.is_current]
-    yield _versions(group)
+    yield from _versions(group)
     yield _states(current)
     gone = [(one, known.rev) for known in group.overtaken for one in known.kept or ()]
     if gone:
@@ -66,8 +71,8 @@ def statements(group: Group[Keys]) -> Iterator[Statement]:
     if any(keys for _, keys in keyed):
         yield _LABELS, pairs([(one, v.state.rev) for v, keys in keyed for one in keys])
         yield _CURRENT_LABELS, pairs([(one, v.state.rev) for v, keys in current for one in keys])
-    if group.payloads:
-        revs, checksums, contents = zip(*group.payloads, strict=True)
+    for part in _parts(group.payloads, [len(content) for *_, content in group.payloads]):
+        revs, checksums, contents = zip(*part, strict=True)
         yield _PAYLOADS, (BigInts.of(revs), Texts.of(checksums), Contents.of(contents))
     refs = {
         (ref.rev, ref.checksum, version.state.rev)
@@ -80,18 +85,22 @@ def statements(group: Group[Keys]) -> Iterator[Statement]:
     yield _HEAD, (group.first + len(group.versions) - 1, group.now)
 
 
-def _versions(group: Group[Keys]) -> Statement:
-    versions = group.versions
-    documents = [encode_state(version.state) for version in versions]
-    return _VERSIONS, (
-        group.first - 1,
-        group.now,
-        Texts.of(version.state.id for version in versions),
-        Texts.of(version.state.transition.status.value for version in versions),
-        Texts.of(version.commit_id for version in versions),
-        BigInts.of(map(len, documents)),
-        Documents.of(documents),
-    )
+def _versions(group: Group[Keys]) -> Iterator[Statement]:
+    encoded = [encode_state(version.state) for version in group.versions]
+    rows = list(zip(group.versions, encoded, strict=True))
+    for part in _parts(rows, [len(text) for text in encoded]):
+        yield (
+            _VERSIONS,
+            (
+                part[0][0].state.rev - 1,
+                group.now,
+                Texts.of(version.state.id for version, _ in part),
+                Texts.of(version.state.transition.status.value for version, _ in part),
+                Texts.of(version.commit_id for version, _ in part),
+                BigInts.of(len(text) for _, text in part),
+                Documents.of(text for _, text in part),
+            ),
+        )
 
 
 def _states(current: Sequence[tuple[Version, Keys]]) -> Statement:
@@ -107,7 +116,21 @@ def _states(current: Sequence[tuple[Version, Keys]]) -> Statement:
 
 
 def _label_keys(state: State) -> Keys:
-    return [key(name, value) for name, value in state.labels.items()] if state.labels else []
+    if not state.labels:
+        return []
+    return list({key(name, value) for name, value in state.labels.items()})
+
+
+def _parts(rows: Sequence[T], sizes: Sequence[int]) -> Iterator[Sequence[T]]:
+    """The rows, so many at a time as fit into a message."""
+    first, size = 0, 0
+    for place, each in enumerate(sizes):
+        if size + each > MAX_MESSAGE and place > first:
+            yield rows[first:place]
+            first, size = place, 0
+        size += each
+    if rows:
+        yield rows[first:]
 
 
 def pairs(of: Sequence[tuple[int, int]]) -> tuple[BigInts, BigInts]:

@@ -18,7 +18,6 @@ from ...clock import Clock
 from ...driver import Compaction, Plan
 from ...errors import (
     StoreBusyError,
-    StoreError,
     StoreReadOnlyError,
     StoreUnreachableError,
     UnknownOutcomeError,
@@ -28,7 +27,7 @@ from ..group import Outcome
 from ..plans import Group, Latest, wanted_ids
 from .arrays import BigInts, Texts
 from .compactor import Removal
-from .connection import BY_INDEX, Connection, Target
+from .connection import BY_INDEX, Connection, Target, pauses
 from .errors import AGAIN, is_lost, translate
 from .rows import Keys, statements
 
@@ -38,10 +37,6 @@ LOCK_TIMEOUT = "10s"
 """How long to wait for others who commit."""
 IDLE_TIMEOUT = "5s"
 """How long a process that hangs in the middle of a commit holds up the others."""
-PAUSE_S = 0.05
-MAX_PAUSE_S = 1.0
-"""Between two tries to reach the server: the first, which doubles, and the longest."""
-
 ANNOUNCE_EVERY_S = 0.005
 """While there is more to write, others are told of it no more often."""
 
@@ -83,7 +78,7 @@ class Writer:
             attempt = _Attempt()
             try:
                 self._transact(plans, attempt)
-            except (psycopg.Error, StoreError) as error:
+            except Exception as error:  # noqa: BLE001  (it is the outcome)
                 failure = self._recover(error)
                 if attempt.outcomes:  # it held the lock: what an earlier try did is known now
                     lost = self._unknown(failure) if _is_gone(error) else None
@@ -268,9 +263,11 @@ class Writer:
         while True:
             try:
                 return do()
-            except (psycopg.Error, StoreError) as error:
+            except Exception as error:
                 failure = self._recover(error)
                 if not _is_worth_another(error) or not self._wait(waits):
+                    if failure is error:
+                        raise
                     raise failure from error
 
     def _execute(self, text: LiteralString, *parameters: Any) -> psycopg.Cursor[Any]:
@@ -280,13 +277,15 @@ class Writer:
         if self.connection.closed:
             self.connection = self.target.connect()
 
-    def _recover(self, error: psycopg.Error | StoreError) -> StoreError:
+    def _recover(self, error: Exception) -> Exception:
         """Make ready for another transaction; gives the error in our terms."""
-        failure = error if isinstance(error, StoreError) else translate(self.target, error)
-        if not isinstance(error, StoreError):
+        failure = error
+        if isinstance(error, psycopg.Error):
+            failure = translate(self.target, error)
             failure.__cause__ = error
         try:
-            if _is_gone(error):
+            # one that cannot write may be a primary that became a standby: look for the new one
+            if _is_gone(error) or isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                 self.connection.close()
             else:
                 self.connection.rollback()
@@ -294,9 +293,9 @@ class Writer:
             self.connection.close()
         return failure
 
-    def _unknown(self, failure: StoreError) -> UnknownOutcomeError:
+    def _unknown(self, failure: Exception) -> UnknownOutcomeError:
         lost = UnknownOutcomeError(
-            self.target.url, f"the connection was lost while committing ({failure.problem})"
+            self.target.url, f"the connection was lost while committing ({failure.__cause__})"
         )
         lost.__cause__ = failure.__cause__
         return lost
@@ -307,18 +306,9 @@ class Writer:
         return pause is not None and not self._hurrying.wait(pause)
 
 
-def pauses(patience_s: float) -> Iterator[float]:
-    """The waits between tries to reach the server, in seconds: in all as long as it may be away."""
-    left, pause = patience_s, PAUSE_S
-    while left > 0:
-        yield min(pause, left)
-        left -= pause
-        pause = min(2 * pause, MAX_PAUSE_S)
-
-
-def _is_gone(error: psycopg.Error | StoreError) -> bool:
+def _is_gone(error: Exception) -> bool:
     return isinstance(error, psycopg.Error) and is_lost(error)
 
 
-def _is_worth_another(error: psycopg.Error | StoreError) -> bool:
+def _is_worth_another(error: Exception) -> bool:
     return isinstance(error, psycopg.Error) and (is_lost(error) or error.sqlstate in AGAIN)
