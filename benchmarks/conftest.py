@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from attrs import define, field, frozen
 from rich.console import Console
 from rich.table import Table
+
+from tests.postgres import Database, database
 
 ROUNDS = 5
 
@@ -55,6 +57,13 @@ REPORT = Report()
 def pytest_terminal_summary() -> None:
     if REPORT.rows:
         REPORT.print()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Database]:
+    """A database on a real server."""
+    with database() as made:
+        yield made
 
 
 @pytest.fixture

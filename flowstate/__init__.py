@@ -18,6 +18,7 @@ from .commands import (
     Resume,
     Transit,
 )
+from .compaction import CompactionRun
 from .data import Data, DataRef
 from .driver import (
     Compaction,
@@ -53,6 +54,7 @@ from .errors import (
     StoreFullError,
     StoreOpenError,
     StoreReadOnlyError,
+    StoreUnreachableError,
     StoreUrlError,
     TooLargeError,
     UnknownOutcomeError,
@@ -70,6 +72,7 @@ __all__ = [
     "Commit",
     "CompactedError",
     "Compaction",
+    "CompactionRun",
     "Data",
     "DataNotFoundError",
     "DataRef",
@@ -111,6 +114,7 @@ __all__ = [
     "StoreFullError",
     "StoreOpenError",
     "StoreReadOnlyError",
+    "StoreUnreachableError",
     "StoreUrlError",
     "SystemClock",
     "TooLargeError",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, cast, overload
 
@@ -15,19 +16,22 @@ import anyio
 from attrs import define, field
 from msgspec.structs import replace
 
-from . import codec, transitions
+from . import clock, codec, transitions
 from .clock import Clock, SystemClock
 from .codec import encode_state
 from .commands import Command, Commit, Execute, Noop, Require
+from .compaction import CompactionRun
 from .data import JSON, Data, DataRef, checksum
-from .driver import Driver, Due, Labels, Plan, Query, check_rev, instant_of
+from .driver import Driver, Due, Labels, Plan, Query, Retention, check_rev, instant_of
 from .errors import (
+    CompactedError,
     DataNotFoundError,
     DecodeError,
     EngineClosedError,
     InvalidValueError,
     StateNotFoundError,
     StoreCorruptError,
+    StoreError,
     TooLargeError,
     UnknownOutcomeError,
 )
@@ -217,14 +221,24 @@ class Engine:
         """The first version from now on that is as wanted; the current one counts.
 
         *until* is a status, several of them, or a function of the state; by default: it rests
-        (is not RUNNING). Raises ``StateNotFoundError`` if there is no such state now.
+        (is not RUNNING). Raises ``StateNotFoundError`` if there is no such state now. That its
+        history was compacted is no error, unless it moved and versions of it went before they
+        could be looked at: then ``CompactedError``.
         """
         is_wanted = _predicate(until)
         state = await self.get(id)
-        if not is_wanted(state):
-            async for version in self.watch(Query(id=id), after=state.rev):
-                if is_wanted(version):
-                    return version
+        after = state.rev
+        while not is_wanted(state):
+            try:
+                async for state in self.watch(Query(id=id), after=after):
+                    if is_wanted(state):
+                        break
+            except CompactedError:
+                known = state.rev
+                after = await self.driver.head()
+                state = await self.get(id)
+                if state.rev != known and not is_wanted(state):
+                    raise  # what it was in between nobody knows
         return state
 
     @overload
@@ -274,6 +288,31 @@ class Engine:
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         """Move the due times of these (id, rev); gives the ids that have moved on."""
         return await self.driver.renew(leases, until)
+
+    def compact(
+        self,
+        before: datetime | timedelta | float,
+        keep: int = 1,
+        *,
+        ended: bool = False,
+        dry_run: bool = False,
+    ) -> CompactionRun:
+        """Remove history, as an async iterator that does a batch at a time and gives what it has
+        come to.
+
+        Superseded versions go that were committed before *before*: a time, or an age (seconds or
+        timedelta). The *keep* newest versions of each state stay whatever their age. With *ended*,
+        states that had ended before go whole: their ids are free again. Payloads go with the last
+        version that refers to them. With *dry_run* all is only counted.
+        """
+        self._check_open()
+        if isinstance(before, datetime):
+            instant = clock.instant("before", before)
+        else:
+            age = clock.milliseconds(clock.seconds("before", before))
+            instant = max(0, self.clock.now() - age)
+        retention = Retention(instant, keep, ended)
+        return CompactionRun(self.driver, self.clock, retention, dry_run=dry_run)
 
     async def head(self) -> int:
         """The newest revision."""
@@ -330,6 +369,8 @@ class Engine:
                 return await self.driver.commit(plan)
             except UnknownOutcomeError as again:
                 lost = again
+            except StoreError:
+                continue  # this try wrote nothing; what the one before did is as unknown as it was
         raise lost
 
     def _check_open(self) -> None:

@@ -151,12 +151,14 @@ class DataNotFoundError(FlowstateError, LookupError):
 
 
 class CompactedError(FlowstateError):
-    """The history that was asked for has been compacted; ``oldest`` is where it begins now."""
+    """The history that was asked for is gone. ``after`` is the revision after which it was to
+    begin, ``oldest`` the first one of which nothing is missing."""
 
     def __init__(self, after: int, oldest: int) -> None:
         super().__init__(
-            f"history after revision {after} was compacted; it begins at revision {oldest}. "
-            "Start again from the current versions with Query(latest=True)"
+            f"history after revision {after} was compacted: it is whole only from revision "
+            f"{oldest} on. Start with the current versions, Query(latest=True), or leave out what "
+            f"is gone, after={oldest - 1}"
         )
         self.after = after
         self.oldest = oldest
@@ -183,6 +185,10 @@ class StoreUrlError(StoreError, ValueError):
 
 class StoreOpenError(StoreError):
     """The store cannot be opened: it is not there, not allowed, or not one of ours."""
+
+
+class StoreUnreachableError(StoreOpenError):
+    """The store's server does not answer, or takes no more clients. Nothing was written."""
 
 
 class SchemaVersionError(StoreOpenError):

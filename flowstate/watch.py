@@ -17,6 +17,7 @@ import anyio.lowlevel
 from attrs import define, field
 
 from .driver import Driver, Page, Query
+from .errors import CompactedError
 from .state import State
 
 _EVERYTHING = Query()
@@ -67,6 +68,11 @@ class Tail:
                 # nobody looked for a while: begin anew here rather than read what nobody wants
                 self._versions, self._from, self._upto = [], after, after
             page = await self.driver.read(_EVERYTHING, self._upto, self.page_size)
+            if page.compacted > self._upto:
+                # the buffer would have a gap: begin anew above it. Who was waiting here looks for
+                # itself, and is told what it has missed
+                self._versions, self._from, self._upto = [], page.compacted, page.compacted
+                return
             self._versions.extend(page.versions)
             self._upto = page.upto
             if len(self._versions) > 2 * self.size:  # trim rarely, so that a version is moved once
@@ -79,7 +85,7 @@ class Versions:
     """The versions that match a query, up to the head as it was when reading began.
 
     An async iterator of ``State`` in revision order. Reads page by page, so a long history needs
-    no memory.
+    no memory. Gives what there is: compacted versions are not missed.
     """
 
     _driver: Driver
@@ -87,6 +93,9 @@ class Versions:
     page_size: int = 1_000
     rev: int = field(default=0, init=False)
     """Everything up to this revision has been given: reading may go on after it."""
+    compacted: int = field(default=0, init=False)
+    """The highest revision that had been removed when it was last read: up to it some may be
+    missing. 0: none is."""
     _ready: deque[State] = field(factory=deque[State], init=False)
     _looked_upto: int = field(default=0, init=False)
     _end: int = field(default=-1, init=False)
@@ -125,6 +134,7 @@ class Versions:
     def _take(self, page: Page) -> None:
         self._ready.extend(page.versions)
         self._looked_upto = page.upto
+        self.compacted = max(self.compacted, page.compacted)
 
 
 @define(eq=False)
@@ -134,6 +144,9 @@ class Watcher(Versions):
     An async iterator of ``State``, also usable with ``async with``. ``watcher.rev`` is a resume
     token: ``engine.watch(query, after=rev)`` goes on there, losing and repeating nothing. A query
     with ``latest=True`` gives the current versions first, then every change.
+
+    Raises ``CompactedError`` where versions that it has not given yet were compacted, whether they
+    matched or not: ``watcher.rev`` stays, so what was given was given.
     """
 
     _tail: Tail = field(kw_only=True, alias="tail")
@@ -166,11 +179,14 @@ class Watcher(Versions):
             page = await self._driver.read(self.query, after, self.page_size)
             # what became current after we began is a change, and the log will give it
             current = tuple(state for state in page.versions if state.rev <= self._end)
-            self._take(Page(current, min(page.upto, self._end)))
+            self._take(Page(current, min(page.upto, self._end), page.compacted))
         elif self._tail.covers(after):
             self._take(self._tail.page(self._live, after))
         elif after != self._tail.upto and after < await self._driver.head():
-            self._take(await self._driver.read(self._live, after, self.page_size))
+            page = await self._driver.read(self._live, after, self.page_size)
+            if page.compacted > after:
+                raise CompactedError(after, page.compacted + 1)
+            self._take(page)
         else:
             await self._tail.advance(after)
         return True

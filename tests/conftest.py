@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from flowstate import Driver, Engine, Flows, connect
 
 from .helpers import FixedClock
+from .postgres import Database, database
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -16,6 +17,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Every async test runs on both."""
     backend: str = request.param
     return backend
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Database]:
+    """A database on a real server, which is started by the first test that asks for it."""
+    with database("fsync=off") as made:  # the machine does not lose its power meanwhile
+        yield made
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 from attrs import define
 
@@ -31,3 +33,10 @@ async def begin(engine: Engine, id: str, flow: str) -> State:
     """A new state, committed RUNNING at *flow*."""
     (state,) = await engine.do(Commit(Transit(State(id), flow)))
     return state
+
+
+async def until(is_so: Callable[[], object], patience_s: float = 30) -> None:
+    """Return once it is so; for what a thread, a process or a server does, who give no signal."""
+    with anyio.fail_after(patience_s):
+        while not is_so():  # noqa: ASYNC110  (nobody there could set an event)
+            await anyio.sleep(0.005)

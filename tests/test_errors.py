@@ -71,8 +71,9 @@ EXAMPLES: list[tuple[FlowstateError, dict[str, Any], str]] = [
         errors.CompactedError(5, 9),
         {"after": 5, "oldest": 9},
         (
-            "history after revision 5 was compacted; it begins at revision 9. "
-            "Start again from the current versions with Query(latest=True)"
+            "history after revision 5 was compacted: it is whole only from revision 9 on. "
+            "Start with the current versions, Query(latest=True), or leave out what is gone, "
+            "after=8"
         ),
     ),
     *(
@@ -83,6 +84,7 @@ EXAMPLES: list[tuple[FlowstateError, dict[str, Any], str]] = [
             errors.StoreOpenError,
             errors.SchemaVersionError,
             errors.StoreReadOnlyError,
+            errors.StoreUnreachableError,
             errors.StoreFullError,
             errors.StoreBusyError,
             errors.StoreCorruptError,

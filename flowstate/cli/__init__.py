@@ -1,7 +1,8 @@
-"""The ``flowstate`` command: runs flows over lines of JSON, recovers, shows and moves states.
+"""The ``flowstate`` command: runs flows over lines of JSON, recovers, shows, moves and compacts.
 
-One module a command (``run``, ``recover``, ``status``, ``ls``, ``show``, ``watch``, ``move``); the
-others are what they share. Only the public API is used, so this is also an example of it.
+One module a command (``run``, ``recover``, ``status``, ``ls``, ``show``, ``watch``, ``move``,
+``compact``); the others are what they share. Only the public API is used, so this is also an
+example of it.
 
 Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
 used, a state that did not end well), 2 the command was called wrongly, 130 interrupted.
@@ -14,6 +15,7 @@ import sys
 
 import click
 
+from .compact import compact
 from .ls import ls
 from .move import end, pause, resume, transit
 from .recover import recover
@@ -42,6 +44,7 @@ def main() -> None:
       flowstate show order-1 --history
       flowstate watch --label customer=ann --json
       flowstate resume order-1
+      flowstate compact --before 30d
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -49,5 +52,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for command in (run, recover, status, ls, show, watch, pause, resume, end, transit):
+for command in (run, recover, status, ls, show, watch, pause, resume, end, transit, compact):
     main.add_command(command)

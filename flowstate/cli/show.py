@@ -39,6 +39,11 @@ def show(id: str, history: bool, url: str, as_json: bool) -> None:
             if history:
                 versions = engine.states(Query(id=id))
                 await (_print_versions if as_json else _print_history)(versions)
+                if versions.compacted:
+                    output.warn(
+                        f"history was compacted: of what was before revision "
+                        f"{versions.compacted + 1}, versions may be missing"
+                    )
             elif as_json:
                 output.print_json(state)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
@@ -16,6 +17,10 @@ from .signals import INTERRUPTED
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
+
+
+WITH_MODE = {"postgres", "postgresql", "sqlite"}
+"""The schemes of stores that may be there or not."""
 
 
 class Access(enum.Enum):
@@ -35,7 +40,8 @@ def store_option(command: F) -> F:
         show_envvar=True,
         required=True,
         metavar="URL",
-        help="The store, e.g. sqlite:///orders.db (four slashes: an absolute path).",
+        help="The store, e.g. sqlite:///orders.db (four slashes: an absolute path) or "
+        "postgresql://user@host/database.",
     )(command)
 
 
@@ -51,7 +57,8 @@ def with_access(url: str, access: Access) -> str:
 
     What the URL itself says about its ``mode`` is kept.
     """
-    if not url.startswith("sqlite:") or "mode=" in url.partition("?")[2]:
+    scheme, _, rest = url.partition(":")
+    if scheme not in WITH_MODE or re.search(r"[?&]mode=", rest):
         return url
     return f"{url}{'&' if '?' in url else '?'}mode={access.value}"
 

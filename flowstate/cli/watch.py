@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 from rich.console import Console
 from rich.text import Text
 
-from flowstate import Query, State, Watcher
+from flowstate import CompactedError, Query, State, Watcher
 
 from . import output
 from .query import all_option, is_own, label_option
@@ -57,6 +57,11 @@ def watch(
             output.warn(f"watching after revision {watcher.rev} (Ctrl-C ends)")
             try:
                 await _print(watcher, with_own, as_json)
+            except CompactedError as gone:
+                raise click.ClickException(
+                    f"history after revision {gone.after} was compacted: --after {gone.oldest - 1} "
+                    "leaves out what is gone, and `flowstate ls` shows what is current"
+                ) from gone
             except anyio.get_cancelled_exc_class():
                 # what it gave was printed: cancellation comes only while it waits for more
                 output.warn(f"go on with --after {watcher.rev}")

@@ -46,12 +46,15 @@ class GroupCommitter:
     """The one writer of a store in this process.
 
     ``write`` is called in the thread with up to ``max_group_size`` plans and gives one outcome for
-    each; it may not raise. Open on one event loop.
+    each; what it raises is the outcome of all. Open on one event loop.
     """
 
     write: Callable[[Sequence[Plan]], Sequence[Outcome]]
     name: str
     max_group_size: int = MAX_GROUP_SIZE
+    answered: Callable[[bool], None] | None = None
+    """Called in the thread after those who wait for a group were told, with whether there is more
+    to do; it may not raise."""
     _queue: SimpleQueue[list[_Job] | None] = field(
         factory=SimpleQueue[list[_Job] | None], init=False
     )
@@ -119,6 +122,8 @@ class GroupCommitter:
             if group:
                 self._act(group)
                 self._answer(group)
+                if self.answered is not None:
+                    self.answered(bool(waiting) or not self._queue.empty())
 
     def _take(self, waiting: deque[_Job]) -> list[_Job]:
         """The next group: one call, or as many plans as come before the next call."""
@@ -139,7 +144,10 @@ class GroupCommitter:
             except Exception as error:  # noqa: BLE001  (it is raised where it was asked for)
                 group[0].outcome = error
         else:
-            outcomes = self.write([job.plan for job in group if job.plan is not None])
+            try:
+                outcomes = self.write([job.plan for job in group if job.plan is not None])
+            except Exception as error:  # noqa: BLE001  (a mistake in a driver: nobody may hang)
+                outcomes = [error] * len(group)
             for job, outcome in zip(group, outcomes, strict=True):
                 job.outcome = outcome
 

@@ -1,12 +1,14 @@
-"""Store URLs: ``memory:``, ``sqlite:///relative/path.db``, ``sqlite:////absolute/path.db``."""
+"""Store URLs: ``memory:``, ``sqlite:///relative/path.db``, ``sqlite:////absolute/path.db``,
+``postgresql://user:password@host/database``."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Self
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..errors import StoreUrlError
 
@@ -16,22 +18,27 @@ class StoreUrl:
     """A parsed URL. ``path`` follows SQLAlchemy: three slashes are relative, four absolute."""
 
     scheme: str
-    path: str
-    options: dict[str, str]
+    path: str = field(repr=False)
+    options: dict[str, str] = field(repr=False)
     text: str
     """The URL as given, without a password."""
-    original: str
+    original: str = field(repr=False)
 
     @classmethod
     def parse(cls, url: str) -> Self:
         """Raises ``StoreUrlError``."""
-        parts = urlsplit(url)
-        shown = urlunsplit(parts._replace(netloc=_without_password(parts.netloc)))
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # its text may quote the password
+            raise StoreUrlError(
+                "the URL of the store", "is no URL; write what is special in it as %XX"
+            ) from None
+        shown = urlunsplit(_without_secrets(parts))
         if not parts.scheme:
             raise StoreUrlError(
                 shown or "''", "is no store URL; try memory: or sqlite:///path/to/file.db"
             )
-        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        pairs = parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True)
         options = dict(pairs)
         if len(options) != len(pairs):
             raise StoreUrlError(shown, "gives an option twice")
@@ -47,7 +54,18 @@ class StoreUrl:
             raise StoreUrlError(self.text, f"takes no path; {self.scheme}: is the whole URL")
 
 
-def _without_password(netloc: str) -> str:
-    user, at, host = netloc.rpartition("@")
-    name, colon, _ = user.partition(":")
-    return f"{name}:***{at}{host}" if colon else netloc
+SECRET = re.compile(r"([^&=]*(?:password|secret)[^&=]*)=[^&]*", re.IGNORECASE)
+"""An option that nobody else may read."""
+
+
+def _without_secrets(parts: SplitResult) -> SplitResult:
+    user, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = (user if at else host).partition(":")
+    query = SECRET.sub(r"\1=***", parts.query)
+    if at:
+        return parts._replace(netloc=f"{name}:***@{host}" if colon else parts.netloc, query=query)
+    rest = urlunsplit(parts._replace(scheme="", netloc=""))
+    if colon and "@" in rest:  # a password with an unquoted / ? or # looks like the end of a host
+        path = "@" + rest.rpartition("@")[2]
+        return SplitResult(parts.scheme, f"{name}:***{path}", "", "", "")
+    return parts._replace(query=query)

@@ -11,10 +11,11 @@ from flowstate.cli.store import Access, with_access
 from .shell import Shell
 
 READING = [("ls",), ("show", "a"), ("show", "a", "--history"), ("watch",)]
+COMPACTING = [("compact", "--before", "1d"), ("compact", "--before", "1d", "--dry-run")]
 MOVING = [("pause", "a"), ("resume", "a"), ("end", "a"), ("transit", "a", "flow")]
 
 
-@pytest.mark.parametrize("command", READING + MOVING)
+@pytest.mark.parametrize("command", READING + MOVING + COMPACTING)
 @pytest.mark.parametrize(
     ("url", "told"),
     [
@@ -49,7 +50,8 @@ def test_an_unknown_id_is_one_clear_error(shell: Shell, command: tuple[str, ...]
 
 
 @pytest.mark.parametrize(
-    "command", [*READING, *MOVING, ("run", "work.py:flows", "--input", "-", "--start", "finish")]
+    "command",
+    [*READING, *MOVING, *COMPACTING, ("run", "work.py:flows", "--input", "-", "--start", "finish")],
 )
 def test_a_command_without_a_store_says_how_to_name_one(
     shell: Shell, command: tuple[str, ...]
@@ -85,7 +87,9 @@ def test_reading_a_store_does_not_change_it(shell: Shell) -> None:
         ("sqlite:///a.db?busy_timeout=9", "sqlite:///a.db?busy_timeout=9&mode=ro"),
         ("sqlite:///a.db?mode=rwc", "sqlite:///a.db?mode=rwc"),
         ("memory:", "memory:"),
-        ("postgresql://host/db", "postgresql://host/db"),
+        ("postgresql://host/db", "postgresql://host/db?mode=ro"),
+        ("postgresql://host/db?schema=a&mode=rw", "postgresql://host/db?schema=a&mode=rw"),
+        ("other://host/db", "other://host/db"),
     ],
 )
 def test_what_a_url_says_of_its_mode_is_kept(url: str, opened: str) -> None:

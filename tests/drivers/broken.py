@@ -461,6 +461,14 @@ class NeverTells(MemoryDriver):
         return replace(await super().read(query, after, limit), compacted=0)
 
 
+class NeverTellsWatchers(NeverTells):
+    """The same: who asks for what is gone is given what is left."""
+
+
+class NeverTellsWhoWasOvertaken(NeverTells):
+    """The same: who is overtaken goes on as if nothing were missing."""
+
+
 class TellsLate(MemoryDriver):
     """Says that versions are gone some time after they are."""
 
@@ -571,6 +579,8 @@ CAUGHT_BY: dict[type[MemoryDriver], str] = {
     TakesItAll: "test_a_batch_looks_at_no_more_than_the_limit",
     NeverDone: "test_a_run_ends_at_the_first_version_that_is_young_enough",
     NeverTells: "test_a_page_says_what_was_removed",
+    NeverTellsWatchers: "test_who_asks_for_compacted_history_is_told",
+    NeverTellsWhoWasOvertaken: "test_a_watcher_never_skips_what_was_compacted_in_silence",
     TellsLate: "test_a_reader_never_sees_half_a_batch",
     TellsWhateverIsAsked: "test_what_was_removed_before_the_time_asked_for_does_not_count",
     LeavesLabels: "test_reading_is_a_filter_of_what_is_left",

@@ -15,6 +15,7 @@ from flowstate import (
     RetryPolicy,
     RevMismatchError,
     State,
+    StoreBusyError,
     Transit,
     UnknownOutcomeError,
 )
@@ -99,6 +100,39 @@ async def test_an_engine_gives_up_in_the_end() -> None:
             await engine.do(Commit(Transit(State("a"), "work")))
     assert await memory.head() == 1, "each try was the same commit"
     assert driver.lost == 1 + COMMIT_RETRIES
+
+
+class FailsAfterwards(FaultDriver):
+    """Loses the first answer, and fails some times before it answers again."""
+
+    failures = 3
+
+    async def commit(self, plan: Plan) -> tuple[State, ...]:
+        if self.lost and self.failures:
+            self.failures -= 1
+            raise StoreBusyError("store", "is locked; nothing was written")
+        return await super().commit(plan)
+
+
+async def test_an_unknown_outcome_stays_unknown_while_the_store_fails() -> None:
+    """That a later try wrote nothing says nothing of the first one: the engine goes on asking."""
+    memory = MemoryDriver()
+    driver = FailsAfterwards(memory, [Fault.AFTER])
+    async with Engine(driver) as engine:
+        (state,) = await engine.do(Commit(Transit(State("a"), "work")))
+    assert state == await memory.get("a")
+    assert (0, 1) == (driver.failures, driver.lost)
+
+
+async def test_an_engine_that_gives_up_says_that_the_outcome_is_unknown() -> None:
+    """Not what went wrong last: it would say that nothing was written."""
+    memory = MemoryDriver()
+    driver = FailsAfterwards(memory, [Fault.AFTER])
+    driver.failures = COMMIT_RETRIES
+    async with Engine(driver) as engine:
+        with pytest.raises(UnknownOutcomeError):
+            await engine.do(Commit(Transit(State("a"), "work")))
+    assert await memory.head() == 1
 
 
 async def test_it_declares_the_durability_of_the_driver_inside() -> None:

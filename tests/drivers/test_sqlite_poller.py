@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from flowstate import connect
+from flowstate.drivers.poller import Poller
 from flowstate.drivers.sqlite import SQLiteDriver
 from flowstate.drivers.sqlite.connection import File
-from flowstate.drivers.sqlite.poller import Poller
+from flowstate.drivers.sqlite.poller import FileSource
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ async def test_closing_just_before_the_thread_goes_to_rest_ends_it(tmp_path: Pat
     path = tmp_path / "store.db"
     async with connect(f"sqlite:///{path}") as driver:
         assert isinstance(driver, SQLiteDriver)
-        poller = Poller(File(str(path)), driver._head)
+        poller = Poller(FileSource(File(str(path))), driver._head, "poller")
 
         class ClosedJustBefore(threading.Event):
             """Does what closing does in the moment in which it could be lost."""

@@ -1,6 +1,6 @@
 """What people build on the kernel, each in one short test that can be read as an example.
 
-Every scenario runs over every driver and on both event loops.
+Every scenario runs over every driver, and on both event loops.
 """
 
 from __future__ import annotations

@@ -10,13 +10,36 @@ import pytest
 from flowstate import Driver, connect
 from flowstate.testing.virtual import TimedDriver, VirtualClock
 
-DRIVERS = ["memory", "sqlite"]
+from ..postgres import Database
+
+RUNS = [
+    ("memory", "asyncio"),
+    ("memory", "trio"),
+    ("sqlite", "asyncio"),
+    ("sqlite", "trio"),
+    ("postgres", "asyncio"),  # on trio it does the same, as its conformance shows
+]
 
 
-@pytest.fixture(params=DRIVERS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=RUNS, ids="-".join)
+def run(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A driver and an event loop."""
+    run: tuple[str, str] = request.param
+    return run
+
+
+@pytest.fixture
+def anyio_backend(run: tuple[str, str]) -> str:
+    return run[1]
+
+
+@pytest.fixture
+def url(run: tuple[str, str], request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where the states of a scenario are stored."""
-    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/scenario.db"
+    if run[0] == "postgres":
+        database: Database = request.getfixturevalue("postgres")
+        return database.new_store()
+    return "memory:" if run[0] == "memory" else f"sqlite:///{tmp_path}/scenario.db"
 
 
 @pytest.fixture
@@ -35,6 +58,6 @@ def clock() -> VirtualClock:
 async def store(url: str, clock: VirtualClock) -> AsyncIterator[Driver]:
     """A store whose time is that clock's."""
     driver = connect(url)
-    driver.clock = clock  # type: ignore[attr-defined]  # both have one
+    driver.clock = clock  # type: ignore[attr-defined]  # all have one
     async with TimedDriver(driver, clock) as driver:
         yield driver

@@ -27,11 +27,13 @@ from ...errors import StoreClosedError, StoreReadOnlyError
 from ...state import State
 from ..group import GroupCommitter
 from ..head import Head
+from ..poller import Poller
+from ..pool import Pool
 from ..url import StoreUrl
 from . import schema
 from .connection import File
 from .errors import translated
-from .poller import Poller
+from .poller import FileSource
 from .reader import Reader
 from .writer import Writer
 
@@ -51,9 +53,7 @@ class SQLiteDriver(Driver):
 
     file: File
     clock: Clock = field(factory=SystemClock, kw_only=True)
-    _readers: list[Reader] = field(factory=list[Reader], init=False)
-    _all_readers: list[Reader] = field(factory=list[Reader], init=False)
-    _limit: anyio.CapacityLimiter = field(init=False)
+    _readers: Pool[Reader] = field(init=False)
     _writer: Writer = field(init=False)
     _group: GroupCommitter = field(init=False)
     _head: Head = field(init=False)
@@ -71,12 +71,13 @@ class SQLiteDriver(Driver):
 
     async def open(self) -> None:
         connection = await anyio.to_thread.run_sync(self._prepare)
-        self._limit = anyio.CapacityLimiter(MAX_READERS)
+        self._readers = Pool(self._reader, MAX_READERS)
         self._writer = Writer(connection, self.file.path, self.clock)
         self._group = GroupCommitter(self._writer.write, f"flowstate writer {self.file.path}")
         self._group.open()
         self._head = Head()
-        self._poller = Poller(self.file, self._head)
+        name = f"flowstate poller {self.file.path}"
+        self._poller = Poller(FileSource(self.file), self._head, name)
         self._is_open = True
 
     async def close(self) -> None:
@@ -135,11 +136,11 @@ class SQLiteDriver(Driver):
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
     ) -> Compaction:
         """Waits for the writer only if there is something to remove."""
-        found = await self._read(
-            lambda reader: reader.look(retention, after, limit, payloads=dry_run)
-        )
-        if dry_run or not found.versions:
-            return found
+        if dry_run:
+            return await self._read(lambda reader: reader.look(retention, after, limit))
+        found = await self._read(lambda reader: reader.decide(retention, after, limit))
+        if not found.gone:
+            return found.told(())
         self._check_writable()
         return await self._group.run(partial(self._writer.compact, retention, after, limit))
 
@@ -156,7 +157,7 @@ class SQLiteDriver(Driver):
                     connection.execute("PRAGMA journal_mode = WAL")
                     schema.migrate(connection, self.file.path)
                 else:
-                    schema.check_readable(connection, self.file.path)
+                    schema.version(connection, self.file.path)
             except BaseException:
                 connection.close()
                 raise
@@ -164,26 +165,14 @@ class SQLiteDriver(Driver):
 
     async def _read(self, read: Callable[[Reader], T]) -> T:
         self._check_open()
+        return await self._readers.run(read)
 
-        def with_reader() -> T:
-            try:
-                reader = self._readers.pop()
-            except IndexError:
-                with translated(self.file.path):
-                    reader = Reader(self.file.connect(), self.file.path)
-                self._all_readers.append(reader)
-            try:
-                return read(reader)
-            finally:
-                self._readers.append(reader)
-
-        return await anyio.to_thread.run_sync(with_reader, limiter=self._limit)
+    def _reader(self) -> Reader:
+        with translated(self.file.path):
+            return Reader(self.file.connect(), self.file.path)
 
     def _close_connections(self) -> None:
-        for reader in self._all_readers:
-            reader.connection.close()
-        self._all_readers.clear()
-        self._readers.clear()
+        self._readers.close()
         self._writer.connection.close()
 
     def _check_open(self) -> None:

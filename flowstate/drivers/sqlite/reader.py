@@ -26,6 +26,8 @@ from ...driver import (
 )
 from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...state import State
+from ..compaction import Batch
+from . import schema
 from .compactor import Compactor
 from .errors import translated
 
@@ -52,6 +54,13 @@ class Reader:
 
     connection: sqlite3.Connection
     path: str
+
+    @property
+    def is_usable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.connection.close()
 
     def head(self) -> int:
         with self._snapshot():
@@ -145,10 +154,17 @@ class Reader:
             content: bytes = row[0]
             return content
 
-    def look(self, retention: Retention, after: int, limit: int, *, payloads: bool) -> Compaction:
-        """What a batch of compaction would remove."""
+    def look(self, retention: Retention, after: int, limit: int) -> Compaction:
+        """What a batch of compaction would do in a run that began at 0."""
         with self._snapshot():
-            return Compactor(self.connection, retention).look(after, limit, payloads=payloads)
+            schema.check_current(self.connection, self.path)
+            return Compactor(retention, self.connection).look(after, limit)
+
+    def decide(self, retention: Retention, after: int, limit: int) -> Batch:
+        """What a batch of compaction is about to remove."""
+        with self._snapshot():
+            schema.check_current(self.connection, self.path)
+            return Compactor(retention, self.connection).decide(after, limit, begun_at=after)
 
     # ------------------------------------------------------------ candidates
 
@@ -255,7 +271,10 @@ class Reader:
 
     def _compacted(self) -> tuple[int, int]:
         """The newest version that was removed: its revision, and when it was committed."""
-        (floor, committed_at) = self._one("SELECT rev, committed_at FROM compacted") or (0, 0)
+        (schema_version,) = self._one("PRAGMA user_version") or (0,)
+        if schema_version < schema.COMPACTED_SINCE:
+            return 0, 0
+        floor, committed_at = self._one("SELECT rev, committed_at FROM compacted") or (0, 0)
         return floor, committed_at
 
     def _rev_before(self, instant: int, head: int) -> int:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from ...driver import references
 from ...state import State
-
-Key: TypeAlias = tuple[int, str]
-"""(revision, checksum) of a payload."""
+from ..compaction import Key
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     "versions": {"rev": "INTEGER"},

@@ -101,6 +101,8 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create, _add_references)
 """Migration n makes version n + 1 of version n. Only ever add to the end."""
 
 VERSION = len(MIGRATIONS)
+COMPACTED_SINCE = 2
+"""The first version that knows of compaction. Who may only read finds an older one as it is."""
 
 
 def version(connection: sqlite3.Connection, path: str) -> int:
@@ -121,14 +123,17 @@ def version(connection: sqlite3.Connection, path: str) -> int:
     return int(found)
 
 
-def check_readable(connection: sqlite3.Connection, path: str) -> None:
-    """Raise ``StoreOpenError`` unless a store can be read as it is, without being migrated."""
+def check_current(connection: sqlite3.Connection, path: str) -> None:
+    """Raise ``StoreOpenError`` for an older store, which was opened read-only and so is as it was.
+
+    What can be read without it does not ask.
+    """
     found = version(connection, path)
     if found != VERSION:
         raise StoreOpenError(
             path,
-            f"has schema version {found}, and reading takes {VERSION}; open it once without "
-            "?mode=ro to bring it there",
+            f"has schema version {found}, and this takes {VERSION}; open it once without ?mode=ro "
+            "to bring it there",
         )
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from attrs import define, field
+from attrs import define
 
 from ...clock import Clock
 from ...codec import encode_state
 from ...driver import Compaction, Plan, Retention
-from ...errors import RevMismatchError, StoreFullError, UnknownOutcomeError
+from ...errors import StoreFullError, UnknownOutcomeError
 from ...state import State
 from ..group import Outcome
+from ..plans import Group, Latest, Version, wanted_ids
 from .compactor import Compactor
 from .errors import translate
 from .rows import delete, labels_of, payloads_json, payloads_of
@@ -26,65 +27,7 @@ from .rows import delete, labels_of, payloads_json, payloads_of
 CHUNKS = (256, 64, 16, 4, 1)
 """Rows in one INSERT: few sizes, so that each is prepared once."""
 
-
-@define
-class _Latest:
-    """What is known of a state's latest version while a group is being put together."""
-
-    rev: int
-    labels: str | None
-    row: list[Any] | None = None
-    """Its row if this group wrote it: still a list, for it may be overtaken within the group."""
-
-
-@define
-class _Group:
-    """The rows that the plans of one transaction come to."""
-
-    first: int
-    """The first revision that is free."""
-    now: int
-    latest: dict[str, _Latest]
-    versions: list[list[Any]] = field(factory=list[list[Any]])
-    payloads: list[tuple[int, str, bytes]] = field(factory=list[tuple[int, str, bytes]])
-    overtaken: list[_Latest] = field(factory=list[_Latest])
-    """Stored versions that are not the latest any more."""
-    outcomes: dict[str, tuple[State, ...]] = field(factory=dict[str, tuple[State, ...]])
-    """commit id -> what it wrote: a plan may be in a group twice, and no table knows it yet."""
-
-    def add(self, plan: Plan) -> tuple[State, ...]:
-        """Take in a plan whose expectations hold."""
-        first = self.first + len(self.versions)
-        states = plan.stamp(first, self.now)
-        for state, write in zip(states, plan.writes, strict=True):
-            known = self.latest.get(state.id)
-            if known is not None:
-                self._overtake(known)
-            labels = json.dumps(dict(state.labels), ensure_ascii=False) if state.labels else None
-            row = [
-                state.rev,
-                state.id,
-                state.transition.status.value,
-                labels,
-                self.now,
-                plan.commit_id,
-                1,
-                write.due,
-                write.flow if write.due is not None else None,
-                encode_state(state).decode(),
-                payloads_json(state) if state.data or state.stacked else None,
-            ]
-            self.versions.append(row)
-            self.latest[state.id] = _Latest(state.rev, labels, row)
-        self.payloads.extend((first, key, content) for key, content in plan.payloads.items())
-        self.outcomes[plan.commit_id] = states
-        return states
-
-    def _overtake(self, known: _Latest) -> None:
-        if known.row is None:
-            self.overtaken.append(known)
-        else:
-            known.row[6:9] = 0, None, None
+_Row: TypeAlias = tuple[Any, ...]
 
 
 @define(eq=False)
@@ -138,7 +81,7 @@ class Writer:
         execute = self.connection.execute
         try:
             execute("BEGIN IMMEDIATE")
-            compaction = Compactor(self.connection, retention).compact(after, limit)
+            compaction = Compactor(retention, self.connection).compact(after, limit)
             execute("COMMIT")
         except sqlite3.Error as error:
             self.connection.rollback()
@@ -150,7 +93,7 @@ class Writer:
     def _transact(self, plans: Sequence[Plan]) -> list[Outcome]:
         self.connection.execute("BEGIN IMMEDIATE")
         group = self._begin(plans)
-        outcomes = [self._decide(plan, group) for plan in plans]
+        outcomes = [group.decide(plan, self._first_outcome) for plan in plans]
         if not group.versions:
             self.connection.rollback()
             return outcomes
@@ -166,34 +109,19 @@ class Writer:
             ) from error
         return outcomes
 
-    def _begin(self, plans: Sequence[Plan]) -> _Group:
+    def _begin(self, plans: Sequence[Plan]) -> Group[str]:
         newest = self.connection.execute(
             "SELECT rev, committed_at FROM versions ORDER BY rev DESC LIMIT 1"
         ).fetchone()
         head, committed_at = newest or (0, 0)
-        ids = {write.state.id for plan in plans for write in plan.writes}
-        ids.update(id for plan in plans for id, _ in plan.requires)
         rows = self.connection.execute(
             "SELECT id, rev, labels FROM versions WHERE rev IN ("
             "SELECT (SELECT max(rev) FROM versions WHERE id = wanted.value) "
             "FROM json_each(?) AS wanted)",
-            (json.dumps(list(ids)),),
+            (json.dumps(wanted_ids(plans)),),
         )
-        latest = {id: _Latest(rev, labels) for id, rev, labels in rows}
-        return _Group(head + 1, max(committed_at, self.clock.now()), latest)
-
-    def _decide(self, plan: Plan, group: _Group) -> Outcome:
-        latest = group.latest
-        conflicts: dict[str, tuple[int, int]] = {}
-        for id, expected in plan.expectations():
-            known = latest.get(id)
-            found = 0 if known is None else known.rev
-            if found != expected:
-                conflicts[id] = (expected, found)
-        if not conflicts:
-            return group.add(plan)
-        first_outcome = group.outcomes.get(plan.commit_id) or self._first_outcome(plan)
-        return first_outcome or RevMismatchError(conflicts)
+        latest = {id: Latest(rev, labels) for id, rev, labels in rows}
+        return Group(head + 1, max(committed_at, self.clock.now()), latest)
 
     def _first_outcome(self, plan: Plan) -> tuple[State, ...] | None:
         """What the plan wrote if it was committed before."""
@@ -208,7 +136,7 @@ class Writer:
                 return plan.stamp(row[0] - index, row[1])
         return None
 
-    def _insert(self, group: _Group) -> None:
+    def _insert(self, group: Group[str]) -> None:
         execute = self.connection.execute
         if group.overtaken:
             revs = json.dumps([known.rev for known in group.overtaken])
@@ -217,23 +145,22 @@ class Writer:
                 "WHERE rev IN (SELECT value FROM json_each(?))",
                 (revs,),
             )
-        self._insert_rows("versions", group.versions)
-        self._insert_labels(group)
+        rows = [_row(version, group.now) for version in group.versions]
+        self._insert_rows("versions", rows)
+        self._insert_labels(group, rows)
         if group.payloads:
             self._insert_rows("payloads", group.payloads)
-        if any(row[10] for row in group.versions):
-            references = [(*key, row[0]) for row in group.versions for key in payloads_of(row[10])]
+        references = [(*key, row[0]) for row in rows if row[10] for key in payloads_of(row[10])]
+        if references:
             self._insert_rows("payload_references", references)
 
-    def _insert_labels(self, group: _Group) -> None:
-        gone = [pair for known in group.overtaken for pair in labels_of(known.rev, known.labels)]
+    def _insert_labels(self, group: Group[str], versions: Sequence[_Row]) -> None:
+        gone = [pair for known in group.overtaken for pair in labels_of(known.rev, known.kept)]
         delete(self.connection, "current_labels", gone)
-        rows = [pair for row in group.versions for pair in labels_of(row[0], row[3])]
+        rows = [pair for row in versions for pair in labels_of(row[0], row[3])]
         if rows:
             self._insert_rows("labels", rows)
-            current = [
-                pair for row in group.versions if row[6] for pair in labels_of(row[0], row[3])
-            ]
+            current = [pair for row in versions if row[6] for pair in labels_of(row[0], row[3])]
             self._insert_rows("current_labels", current)
 
     def _insert_rows(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -247,3 +174,22 @@ class Writer:
                     [value for row in chunk for value in row],
                 )
                 done += size
+
+
+def _row(version: Version, now: int) -> _Row:
+    """A version as the table has it."""
+    state = version.state
+    due = version.write.due if version.is_current else None
+    return (
+        state.rev,
+        state.id,
+        state.transition.status.value,
+        json.dumps(dict(state.labels), ensure_ascii=False) if state.labels else None,
+        now,
+        version.commit_id,
+        int(version.is_current),
+        due,
+        version.write.flow if due is not None else None,
+        encode_state(state).decode(),
+        payloads_json(state) if state.data or state.stacked else None,
+    )

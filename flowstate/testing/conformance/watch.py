@@ -8,9 +8,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from ...clock import MAX_INSTANT_MS
 from ...commands import Transit
-from ...driver import Driver, Query
+from ...driver import Driver, Query, Retention
 from ...engine import Engine
+from ...errors import CompactedError
 from ...state import State, Status
 from ...watch import Watcher
 from ..store import Store
@@ -159,6 +161,73 @@ class WatchLaws(CrowdLaws):
                 for n in range(20):
                     states += await create(driver, *(f"{n}/{k}" for k in range(3)))
         assert all(into == states for into in seen)
+
+    async def test_who_asks_for_compacted_history_is_told(self, driver: Driver) -> None:
+        """``CompactedError`` with the oldest revision from which it is whole; one that begins
+        there, with the current versions, from now on or since a time goes on."""
+        (a,) = await create(driver, "a")
+        b = await move(driver, a)
+        c = await move(driver, b)
+        await driver.compact(Retention(MAX_INSTANT_MS), 0, 100)
+        with anyio.fail_after(self.patience_s):
+            async with Engine(driver) as engine:
+                for after in (0, a.rev):
+                    with pytest.raises(CompactedError) as told:
+                        await anext(engine.watch(after=after))
+                    assert (told.value.after, told.value.oldest) == (after, b.rev + 1)
+                assert await anext(engine.watch(after=b.rev)) == c
+                assert await anext(engine.watch(Query(latest=True))) == c
+                async with engine.watch(Query(from_now=True)) as watcher:
+                    d = await move(driver, c)
+                    assert await anext(watcher) == d
+                while d.committed_at == b.committed_at:
+                    d = await move(driver, d)
+                assert await anext(engine.watch(Query(since=d.committed_at))) == d
+
+    async def test_a_watcher_never_skips_what_was_compacted_in_silence(self, crowd: Crowd) -> None:
+        """While others commit and the log is compacted close behind them: each version is given
+        once, in order, or lies in a gap that the watcher was told of."""
+        driver = crowd.driver
+        everything = Retention(MAX_INSTANT_MS)
+        seen: list[State] = []
+        gone: set[int] = set()
+
+        async def write() -> None:
+            await crowd.work()
+            await create(driver, "end")
+
+        async def compact() -> None:
+            while not crowd.is_done:
+                await driver.compact(everything, 0, 50)
+                await anyio.lowlevel.checkpoint()
+
+        with anyio.fail_after(self.patience_s):
+            async with Engine(driver) as engine, anyio.create_task_group() as tasks:
+                tasks.start_soon(write)
+                while not (await driver.compact(everything, 0, 50)).versions:
+                    await driver.wait(await driver.head())
+                tasks.start_soon(compact)
+                rev = 0
+                while not (seen and seen[-1].id == "end"):
+                    rev = await _watch_on(engine.watch(after=rev), seen, gone)
+        written = {ack.first_rev + n for ack in crowd.acks for n in range(crowd.size)}
+        assert gone, "it was behind when it began"
+        assert revs(seen) == sorted(set(revs(seen)))
+        assert written - gone <= set(revs(seen)) <= written | {seen[-1].rev}
+
+
+async def _watch_on(watcher: Watcher, seen: list[State], gone: set[int]) -> int:
+    """Take versions up to the end, or until history is gone; gives where to go on."""
+    watcher.page_size = 7
+    try:
+        async for state in watcher:
+            seen.append(state)
+            if state.id == "end":
+                break
+    except CompactedError as told:
+        gone.update(range(told.after + 1, told.oldest))
+        return told.oldest - 1
+    return watcher.rev
 
 
 async def _follow(watcher: Watcher, seen: list[State], count: int, crowd: Crowd) -> None:

@@ -1,0 +1,221 @@
+"""``flowstate compact``: remove old history."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+import click
+import msgspec
+from attrs import define, field
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from flowstate import Compaction, CompactionRun
+
+from . import output
+from .signals import INTERRUPTED, interruptible, leave
+from .store import Access, opened, run_async, store_option
+
+
+class Before(click.ParamType[datetime]):
+    """An age ("30d", "1d12h") or a date ("2026-01-31", "2026-01-31T12:00+01:00"); as a time."""
+
+    name = "age or date"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        text = str(value).strip()
+        now = datetime.now(UTC)
+        try:
+            before = now - _age(text) if _AGE.fullmatch(text) else _date(text)
+        except OverflowError:
+            self.fail(f"{text!r} is before time began", param, ctx)
+        except ValueError:
+            self.fail(
+                f"{text!r} is neither an age (90m, 12h, 30d, 4w) nor a date (2026-01-31, "
+                "2026-01-31T12:00, UTC unless it says otherwise)",
+                param,
+                ctx,
+            )
+        if before > now:
+            self.fail(f"{text!r} is still to come; it is {now:%Y-%m-%d %H:%M} UTC", param, ctx)
+        return max(before, _EPOCH)
+
+
+@click.command(short_help="Remove old history.")
+@click.option(
+    "--before",
+    type=Before(),
+    required=True,
+    metavar="AGE|DATE",
+    help="What was committed at least so long ago (90m, 12h, 30d, 4w), or before that day.",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="The newest versions of each state stay, whatever their age.",
+)
+@click.option("--ended", is_flag=True, help="States that have ended go whole.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as one line of JSON.")
+def compact(
+    before: datetime, keep: int, ended: bool, dry_run: bool, url: str, as_json: bool
+) -> None:
+    """Remove the versions that newer ones have replaced, if they are old enough, and the payloads
+    that nothing refers to any more. What is current always stays, unless it has ended and --ended
+    is given.
+
+    With --ended, states that had ended by then go with all their versions. Their ids are free
+    again: who creates the same id once more is no longer told that it is there.
+
+    It works in small batches, and others read and commit in between. Ctrl-C stops after a batch,
+    and what was removed is removed; run it again to go on. A watcher that was further behind is
+    told so. The file of an SQLite store does not become smaller: its room is used again.
+
+    \b
+    Examples:
+      flowstate compact --before 30d --store sqlite:///orders.db
+      flowstate compact --before 90d --keep 10 --ended --dry-run
+      flowstate compact --before 2026-01-31 --ended --json | jq .size
+    """
+
+    async def remove() -> int:
+        # a dry run too: a store of an older flowstate must be migrated first
+        async with opened(url, Access.CHANGE) as engine:
+            run = engine.compact(before, keep, ended=ended, dry_run=dry_run)
+            with (
+                _Bar(run) as bar,
+                interruptible(bar.stop, "Stopped at once. Run it again to go on."),
+            ):
+                async for _ in run:
+                    bar.show()
+                    if bar.is_stopped:
+                        break
+        if as_json:
+            click.echo(msgspec.json.encode(run.total))
+        else:
+            _print_summary(run)
+        return 0 if run.total.done else INTERRUPTED
+
+    leave(run_async(remove))
+
+
+def _print_summary(run: CompactionRun) -> None:
+    total = run.total
+    removed = f"{'would remove' if run.dry_run else 'removed'} {_counts(total)}"
+    if total.done:
+        click.echo(removed)
+    else:
+        left = run.end - total.upto
+        click.echo(f"{removed}; interrupted with {left:,} revisions left. Run it again to go on.")
+
+
+def _counts(total: Compaction) -> str:
+    if not total.versions:
+        return "nothing"
+    counts = [_count(total.versions, "version")]
+    if total.states:
+        counts.append(f"all of {_count(total.states, 'state')}")
+    if total.payloads:
+        counts.append(_count(total.payloads, "payload"))
+    return f"{', '.join(counts)}: {output.size(total.size)}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+# ---------------------------------------------------------------- while it goes on
+
+
+class _Removed(ProgressColumn):
+    """What is done and what is left."""
+
+    def render(self, task: Task) -> Text:
+        total: Compaction = task.fields["so_far"]
+        left = int((task.total or 0) - task.completed)
+        return Text(f"{left:,} revisions left  {_counts(total) if total.versions else ''}")
+
+
+@define
+class _Bar:
+    """Shows on stderr how far a run has come, if that is a terminal."""
+
+    run: CompactionRun
+    is_stopped: bool = field(default=False, init=False)
+    _progress: Progress = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            _Removed(),
+            TimeRemainingColumn(compact=True),
+            console=output.console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        verb = "counting" if self.run.dry_run else "compacting"
+        self._progress.add_task(verb, total=None, so_far=self.run.total)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def show(self) -> None:
+        """After a batch."""
+        for task in self._progress.task_ids:
+            total = self.run.total
+            self._progress.update(task, completed=total.upto, total=self.run.end, so_far=total)
+
+    def stop(self, signal_name: str) -> None:
+        """The first Ctrl-C: the batch that is being done is the last."""
+        self.is_stopped = True
+        self._progress.console.print(f"{signal_name}: stopping after this batch (again: at once)")
+
+
+# ---------------------------------------------------------------- ages and dates
+
+
+def _age(text: str) -> timedelta:
+    parts: list[tuple[str, str]] = re.findall(_PART, text)
+    return timedelta(seconds=sum(_UNITS[unit] * float(number) for number, unit in parts))
+
+
+def _date(text: str) -> datetime:
+    date = datetime.fromisoformat(text)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+_UNITS: Mapping[str, int] = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_PART = r"(\d+(?:\.\d+)?)([wdhms])"
+_AGE = re.compile(f"(?:{_PART})+")
+_EPOCH = datetime.fromtimestamp(0, UTC)

@@ -1,0 +1,141 @@
+"""Noticing what other processes commit, while somebody waits for it and no longer."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+from attrs import define, field
+
+from .head import Head
+from .loop import Loop
+
+
+class Seen(NamedTuple):
+    """What a look at a store found."""
+
+    rev: int
+    """The newest revision."""
+    mark: int
+    """Differs from that of the last look if anything has changed, also without a revision."""
+
+
+class Source(ABC):
+    """How a store is looked at. ``wake`` and ``close`` run in any thread, the others in that of
+    the poller."""
+
+    failures: ClassVar[tuple[type[Exception], ...]]
+    """What may be raised while the store cannot be looked at; it is tried again after a pause."""
+    linger: ClassVar[int] = 0
+    """Pauses without anybody waiting before it rests."""
+
+    @abstractmethod
+    def look(self) -> Seen | None:
+        """What there is now; None if nothing has changed since the last look."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Wait until it is worth to look again, or until woken."""
+
+    @abstractmethod
+    def rest(self) -> None:
+        """Nobody waits for now: the next look may be long after this one."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """End a pause, or the next one. From any thread."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Give up a connection that does not work; the next look opens another."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything. Called once the thread has ended."""
+
+
+@define(eq=False)
+class Poller:
+    """A thread that keeps a head up to date while there are tasks waiting for it."""
+
+    source: Source
+    head: Head
+    name: str
+    _watching: int = field(default=0, init=False)
+    _wanted: threading.Event = field(factory=threading.Event, init=False)
+    _closing: threading.Event = field(factory=threading.Event, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+    _loop: Loop = field(init=False)
+    _seen: Seen | None = field(default=None, init=False)
+
+    @contextmanager
+    def watching(self) -> Generator[None]:
+        """Keep the head up to date for as long as this lasts. On the event loop."""
+        if self._thread is None:
+            self._loop = Loop.current()
+            self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
+            self._thread.start()
+        self._watching += 1
+        self._wanted.set()
+        try:
+            yield
+        finally:
+            self._watching -= 1
+
+    def close(self) -> None:
+        self._closing.set()
+        self._wanted.set()
+        self.source.wake()
+        if self._thread is not None:
+            self._thread.join()
+        self.source.close()
+
+    # ------------------------------------------------------------ in the thread
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._poll()
+            except self.source.failures:
+                # a hint may be late; whoever reads the store is told what is wrong with it
+                self.source.reset()
+                if self._seen is not None:  # whatever is found then may have changed meanwhile
+                    self._seen = self._seen._replace(mark=-1)
+                self.source.pause()
+
+    def _poll(self) -> None:
+        """Poll for as long as somebody waits, then rest until somebody does."""
+        idle = 0
+        while not self._closing.is_set():
+            found = self.source.look()
+            if found is not None:
+                self._found(found)
+            idle = 0 if self._watching else idle + 1
+            if idle <= self.source.linger:
+                self.source.pause()
+                continue
+            self._wanted.clear()
+            # again: someone may have come, or closed it, just before the event was cleared
+            if not self._is_wanted():
+                self.source.rest()
+                self._wanted.wait()
+
+    def _found(self, found: Seen) -> None:
+        seen, self._seen = self._seen, found
+        if seen is None or found.rev != seen.rev:
+            self._tell(partial(self.head.advance, found.rev))
+        elif found.mark != seen.mark:  # a change without a new revision: due times were moved
+            self._tell(self.head.hint)
+
+    def _is_wanted(self) -> bool:
+        return self._watching > 0 or self._closing.is_set()
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        try:
+            self._loop.soon_threadsafe(tell)
+        except RuntimeError:
+            self._closing.set()  # the loop has ended

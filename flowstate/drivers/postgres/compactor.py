@@ -1,0 +1,223 @@
+"""Compaction: what a batch asks the tables, and what takes away what goes.
+
+All is decided without the head row's lock, which is held only for removing. Meanwhile others may
+commit: what is superseded stays so, a state that has ended does not move, and a new reference to a
+payload has a revision above the head as it was. But two who compact would count the same versions,
+and each might remove what the other leaves; so the head row counts batches, and what was decided
+holds only if no other batch came between.
+
+Rows that are gone leave dead ones behind, in tables and indexes: that is autovacuum's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, LiteralString, TypeAlias
+
+from attrs import define, field, frozen
+
+from ..compaction import MAX_BATCH_BYTES, Batch, Decider, History, Key, Old
+from .arrays import BigInts, Texts
+from .rows import NOT_CURRENT, Statement, pairs
+from .schema import key
+
+Ask: TypeAlias = Callable[..., list[tuple[Any, ...]]]
+"""Gives the rows that a statement finds, with these values by name."""
+
+
+@frozen
+class Removal:
+    """A batch that is to be removed, if no other one was since."""
+
+    batch: Batch
+    batches: int
+    """How many batches had been removed when it was decided."""
+    statements: Sequence[Statement]
+    """What removes it, to be done in this order. The last one gives the sizes of the payloads."""
+
+
+@define(eq=False)
+class Compactor(Decider):
+    """Asks inside a transaction that others begin and end."""
+
+    ask: Ask
+    _newest: int = field(default=0, init=False)
+    _batches: int = field(default=0, init=False)
+
+    def removal(self, after: int, limit: int) -> Removal:
+        """A batch that is to be removed."""
+        batch = self.decide(after, limit, begun_at=after)
+        statements = [*_removing(batch), self._removing_payloads(batch)] if batch.gone else []
+        return Removal(batch, self._batches, statements)
+
+    def _removing_payloads(self, batch: Batch) -> Statement:
+        rows: list[tuple[Any, ...]] = []
+        if keys := batch.keys:
+            gone = BigInts.of(version.rev for version in batch.gone)
+            rows = self.ask(_UNREFERRED, **_columns(keys), gone=gone)
+        revs, checksums = BigInts.of(rev for rev, _ in rows), Texts.of(name for _, name in rows)
+        return _PAYLOADS, (revs, checksums, self._newest)
+
+    # ------------------------------------------------------------ what deciding asks
+
+    def _head(self) -> int:
+        ((self._newest, self._batches),) = self.ask("SELECT rev, batches FROM {s}.head")
+        return self._newest
+
+    def _versions(self, after: int, limit: int) -> Iterable[Old]:
+        rows = self.ask(_OLD, after=after, limit=limit, most=MAX_BATCH_BYTES)
+        for rev, id, committed_at, size, labels, revs, checksums, sizes in rows:
+            payloads: dict[Key, int] = {}
+            if revs is not None:
+                payloads.update(zip(zip(revs, checksums, strict=True), sizes, strict=True))
+            yield Old(rev, id, committed_at, size, labels, payloads)
+
+    def _histories(self, ids: Collection[str]) -> Mapping[str, History]:
+        rows = self.ask(
+            _HISTORIES,
+            ids=Texts.of(ids),
+            ended=self.retention.ended,
+            before=self.retention.before,
+            others=self.retention.keep - 1,
+        )
+        return {id: History(*history) for id, *history in rows}
+
+    def _newest_references(self, keys: Collection[Key]) -> Iterable[tuple[Key, int]]:
+        rows = self.ask(_NEWEST_REFERENCES, **_columns(keys))
+        return (((rev, checksum), newest) for rev, checksum, newest in rows)
+
+    def _referring(self, keys: Collection[Key]) -> Iterable[tuple[Key, str, int]]:
+        rows = self.ask(_REFERRING, **_columns(keys))
+        return (((rev, checksum), id, newest) for rev, checksum, id, newest in rows)
+
+    def _sizes(self, keys: Collection[Key]) -> list[int]:
+        return [size for (size,) in self.ask(_SIZES, **_columns(keys))]
+
+
+def _columns(keys: Collection[Key]) -> Mapping[str, Any]:
+    return {
+        "revs": BigInts.of(rev for rev, _ in keys),
+        "checksums": Texts.of(checksum for _, checksum in keys),
+    }
+
+
+def _removing(batch: Batch) -> Iterator[Statement]:
+    """What removes all but payloads."""
+    gone, current = batch.gone, batch.current
+    if labels := [pair for version in gone for pair in _labels(version)]:
+        yield _LABELS, pairs(labels)
+    if labels := [pair for version in current for pair in _labels(version)]:
+        yield NOT_CURRENT, pairs(labels)
+    if current:
+        ids = Texts.of(version.id for version in current)
+        yield _STATES, (ids, BigInts.of(version.rev for version in current))
+    if references := batch.references:
+        revs, checksums, by = zip(*references, strict=True)
+        yield _REFERENCES, (BigInts.of(revs), Texts.of(checksums), BigInts.of(by))
+    yield _VERSIONS, (BigInts.of(version.rev for version in gone),)
+    yield _HEAD, (gone[-1].rev, gone[-1].committed_at)
+
+
+def _labels(version: Old) -> list[tuple[int, int]]:
+    """The rows of ``labels`` for a version."""
+    if version.labels is None:
+        return []
+    return [(key(name, value), version.rev) for name, value in json.loads(version.labels).items()]
+
+
+# ---------------------------------------------------------------- statements
+
+_OLD: LiteralString = """
+SELECT v.rev, v.id, v.committed_at, v.size, (v.state -> 'labels')::text,
+    p.revs, p.checksums, p.sizes
+FROM (
+    SELECT v.*, sum(v.size) OVER (ORDER BY v.rev) - v.size AS before FROM (
+        SELECT v.* FROM {s}.versions v WHERE v.rev > %(after)s ORDER BY v.rev LIMIT %(limit)s
+    ) v
+) v CROSS JOIN LATERAL (
+    SELECT array_agg(r.payload_rev) AS revs, array_agg(r.checksum) AS checksums,
+        array_agg(coalesce(octet_length(p.content), 0)) AS sizes
+    FROM {s}.payload_refs r
+    LEFT JOIN {s}.payloads p ON p.rev = r.payload_rev AND p.checksum = r.checksum
+    WHERE r.rev = v.rev
+) p WHERE v.before <= %(most)s ORDER BY v.rev
+"""
+
+_HISTORIES: LiteralString = """
+SELECT l.id,
+    CASE WHEN l.is_over THEN (
+        SELECT v.rev FROM {s}.versions v WHERE v.id = l.id ORDER BY v.rev LIMIT 1
+    ) ELSE 0 END,
+    l.rev, l.is_over,
+    coalesce((
+        SELECT v.rev FROM {s}.versions v WHERE v.id = l.id ORDER BY v.rev DESC
+        OFFSET %(others)s LIMIT 1
+    ), 0)
+FROM (
+    SELECT s.id, s.rev,
+        %(ended)s AND v.status = 'ended' AND v.committed_at < %(before)s AS is_over
+    FROM unnest(%(ids)s) AS w(id)
+    JOIN {s}.states s ON s.id = w.id JOIN {s}.versions v ON v.rev = s.rev
+) l
+"""
+
+_NEWEST_REFERENCES: LiteralString = """
+SELECT k.rev, k.checksum, r.rev
+FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum) CROSS JOIN LATERAL (
+    SELECT r.rev FROM {s}.payload_refs r WHERE r.payload_rev = k.rev AND r.checksum = k.checksum
+    ORDER BY r.rev DESC LIMIT 1
+) r
+"""
+
+_REFERRING: LiteralString = """
+SELECT k.rev, k.checksum, v.id, max(v.rev)
+FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
+JOIN {s}.payload_refs r ON r.payload_rev = k.rev AND r.checksum = k.checksum
+JOIN {s}.versions v ON v.rev = r.rev GROUP BY k.rev, k.checksum, v.id
+"""
+
+_SIZES: LiteralString = """
+SELECT octet_length(p.content) FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
+JOIN {s}.payloads p ON p.rev = k.rev AND p.checksum = k.checksum
+"""
+
+_LABELS: LiteralString = """
+DELETE FROM {s}.labels l USING unnest(%s, %s) AS g(key, rev) WHERE l.key = g.key AND l.rev = g.rev
+"""
+
+_STATES: LiteralString = """
+DELETE FROM {s}.states s USING unnest(%s, %s) AS g(id, rev) WHERE s.id = g.id AND s.rev = g.rev
+"""
+
+_REFERENCES: LiteralString = """
+DELETE FROM {s}.payload_refs r USING unnest(%s, %s, %s) AS g(payload_rev, checksum, rev)
+WHERE r.payload_rev = g.payload_rev AND r.checksum = g.checksum AND r.rev = g.rev
+"""
+
+_VERSIONS: LiteralString = """
+DELETE FROM {s}.versions v USING unnest(%s) AS g(rev) WHERE v.rev = g.rev
+"""
+
+_UNREFERRED: LiteralString = """
+SELECT k.rev, k.checksum FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
+WHERE (
+    SELECT r.rev FROM {s}.payload_refs r WHERE r.payload_rev = k.rev AND r.checksum = k.checksum
+    AND r.rev <> ALL(%(gone)s) ORDER BY r.rev DESC LIMIT 1
+) IS NULL
+"""
+"""From the newest reference on: of the older ones many may be gone and not yet vacuumed."""
+
+_PAYLOADS: LiteralString = """
+DELETE FROM {s}.payloads p USING unnest(%s, %s) AS k(rev, checksum)
+WHERE p.rev = k.rev AND p.checksum = k.checksum AND NOT EXISTS (
+    SELECT FROM {s}.payload_refs r
+    WHERE r.payload_rev = k.rev AND r.checksum = k.checksum AND r.rev > %s
+)
+RETURNING octet_length(p.content)
+"""
+
+_HEAD: LiteralString = """
+UPDATE {s}.head SET batches = batches + 1,
+    compacted = greatest(compacted, %s), compacted_at = greatest(compacted_at, %s)
+"""

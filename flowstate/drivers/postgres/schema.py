@@ -1,0 +1,278 @@
+"""The tables of a store, and how an older store becomes a newer one.
+
+``versions`` is the log, ``states`` has a row for each state: which version is its latest, and when
+that is due. Revisions come from the one row of ``head``: whoever writes locks it first and keeps
+it until the end of the transaction, so that commits become visible in the order of their
+revisions. What is indexed by a text of any length is indexed by its ``key``, a hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import LiteralString
+
+import psycopg
+
+from ...driver import Durability
+from ...errors import SchemaVersionError, StoreError, StoreOpenError
+from .connection import Connection, Target
+from .errors import grants, quoted, translate
+
+_CREATE: tuple[LiteralString, ...] = (
+    "CREATE TABLE {s}.meta (version integer NOT NULL)",
+    "INSERT INTO {s}.meta VALUES (0)",
+    """CREATE TABLE {s}.head (
+        singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+        rev bigint NOT NULL DEFAULT 0,
+        committed_at bigint NOT NULL DEFAULT 0,
+        compacted bigint NOT NULL DEFAULT 0,
+        compacted_at bigint NOT NULL DEFAULT 0,
+        batches bigint NOT NULL DEFAULT 0,
+        hints bigint NOT NULL DEFAULT 0
+    )""",
+    "INSERT INTO {s}.head DEFAULT VALUES",
+    """CREATE TABLE {s}.versions (
+        rev bigint PRIMARY KEY,
+        id text COLLATE "C" NOT NULL,
+        status text COLLATE "C" NOT NULL,
+        committed_at bigint NOT NULL,
+        commit_id text COLLATE "C" NOT NULL,
+        size integer NOT NULL,
+        state jsonb NOT NULL
+    )""",
+    "CREATE INDEX versions_id ON {s}.versions (id, rev)",
+    """CREATE TABLE {s}.states (
+        id text COLLATE "C" PRIMARY KEY,
+        rev bigint NOT NULL,
+        due bigint,
+        due_key bigint,
+        due_flow text COLLATE "C",
+        label_keys bigint[]
+    )""",
+    "CREATE INDEX states_rev ON {s}.states (rev)",
+    "CREATE INDEX states_due ON {s}.states (due_key, due) WHERE due IS NOT NULL",
+    "CREATE TABLE {s}.labels (key bigint, rev bigint, PRIMARY KEY (key, rev))",
+    "CREATE TABLE {s}.current_labels (key bigint, rev bigint, PRIMARY KEY (key, rev))",
+    """CREATE TABLE {s}.payloads (
+        rev bigint,
+        checksum text COLLATE "C",
+        content bytea NOT NULL,
+        PRIMARY KEY (rev, checksum)
+    )""",
+    """CREATE TABLE {s}.payload_refs (
+        payload_rev bigint,
+        checksum text COLLATE "C",
+        rev bigint,
+        PRIMARY KEY (payload_rev, checksum, rev)
+    )""",
+    "CREATE INDEX payload_refs_rev ON {s}.payload_refs (rev)",
+    "COMMENT ON COLUMN {s}.head.compacted IS 'the highest revision that was ever removed'",
+    "COMMENT ON COLUMN {s}.head.compacted_at IS 'when it had been committed'",
+    "COMMENT ON COLUMN {s}.head.batches IS 'how often compaction removed something'",
+    "COMMENT ON COLUMN {s}.versions.size IS 'bytes of the state as JSON text'",
+    "COMMENT ON COLUMN {s}.head.hints IS 'how often due times came nearer without a revision'",
+    "COMMENT ON TABLE {s}.payload_refs IS 'which version (rev) refers to which payload'",
+    "COMMENT ON COLUMN {s}.labels.key IS 'the first 8 bytes of BLAKE2b of name, NUL, value'",
+)
+
+MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (_CREATE,)
+"""Migration n makes version n + 1 of version n. Only ever add to the end."""
+
+VERSION = len(MIGRATIONS)
+
+TABLES = (
+    "meta",
+    "head",
+    "versions",
+    "states",
+    "labels",
+    "current_labels",
+    "payloads",
+    "payload_refs",
+)
+
+
+def key(*texts: str) -> int:
+    """What stands for texts of any length in an index: two that share it only cost a look."""
+    digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
+
+
+def prepare(connection: Connection, target: Target) -> None:
+    """Make the store, or bring it to the present version, in one transaction.
+
+    Raises ``StoreOpenError`` and its kin; all is as it was then.
+    """
+    try:
+        _check_encoding(connection, target)
+        found = _version(connection, target)
+        if found != VERSION:
+            _check_mode(target, found)
+            _migrate(connection, target)
+        _check_readable(connection, target)
+    except psycopg.Error as error:
+        failure = translate(target, error)
+        if not isinstance(failure, StoreOpenError):
+            failure = StoreOpenError(target.url, failure.problem)
+        raise failure from error
+
+
+def durability(connection: Connection, target: Target) -> Durability:
+    """What an acknowledged commit survives, given what the server is set to."""
+    if target.synchronous == "off" or _setting(connection, "fsync") == "off":
+        return Durability.PROCESS
+    waits = target.synchronous in {"on", "remote_apply"}
+    # an acknowledged commit is on the disk of a standby as well
+    has_standby = waits and _setting(connection, "synchronous_standby_names")
+    return Durability.NODE if has_standby else Durability.POWER
+
+
+def _setting(connection: Connection, name: str) -> str:
+    row = connection.execute("SELECT pg_catalog.current_setting(%s)", (name,)).fetchone()
+    return str(row[0]) if row else ""
+
+
+def _version(connection: Connection, target: Target) -> int:
+    """The schema's version, 0 if it has no tables. Raises ``StoreOpenError`` if it is not ours."""
+    names = {
+        name
+        for (name,) in connection.execute(
+            "SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
+            "ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v')",
+            (target.schema,),
+        )
+    }
+    if not names:
+        return 0
+    if not {"meta", "head", "versions"} <= names:
+        raise StoreOpenError(
+            target.url,
+            f"the schema {target.schema!r} holds tables of something else; it was left untouched. "
+            "Name another with ?schema=…",
+        )
+    try:
+        row = connection.execute(target.sql("SELECT version FROM {s}.meta"), ()).fetchone()
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise _not_readable(connection, target, error) from error
+    found: int = row[0] if row else 0
+    if found > VERSION:
+        raise SchemaVersionError(
+            target.url,
+            f"has schema version {found}, newer than the {VERSION} that this flowstate knows; it "
+            "was left untouched. Upgrade flowstate",
+        )
+    return found
+
+
+def _check_mode(target: Target, found: int) -> None:
+    if not found and target.mode != "rwc":
+        raise StoreOpenError(
+            target.url,
+            f"there is no store in the schema {target.schema!r}, and mode={target.mode} makes none",
+        )
+    if target.mode == "ro":
+        raise StoreOpenError(
+            target.url,
+            f"has schema version {found}, older than the {VERSION} of this flowstate; open it once "
+            "without mode=ro to bring it there",
+        )
+
+
+def _migrate(connection: Connection, target: Target) -> None:
+    try:
+        with connection.transaction():
+            lock = key("flowstate", target.schema)
+            connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", (lock,))
+            # again, now that nobody else can: two processes may have started at once
+            found = _version(connection, target)
+            if found == VERSION:
+                return
+            if not _schema_exists(connection, target):
+                connection.execute(target.sql("CREATE SCHEMA {s}"), ())
+            for migration in MIGRATIONS[found:]:
+                for statement in migration:
+                    connection.execute(target.sql(statement), ())
+            connection.execute(target.sql("UPDATE {s}.meta SET version = %s"), (VERSION,))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise _not_made(connection, target, error) from error
+
+
+def _schema_exists(connection: Connection, target: Target) -> bool:
+    found = connection.execute(
+        "SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s", (target.schema,)
+    )
+    return found.fetchone() is not None
+
+
+def _check_encoding(connection: Connection, target: Target) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise StoreOpenError(
+            target.url,
+            f"the database is encoded in {encoding}, which cannot keep every text; make one with "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+        )
+
+
+def _check_readable(connection: Connection, target: Target) -> None:
+    """Raise ``StoreOpenError`` with the tables that this role may not read."""
+    missing = [
+        name
+        for name, allowed in connection.execute(
+            "SELECT c.relname, pg_catalog.has_table_privilege(c.oid, 'SELECT') "
+            "FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = %s AND c.relname = ANY(%s) ORDER BY c.relname",
+            (target.schema, list(TABLES)),
+        )
+        if not allowed
+    ]
+    if missing:
+        role = _role(connection)
+        raise StoreOpenError(
+            target.url,
+            f"the role {role!r} has no right SELECT on {', '.join(missing)}. "
+            f"{grants(target, role)}",
+        )
+
+
+def _not_readable(connection: Connection, target: Target, error: psycopg.Error) -> StoreError:
+    """Which right is missing for looking at the tables."""
+    right = "a right"
+    if not _may(connection, target, "USAGE"):
+        right = f"the right USAGE on the schema {target.schema!r}"
+    role = _role(connection)
+    return StoreOpenError(
+        target.url,
+        f"the role {role!r} lacks {right} ({error.diag.message_primary}). {grants(target, role)}",
+    )
+
+
+def _not_made(connection: Connection, target: Target, error: psycopg.Error) -> StoreError:
+    """Which right is missing for making the tables."""
+    role, told = _role(connection), error.diag.message_primary
+    if not _schema_exists(connection, target):
+        return StoreOpenError(
+            target.url,
+            f"there is no schema {target.schema!r}, and the role {role!r} has no right CREATE on "
+            f"the database to make it ({told}). Let an administrator do: CREATE SCHEMA "
+            f"{quoted(target.schema)} AUTHORIZATION {quoted(role)}",
+        )
+    right = "USAGE" if not _may(connection, target, "USAGE") else "CREATE"
+    return StoreOpenError(
+        target.url,
+        f"the role {role!r} has no right {right} on the schema {target.schema!r}, which is to get "
+        f"its tables ({told}). Let its owner do: GRANT USAGE, CREATE ON SCHEMA "
+        f"{quoted(target.schema)} TO {quoted(role)}, or open the store once as its owner",
+    )
+
+
+def _may(connection: Connection, target: Target, right: str) -> bool:
+    row = connection.execute(
+        "SELECT pg_catalog.has_schema_privilege(%s, %s)", (target.schema, right)
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _role(connection: Connection) -> str:
+    row = connection.execute("SELECT current_user::text").fetchone()
+    return str(row[0]) if row else "?"

@@ -1,0 +1,76 @@
+"""The PostgreSQL driver keeps every law, also between processes and after ``kill -9``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psycopg
+import pytest
+from attrs import frozen
+from hypothesis import settings
+
+from flowstate import Driver, connect
+from flowstate.drivers.postgres.connection import Target
+from flowstate.drivers.url import StoreUrl
+from flowstate.testing import DriverConformance, DriverMachine, Store, StoredVersion
+
+from ..postgres import Database
+
+
+@frozen
+class PostgresStore(Store):
+    """A schema, read with plain psycopg."""
+
+    shared = True
+    processes = True
+    persistent = True
+
+    where: str
+
+    @property
+    def url(self) -> str:
+        return self.where
+
+    def driver(self) -> Driver:
+        return connect(self.url)
+
+    def raw_versions(self) -> list[StoredVersion]:
+        rows = self._rows("SELECT rev, id, commit_id FROM {s}.versions ORDER BY rev")
+        return [StoredVersion(*row) for row in rows]
+
+    def raw_payloads(self) -> list[tuple[int, str]]:
+        return self._rows("SELECT rev, checksum FROM {s}.payloads ORDER BY rev, checksum")
+
+    def _rows(self, sql: Any) -> list[Any]:
+        target = Target.from_url(StoreUrl.parse(self.url))
+        with target.connect() as connection:
+            try:
+                return connection.execute(target.sql(sql)).fetchall()
+            except psycopg.errors.UndefinedTable:
+                return []
+
+
+class TestPostgresDriver(DriverConformance):
+    @pytest.fixture(autouse=True)
+    def _database(self, postgres: Database) -> None:
+        self.database = postgres
+
+    def new_store(self, tmp_path: Path) -> Store:  # noqa: ARG002
+        return PostgresStore(self.database.new_store())
+
+
+class PostgresMachine(DriverMachine):
+    database: ClassVar[Database]
+
+    def new_store(self, path: Path) -> Store:  # noqa: ARG002
+        return PostgresStore(self.database.new_store())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _database_of_the_machine(postgres: Database) -> None:
+    PostgresMachine.database = postgres
+
+
+TestPostgresMachine = PostgresMachine.TestCase
+TestPostgresMachine.settings = settings(deadline=None, max_examples=50)
