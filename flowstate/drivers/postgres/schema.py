@@ -26,6 +26,7 @@ _CREATE: tuple[LiteralString, ...] = (
         rev bigint NOT NULL DEFAULT 0,
         committed_at bigint NOT NULL DEFAULT 0,
         compacted bigint NOT NULL DEFAULT 0,
+        compacted_at bigint NOT NULL DEFAULT 0,
         hints bigint NOT NULL DEFAULT 0
     )""",
     "INSERT INTO {s}.head DEFAULT VALUES",
@@ -64,6 +65,7 @@ _CREATE: tuple[LiteralString, ...] = (
     )""",
     "CREATE INDEX payload_refs_payload ON {s}.payload_refs (payload_rev, checksum)",
     "COMMENT ON COLUMN {s}.head.compacted IS 'the highest revision that was ever removed'",
+    "COMMENT ON COLUMN {s}.head.compacted_at IS 'when the last of those was committed'",
     "COMMENT ON COLUMN {s}.head.hints IS 'how often due times came nearer without a revision'",
     "COMMENT ON TABLE {s}.payload_refs IS 'which version (rev) refers to which payload'",
     "COMMENT ON COLUMN {s}.labels.key IS 'the first 8 bytes of BLAKE2b of name, NUL, value'",
