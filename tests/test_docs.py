@@ -5,7 +5,7 @@ A page is read from top to bottom, in an empty directory of its own. What its bl
 - ``python``: run in one namespace a page; top-level ``await`` is allowed, on one event loop a page.
   With a file name after the language, it is also added to that file.
 - ``console``: each line after ``$`` is run by a shell, except those in ``NOT_RUN``. ``export``
-  holds for the rest of the page.
+  holds for the rest of the page; a URL of PostgreSQL becomes that of the tests' own server.
 - ``output``, or what follows a command in ``console``: what was printed; ``…`` stands for anything.
 - ``text`` and whatever else is in ``SHOWN``: not run; with a file name, written to that file.
 """
@@ -30,6 +30,8 @@ import anyio.from_thread
 import pytest
 from markdown_it import MarkdownIt
 
+from .postgres import Database
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     page.relative_to(ROOT).as_posix() for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -39,7 +41,7 @@ NOT_RUN = re.compile(r"(git|cd|make|pip|\.ci/run|python docs/diagram\.py)\b")
 themselves."""
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 """A command of a console block, and what is shown below it."""
-SHOWN = {"json", "jsonl", "text", "toml"}
+SHOWN = {"json", "jsonl", "sql", "text", "toml"}
 TIMEOUT_S = 60
 
 
@@ -54,7 +56,7 @@ class Block(NamedTuple):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_does_what_the_page_says(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
     monkeypatch.chdir(tmp_path)
@@ -75,7 +77,7 @@ def test_every_block_does_what_the_page_says(
                         portal.call(_awaited, result)
                 printed = stdout.getvalue()
             elif block.language == "console":
-                run_console(block, where, monkeypatch)
+                run_console(block, where, monkeypatch, request)
             elif block.language == "output":
                 assert_shown(block.text, printed, where)
             else:
@@ -110,7 +112,9 @@ async def _awaited(coroutine: CoroutineType[Any, Any, Any]) -> None:
     await coroutine
 
 
-def run_console(block: Block, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_console(
+    block: Block, where: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """Run each command, and compare what it prints with what the page shows below it."""
     assert block.text.startswith("$ "), f"{where}: a console block begins with a command"
     for command, output in COMMAND.findall(block.text):
@@ -118,6 +122,9 @@ def run_console(block: Block, where: str, monkeypatch: pytest.MonkeyPatch) -> No
             continue
         if command.startswith("export "):
             name, _, value = command.removeprefix("export ").partition("=")
+            if value.startswith("postgresql:"):
+                database: Database = request.getfixturevalue("postgres")
+                value = database.url
             monkeypatch.setenv(name, value)
             continue
         done = subprocess.run(  # noqa: S602  (a shell is what the reader has)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from .postgres import Database
+
 ROOT = Path(__file__).parent.parent
 VERSION = version("flowstate-kernel")
 NAME = f"flowstate_kernel-{VERSION}"
@@ -56,8 +58,8 @@ def test_the_sdist_holds_the_package_and_what_builds_it(dist: Path) -> None:
     assert {f"{NAME}/{name}" for name in package_files() | beside} == found
 
 
-def test_every_module_but_the_testing_ones_imports_without_extras(python: Path) -> None:
-    import_all(python, [name for name in modules() if not name.startswith("flowstate.testing")])
+def test_every_module_that_needs_no_extra_imports_without_extras(python: Path) -> None:
+    import_all(python, sorted(modules() - TESTING - POSTGRES))
 
 
 def test_testing_without_its_extra_says_what_to_install(python: Path) -> None:
@@ -69,7 +71,21 @@ def test_every_module_imports_with_the_testing_extra(
     wheel: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     python = environment(tmp_path_factory.mktemp("testing"), f"{wheel}[testing]")
-    import_all(python, modules())
+    import_all(python, sorted(modules() - POSTGRES))
+
+
+def test_postgresql_without_its_extra_says_what_to_install(python: Path) -> None:
+    program = "import flowstate; flowstate.connect('postgresql://host/database')"
+    told = run(python, "-c", program, expected=1)
+    assert "pip install 'flowstate-kernel[postgres]'" in told
+
+
+def test_a_flow_runs_on_postgresql_with_its_extra(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory, postgres: Database
+) -> None:
+    python = environment(tmp_path_factory.mktemp("postgres"), f"{wheel}[postgres]")
+    import_all(python, sorted(modules() - TESTING))
+    assert "Status.ENDED 3\n" == run(python, "-c", ORDER, postgres.new_store())
 
 
 def test_the_requirements_of_the_wheel_are_complete_and_agree(python: Path) -> None:
@@ -115,11 +131,16 @@ def package_files() -> set[str]:
     return {file.relative_to(ROOT).as_posix() for file in files}
 
 
-def modules() -> list[str]:
+def modules() -> set[str]:
     """Every module of the package, by its dotted name."""
     paths = (Path(file) for file in package_files() if file.endswith(".py"))
     names = (path.parent if path.name == "__init__.py" else path.with_suffix("") for path in paths)
-    return sorted(".".join(name.parts) for name in names)
+    return {".".join(name.parts) for name in names}
+
+
+TESTING = {name for name in modules() if name.startswith("flowstate.testing")}
+POSTGRES = {name for name in modules() if name.startswith("flowstate.drivers.postgres.")}
+"""What needs the extra of that name."""
 
 
 def environment(directory: Path, requirement: str) -> Path:

@@ -14,6 +14,11 @@ from flowstate import Driver, connect
 from flowstate.drivers.postgres.connection import Target
 from flowstate.drivers.url import StoreUrl
 from flowstate.testing import DriverConformance, DriverMachine, Store, StoredVersion
+from flowstate.testing.conformance.base import Laws
+from flowstate.testing.conformance.due import DueLaws
+from flowstate.testing.conformance.head import HeadLaws
+from flowstate.testing.conformance.outcome import OutcomeLaws
+from flowstate.testing.conformance.persistence import PersistenceLaws
 
 from ..postgres import Database
 
@@ -51,13 +56,29 @@ class PostgresStore(Store):
                 return []
 
 
-class TestPostgresDriver(DriverConformance):
+class OnPostgres(Laws):
+    """Each test has a schema of its own."""
+
     @pytest.fixture(autouse=True)
     def _database(self, postgres: Database) -> None:
         self.database = postgres
 
     def new_store(self, tmp_path: Path) -> Store:  # noqa: ARG002
         return PostgresStore(self.database.new_store())
+
+
+class TestPostgresDriver(OnPostgres, DriverConformance):
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+
+class TestPostgresDriverOnTrio(OnPostgres, HeadLaws, OutcomeLaws, DueLaws, PersistenceLaws):
+    """What touches the event loop, which is little: the rest is done in threads."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "trio"
 
 
 class PostgresMachine(DriverMachine):

@@ -35,7 +35,9 @@ from flowstate import (
 )
 from flowstate.drivers.postgres import schema
 from flowstate.drivers.postgres.connection import Target
+from flowstate.drivers.postgres.listener import ServerSource
 from flowstate.drivers.postgres.reader import Reader
+from flowstate.drivers.postgres.writer import Writer
 from flowstate.drivers.url import StoreUrl
 
 from ..postgres import Database, with_options
@@ -240,6 +242,29 @@ async def works(url: str) -> None:
         assert b"pears" == await engine.data(state, "order", type=bytes)
         assert frozenset() == await driver.renew([("a", state.rev)], 5)
         assert [state] == [one.state for one in await driver.due(5, ["work"], 10)]
+
+
+async def test_nothing_of_a_session_is_relied_upon(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooler may give each transaction another session: here each begins with nothing that was
+    set, prepared, listened to or locked before."""
+
+    def forgetting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def forget(self: Any, *arguments: Any, **more: Any) -> Any:
+            connection = getattr(self, "connection", None) or self._connection
+            if connection is not None and not connection.closed:
+                connection.execute("DISCARD ALL")
+            return method(self, *arguments, **more)
+
+        return forget
+
+    monkeypatch.setattr(Writer, "_transact", forgetting(Writer._transact))
+    monkeypatch.setattr(Writer, "_renew", forgetting(Writer._renew))
+    monkeypatch.setattr(Reader, "_rows", forgetting(Reader._rows))
+    monkeypatch.setattr(Reader, "_indexed", forgetting(Reader._indexed))
+    monkeypatch.setattr(ServerSource, "look", forgetting(ServerSource.look))
+    await works(with_options(url, notify="off", prepare="off"))
 
 
 async def test_a_role_without_superuser_that_may_make_schemas(

@@ -24,7 +24,7 @@ from flowstate.testing.conformance.watch import WatchLaws
 
 from ..helpers import until
 from ..postgres import Database, with_options
-from .test_postgres import PostgresStore
+from .test_postgres import OnPostgres, PostgresStore
 
 pytestmark = pytest.mark.anyio
 
@@ -72,12 +72,8 @@ async def commit(driver: Driver, id: str) -> None:
         await engine.do(Commit(Pause(State(id))))
 
 
-class TestWithoutNotify(HeadLaws, WatchLaws):
+class TestWithoutNotify(OnPostgres, HeadLaws, WatchLaws):
     """The laws of waking and watching hold where nothing can be notified."""
-
-    @pytest.fixture(autouse=True)
-    def _database(self, postgres: Database) -> None:
-        self.database = postgres
 
     @pytest.fixture
     def anyio_backend(self) -> str:
