@@ -10,7 +10,7 @@ from attrs import define, field
 from .clock import Clock
 from .driver import Compaction, Driver, Query, Retention
 
-TARGET_MS = 25
+TARGET_MS = 20
 """What a batch should take: commits wait for it."""
 FIRST_LIMIT = 100
 """Versions that the first batch looks at; the next ones by how long the last one took…"""

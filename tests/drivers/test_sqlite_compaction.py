@@ -28,6 +28,7 @@ from flowstate import (
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.drivers.sqlite import schema
+from flowstate.drivers.sqlite.rows import COLUMNS, among
 
 pytestmark = pytest.mark.anyio
 
@@ -205,6 +206,18 @@ async def test_an_error_leaves_all_as_it_was(path: Path) -> None:
         assert [rows(path, f"SELECT * FROM {table}") for table in _TABLES] == before  # noqa: S608
         await _create(driver, "later")
     assert rows(path, "SELECT id FROM versions ORDER BY rev DESC LIMIT 1") == [("later",)]
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+async def test_rows_are_looked_up_by_their_whole_key(path: Path, table: str) -> None:
+    """Not by its first column alone: a commit may share a revision among a thousand payloads."""
+    await fill(path)
+    sql = f"EXPLAIN QUERY PLAN DELETE FROM {table} WHERE {among(table)}"  # noqa: S608
+    with closing(sqlite3.connect(path)) as connection:
+        (search,) = (
+            row[3] for row in connection.execute(sql, ("[]",)) if f"SEARCH {table} " in row[3]
+        )
+    assert search.count("=?") == len(COLUMNS[table])
 
 
 async def test_room_is_used_again(path: Path) -> None:

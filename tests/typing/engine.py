@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from msgspec import Struct
@@ -10,6 +11,8 @@ from msgspec import Struct
 from flowstate import (
     Command,
     Commit,
+    Compaction,
+    CompactionRun,
     Delay,
     End,
     Engine,
@@ -69,6 +72,11 @@ async def reading(state: State, engine: Engine) -> None:
     async with engine.watch() as watcher:
         assert_type(watcher, Watcher)
         assert_type(await anext(watcher), State)
+    assert_type(engine.compact(3600, keep=3), CompactionRun)
+    async for total in engine.compact(timedelta(days=30), ended=True, dry_run=True):
+        assert_type(total, Compaction)
+    assert_type(await engine.compact(datetime.now(UTC)).finish(), Compaction)
+    engine.compact("30d")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def values(state: State) -> None:

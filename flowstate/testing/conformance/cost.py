@@ -11,14 +11,16 @@ from typing import Any, ClassVar
 import pytest
 from attrs import define, field
 
-from ...commands import Delay
-from ...driver import Driver, Query
+from ...clock import MAX_INSTANT_MS
+from ...commands import Delay, Pause
+from ...driver import Driver, Query, Retention
 from ...state import State
 from .base import Laws, plan
 
 SHORT, LONG = 2_000, 200_000
 """Versions in the two stores that are compared."""
 VERSIONS_PER_STATE = 4
+EVERYTHING = Retention(MAX_INSTANT_MS)
 QUEUES = 20
 """Values of the label that states are found by; so matches grow with the store."""
 COMMIT_SIZE = 500
@@ -28,6 +30,10 @@ REPEAT = 20
 """Operations in one round."""
 MIN_ROUNDS, MAX_ROUNDS = 3, 60
 """How often each store is measured."""
+FEW, MANY = 400, 20_000
+"""Versions that share a payload in two other stores."""
+BATCH = 20
+"""Versions that are looked at by a batch there."""
 HOPELESS = 4
 """So many times more than is allowed is not noise: measuring ends early."""
 
@@ -56,6 +62,45 @@ class CostLaws(Laws):
             growth = {name: await _growth(short, long, name, self.max_growth) for name in _COSTS}
         too_much = {name: times for name, times in growth.items() if times > self.max_growth}
         assert not too_much, f"times slower with {LONG // SHORT} times the history: {too_much}"
+
+    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    @pytest.mark.parametrize("dry_run", [False, True], ids=["wet", "dry"])
+    async def test_cost_of_a_batch_does_not_grow_with_what_shares_a_payload(
+        self,
+        tmp_path: Path,
+        dry_run: bool,  # noqa: FBT001
+    ) -> None:
+        """Whether few or many versions refer to a payload, each batch of compaction takes as long:
+        it does not look at all of them."""
+        stores: list[Driver] = []
+        for name in ("few", "many"):
+            (tmp_path / name).mkdir()
+            stores.append(self.new_store(tmp_path / name).driver())
+        async with stores[0] as few, stores[1] as many:
+            await _share(few, FEW)
+            await _share(many, MANY)
+            places = [0, 0]
+            times: list[list[int]] = [[], []]
+            for _ in range((FEW - 2) // BATCH):
+                for each, driver in enumerate((few, many)):
+                    began = perf_counter_ns()
+                    batch = await driver.compact(EVERYTHING, places[each], BATCH, dry_run=dry_run)
+                    times[each].append(perf_counter_ns() - began)
+                    places[each] = batch.upto
+                    assert batch.versions
+        growth = _undisturbed(times[1]) / _undisturbed(times[0])
+        assert growth <= 2 * self.max_growth
+
+
+async def _share(driver: Driver, states: int) -> None:
+    """States that refer to one payload, each moved once."""
+    (first,) = await driver.commit(plan(Pause(State("first").attach("order", b"pears"))))
+    shared = [State(f"{n}").attach("order", first.data["order"]) for n in range(states)]
+    for _ in range(2):
+        for start in range(0, states, COMMIT_SIZE):
+            part = slice(start, start + COMMIT_SIZE)
+            shared[part] = await driver.commit(plan(*(Pause(state) for state in shared[part])))
+    await driver.commit(plan(Pause(State("first", rev=first.rev))))
 
 
 @define
@@ -182,6 +227,12 @@ async def _nothing_due(store: _Filled) -> None:
     assert await store.driver.due(1_000, ["wake"], 10) == ()
 
 
+async def _count_old(store: _Filled) -> None:
+    after = store.state().rev - len(store.states) - BATCH  # there all is superseded
+    batch = await store.driver.compact(EVERYTHING, after, BATCH, dry_run=True)
+    assert batch.versions == BATCH
+
+
 async def _renew(store: _Filled) -> None:
     state = store.state()
     assert await store.driver.renew([(state.id, state.rev)], _due_at(state)) == frozenset()
@@ -200,5 +251,6 @@ _COSTS: Mapping[str, Callable[[_Filled], Awaitable[Any]]] = {
     "what is due": _due,
     "nothing is due": _nothing_due,
     "renew": _renew,
+    "count what may go": _count_old,
     "commit": _commit,
 }
