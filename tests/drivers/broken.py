@@ -469,6 +469,19 @@ class NeverTellsWhoWasOvertaken(NeverTells):
     """The same: who is overtaken goes on as if nothing were missing."""
 
 
+class TellsOfTheLastBatch(MemoryDriver):
+    """Says how far the last batch removed something, not how far any did."""
+
+    def _remove(self, gone: list[State], looked: slice) -> None:
+        super()._remove(gone, looked)
+        self.told = gone[-1].rev
+
+    told: int = 0
+
+    async def read(self, query: Query, after: int, limit: int) -> Page:
+        return replace(await super().read(query, after, limit), compacted=self.told)
+
+
 class TellsLate(MemoryDriver):
     """Says that versions are gone some time after they are."""
 
@@ -581,6 +594,7 @@ CAUGHT_BY: dict[type[MemoryDriver], str] = {
     NeverTells: "test_a_page_says_what_was_removed",
     NeverTellsWatchers: "test_who_asks_for_compacted_history_is_told",
     NeverTellsWhoWasOvertaken: "test_a_watcher_never_skips_what_was_compacted_in_silence",
+    TellsOfTheLastBatch: "test_what_was_removed_is_not_told_to_be_less_by_a_later_batch",
     TellsLate: "test_a_reader_never_sees_half_a_batch",
     TellsWhateverIsAsked: "test_what_was_removed_before_the_time_asked_for_does_not_count",
     LeavesLabels: "test_reading_is_a_filter_of_what_is_left",

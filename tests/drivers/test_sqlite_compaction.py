@@ -21,13 +21,14 @@ from flowstate import (
     Query,
     Retention,
     State,
+    Status,
     StoreError,
     StoreOpenError,
     StoreReadOnlyError,
     connect,
 )
 from flowstate.clock import MAX_INSTANT_MS
-from flowstate.drivers.sqlite import schema
+from flowstate.drivers.sqlite import reader, schema
 from flowstate.drivers.sqlite.rows import COLUMNS, among
 
 pytestmark = pytest.mark.anyio
@@ -189,6 +190,38 @@ async def test_a_damaged_version_goes_as_any_other(path: Path) -> None:
     async with connect(url(path)) as driver:
         assert (await driver.compact(ALL, 0, 1_000)).versions == 4
     assert rows(path, "SELECT rev FROM versions WHERE rev = 1") == []
+
+
+async def test_nothing_is_left_behind(path: Path) -> None:
+    """Of a version that is gone no row is left in any table; of one that is there, all are."""
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        for n in range(5):
+            state = State(f"{n}", labels={"n": f"{n}", "queue": "mail"}).attach("data", f"{n}")
+            moved = await commit(engine, await commit(engine, state))
+            if n % 2:
+                await engine.do(Commit(End(moved)))
+        assert (await driver.compact(ALL, 0, 1_000)).states == 2
+    kept = rows(path, "SELECT rev FROM versions ORDER BY rev")
+    assert [rev for (rev,) in kept] == [2, 7, 12]
+    for table in ("labels", "current_labels"):
+        sql = f"SELECT rev FROM {table} WHERE key = 'queue' ORDER BY rev"  # noqa: S608
+        assert rows(path, sql) == kept
+        assert len(rows(path, f"SELECT * FROM {table}")) == 2 * len(kept)  # noqa: S608
+    assert rows(path, "SELECT rev FROM payload_references ORDER BY rev") == kept
+    assert len(rows(path, "SELECT * FROM payloads")) == len(kept)
+
+
+async def test_what_is_gone_is_not_paged_through(path: Path, monkeypatch: Any) -> None:
+    """A page looks at versions, not at revisions that are no more."""
+    monkeypatch.setattr(reader, "MAX_SCAN", 10)
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        first = await commit(engine, State("first"))
+        state = State("busy")
+        for _ in range(100):
+            state = await commit(engine, state)
+        await driver.compact(ALL, 0, 1_000)
+        page = await driver.read(Query(status=Status.PAUSED), 0, 100)
+        assert (page.versions, page.upto) == ((first, state), state.rev)
 
 
 async def test_an_error_leaves_all_as_it_was(path: Path) -> None:
