@@ -22,8 +22,8 @@ demo: $(READY)  ## Run the example on an SQLite file, then show what was stored
 	$(BIN)/flowstate ls --store $(STORE)
 	$(BIN)/flowstate show $(CASE) --history --store $(STORE)
 
-test: $(READY)  ## Run all tests, and each benchmark once
-	$(BIN)/pytest -q
+test: $(READY)  ## Run all tests, and each benchmark once, in two processes
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 check: $(READY)  ## Lint, format, types, layers, and the built package
 	$(BIN)/ruff check
