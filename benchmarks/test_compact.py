@@ -5,8 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,7 +15,6 @@ from flowstate import Commit, Driver, Engine, Pause, State, connect
 
 from .conftest import Row, percentile
 
-DRIVERS = {"memory": "memory:", "SQLite": "sqlite:///{}/{}.db"}
 VERSIONS_PER_STATE = 10
 COMMIT_SIZE = 500
 EVERY_S = 0.002
@@ -83,19 +80,32 @@ async def measure(url: str, versions: int) -> Measured:
     return measured
 
 
-@pytest.mark.parametrize("name", DRIVERS)
+@pytest.fixture
+def new_store(request: pytest.FixtureRequest, name: str) -> Callable[[], str]:
+    """Gives the URL of a store that does not exist yet."""
+    if name == "PostgreSQL":
+        return request.getfixturevalue("postgres").new_store  # type: ignore[no-any-return]
+    if name == "SQLite":
+        folder = request.getfixturevalue("tmp_path")
+        return lambda: f"sqlite:///{folder}/{time.perf_counter_ns()}.db"
+    return lambda: "memory:"
+
+
+@pytest.mark.parametrize("name", ["memory", "SQLite", "PostgreSQL"])
 def test_commits_while_compacting(
-    figure: Callable[[Row], None], benchmark: Any, tiny: bool, tmp_path: Path, name: str
+    figure: Callable[[Row], None],
+    benchmark: Any,
+    tiny: bool,
+    new_store: Callable[[], str],
+    name: str,
 ) -> None:
     """The longest that a commit waits while 100,000 versions are looked at and nine in ten of them
     removed, each with a payload; beside the longest without."""
     versions = 2_000 if tiny else 100_000
-    numbers = count()
     rounds: list[Measured] = []
 
     def one_round() -> None:
-        url = DRIVERS[name].format(tmp_path, next(numbers))
-        rounds.append(anyio.run(measure, url, versions))
+        rounds.append(anyio.run(measure, new_store(), versions))
 
     benchmark.pedantic(one_round, rounds=1 if tiny else ROUNDS)
     assert all(one.removed == versions * 9 // 10 for one in rounds)
