@@ -152,15 +152,18 @@ def _interruptible(verdicts: Verdicts, directory: str, began: float) -> Generato
     still need. There is nothing to be saved: what is left of the law has a store of its own.
     """
 
-    def end(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
+    def end() -> None:
         verdicts.sum_up(time.monotonic() - began, is_whole=False)
         verdicts.close()
         shutil.rmtree(directory, ignore_errors=True)
         os._exit(INTERRUPTED)
 
-    before = [(number, signal.signal(number, end)) for number in (signal.SIGINT, signal.SIGTERM)]
+    def handle(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        verdicts.end_with(end)
+
+    before = [(number, signal.signal(number, handle)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         yield
     finally:

@@ -7,7 +7,8 @@ import shutil
 import sys
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -49,6 +50,8 @@ class Verdicts:
     _out: Console = field(init=False)
     _progress: Progress = field(init=False)
     _task: TaskID | None = field(default=None, init=False)
+    _is_writing: bool = field(default=False, init=False)
+    _last: Callable[[], None] | None = field(default=None, init=False)
 
     def __enter__(self) -> Self:
         self._out = self._beside(sys.stdout)
@@ -83,18 +86,42 @@ class Verdicts:
     def broken(self) -> int:
         return self.counts["broken"]
 
+    def end_with(self, last: Callable[[], None]) -> None:
+        """Call *last*, from a signal handler: at once, or when what is being written is."""
+        if self._is_writing:
+            self._last = last
+        else:
+            last()
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        self._is_writing = True
+        try:
+            yield
+        finally:
+            self._is_writing = False
+            last, self._last = self._last, None
+            if last is not None:
+                last()
+
     # ------------------------------------------------------------ as it goes on
 
     def starts(self, laws: int) -> None:
-        self._laws = laws
-        self._progress.start()
-        self._task = self._progress.add_task("", total=laws)
+        with self._writing():
+            self._laws = laws
+            self._progress.start()
+            self._task = self._progress.add_task("", total=laws)
 
     def begins(self, law: Law) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, description=law.sentence)
+        with self._writing():
+            if self._task is not None:
+                self._progress.update(self._task, description=law.sentence)
 
     def judged(self, verdict: Verdict) -> None:
+        with self._writing():
+            self._print(verdict)
+
+    def _print(self, verdict: Verdict) -> None:
         self._verdicts.append(verdict)
         self.counts[verdict.judgement.value] += 1
         if self._task is not None:
@@ -105,7 +132,7 @@ class Verdicts:
             return
         if verdict.law.about != self._about:
             self._about = verdict.law.about
-            self._line(first=self._about, style="bold")
+            self._line(self._about, style="bold")
         name = verdict.judgement.value
         seconds = f"{verdict.seconds:.2f} s" if name != "not proved" else ""
         self._line(verdict.law.sentence, first=f"  {name:<10}{seconds:>9}  ", style=STYLES[name])
@@ -114,9 +141,12 @@ class Verdicts:
 
     def sum_up(self, took_s: float, left_behind: str = "", *, is_whole: bool = True) -> None:
         """Say what is broken and what was not proved, and count."""
-        self._progress.stop()
-        if self.as_json:
-            return
+        with self._writing():
+            self._progress.stop()
+            if not self.as_json:
+                self._sum_up(took_s, left_behind, is_whole=is_whole)
+
+    def _sum_up(self, took_s: float, left_behind: str, *, is_whole: bool) -> None:
         for like in _alike(self._verdicts):
             self._print_broken(like)
         self._print_reasons()
@@ -174,7 +204,7 @@ class Verdicts:
             lines = [lines[0].rstrip(), *(line.strip() for line in lines[1:])]
             told = f"\n{' ' * len(first)}".join(lines)
         line = Text(first + told)
-        line.stylize(style, 0, len(first))
+        line.stylize(style, 0, len(first) or None)
         self._out.print(line, soft_wrap=True)
 
     def _beside(self, stream: TextIO) -> Console:

@@ -74,8 +74,8 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _EXTRA = frozenset({"hypothesis", "pytest"})
 
-if "pytest" in sys.modules:  # so that a law that does not hold shows the values
-    sys.modules["pytest"].register_assert_rewrite(f"{__name__}.conformance", f"{__name__}.stateful")
+if _pytest := sys.modules.get("pytest"):  # so that a law that does not hold shows the values
+    _pytest.register_assert_rewrite(f"{__name__}.conformance", f"{__name__}.stateful")
 
 
 def __getattr__(name: str) -> Any:
