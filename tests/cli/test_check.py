@@ -68,8 +68,8 @@ def test_each_law_has_a_line_with_its_sentence_and_verdict(shell: Shell) -> None
     assert lines == [
         "Law 2, atomicity: all of a commit or nothing, to everyone, also after kill -9.",
         (
-            "  not proved           After kill -9 every commit is there with all its states and its "
-            "payload, or is not there at all; and every acknowledged one is there."
+            "  not proved           After kill -9 every commit is there with all its states and "
+            "its payload, or is not there at all; and every acknowledged one is there."
         ),
         "Conflicts: a commit holds only if every state is still where its plan expects it.",
         "  kept … s  Who expects a superseded revision is told what was found.",
