@@ -26,7 +26,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .conformance import DriverConformance
     from .faults import Fault, FaultDriver
+    from .history import Acknowledged, History, Invariant, RecordingDriver, Seen, check
     from .proof import Failure, Judgement, Law, Listener, NoSuchLawError, Verdict, prove
+    from .scenario import Scenario
+    from .simulation import Outcome, simulate
     from .stateful import DriverMachine
     from .store import MakeStore, Store, StoredVersion
     from .stores import Ability, NoStoreError, NotNewError, UrlStores, stores_of
@@ -36,11 +39,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ability",
+    "Acknowledged",
     "DriverConformance",
     "DriverMachine",
     "Failure",
     "Fault",
     "FaultDriver",
+    "History",
+    "Invariant",
     "Judgement",
     "Law",
     "Listener",
@@ -48,6 +54,10 @@ __all__ = [
     "NoStoreError",
     "NoSuchLawError",
     "NotNewError",
+    "Outcome",
+    "RecordingDriver",
+    "Scenario",
+    "Seen",
     "Store",
     "StoredVersion",
     "TimedDriver",
@@ -56,14 +66,19 @@ __all__ = [
     "Verdict",
     "VirtualClock",
     "WrapperDriver",
+    "check",
     "prove",
+    "simulate",
     "stores_of",
 ]
 
 _MODULES = {
     "conformance": ["DriverConformance"],
     "faults": ["Fault", "FaultDriver"],
+    "history": ["Acknowledged", "History", "Invariant", "RecordingDriver", "Seen", "check"],
     "proof": ["Failure", "Judgement", "Law", "Listener", "NoSuchLawError", "Verdict", "prove"],
+    "scenario": ["Scenario"],
+    "simulation": ["Outcome", "simulate"],
     "stateful": ["DriverMachine"],
     "store": ["MakeStore", "Store", "StoredVersion"],
     "stores": ["Ability", "NoStoreError", "NotNewError", "UrlStores", "stores_of"],
