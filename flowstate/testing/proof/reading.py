@@ -20,6 +20,7 @@ MACHINE = 1_000
 _PACKAGE = str(Path(__file__).parents[2])
 _STDLIB = sysconfig.get_path("stdlib")
 _CONFORMANCE = "flowstate/testing/conformance/"
+_MACHINE = "flowstate/testing/stateful.py"
 
 
 def law_of(item: pytest.Item) -> Law:
@@ -86,8 +87,9 @@ def _told(error: BaseException) -> str:
 def _where(frames: traceback.StackSummary) -> str:
     """The innermost place in the code of the store's author, or else in the law, or at all."""
     theirs = [frame for frame in frames if not _is_library(frame.filename)]
-    law = [frame for frame in frames if frame.name.startswith("test_")]
-    ours = [frame for frame in frames if _CONFORMANCE in Path(frame.filename).as_posix()]
+    ours = [frame for frame in frames if Path(frame.filename).as_posix().endswith(_MACHINE)]
+    ours += [frame for frame in frames if _CONFORMANCE in Path(frame.filename).as_posix()]
+    law = [frame for frame in ours if frame.name.startswith("test_")]
     for frame in (*theirs[-1:], *law[-1:], *ours[-1:], *frames[-1:]):
         return f"{Path(frame.filename).name}:{frame.lineno}, in {frame.name}"
     return ""
