@@ -1,4 +1,5 @@
-"""What every test can ask for: both event loops, a clock that stands still, and an engine."""
+"""What every test can ask for besides the fixtures of ``flowstate.testing.plugin``: both event
+loops, a clock that stands still, and an engine that goes by it."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from flowstate import Driver, Engine, Flows, connect
+from flowstate import Driver, Engine, Flows
 
 from .helpers import FixedClock
 from .postgres import Database, database
+
+pytest_plugins = "pytester"
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -30,19 +33,6 @@ def postgres() -> Iterator[Database]:
 def clock() -> FixedClock:
     """An engine's clock that only the test moves."""
     return FixedClock()
-
-
-@pytest.fixture
-def flows() -> Flows:
-    """The flows of the engine below; a test adds its own."""
-    return Flows()
-
-
-@pytest.fixture
-async def driver() -> AsyncIterator[Driver]:
-    """An open store in memory."""
-    async with connect("memory:") as driver:
-        yield driver
 
 
 @pytest.fixture

@@ -63,8 +63,9 @@ def test_every_module_that_needs_no_extra_imports_without_extras(python: Path) -
 
 
 def test_testing_without_its_extra_says_what_to_install(python: Path) -> None:
-    told = run(python, "-c", "import flowstate.testing", expected=1)
-    assert "pip install 'flowstate-kernel[testing]'" in told
+    install = "pip install 'flowstate-kernel[testing]'"
+    assert install in run(python, "-c", "from flowstate.testing import prove", expected=1)
+    assert install in run(python.parent / "flowstate", "check", "memory:", expected=1)
 
 
 def test_every_module_imports_with_the_testing_extra(

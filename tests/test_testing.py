@@ -10,10 +10,17 @@ import pytest
 import flowstate.testing
 
 
-@pytest.mark.parametrize("missing", ["pytest", "hypothesis"])
-def test_without_the_testing_extra_the_error_says_what_to_install(missing: str) -> None:
-    """Importing it where a test library is missing names the library and the extra."""
-    program = f"import sys; sys.modules[{missing!r}] = None; import flowstate.testing"
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("DriverConformance", "pytest"),
+        ("prove", "pytest"),
+        ("DriverMachine", "hypothesis"),
+    ],
+)
+def test_without_the_testing_extra_the_error_says_what_to_install(name: str, missing: str) -> None:
+    """Asking for what needs a library that is missing names the library and the extra."""
+    program = f"import sys; sys.modules[{missing!r}] = None; from flowstate.testing import {name}"
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=False, text=True
     )
@@ -22,10 +29,19 @@ def test_without_the_testing_extra_the_error_says_what_to_install(missing: str) 
     )
 
 
+def test_what_needs_no_library_does_without() -> None:
+    """Virtual time, faults and wrappers are there where neither library is."""
+    program = (
+        "import sys; sys.modules.update(pytest=None, hypothesis=None);"
+        "from flowstate.testing import FaultDriver, VirtualClock, WrapperDriver"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_every_public_name_is_there() -> None:
     """Names are loaded when they are first asked for; each can be."""
     for name in flowstate.testing.__all__:
-        assert getattr(flowstate.testing, name).__name__ == name
+        assert getattr(flowstate.testing, name, None) is not None
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = flowstate.testing.Nothing
 

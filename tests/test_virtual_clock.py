@@ -161,10 +161,8 @@ async def test_running_stands_still_while_held(clock: VirtualClock) -> None:
 async def test_running_stands_still_while_busy(clock: VirtualClock) -> None:
     """``engine.threads`` tells of plain functions that run in threads."""
     limiter = anyio.CapacityLimiter(1)
-    async with (
-        clock.running(busy=lambda: limiter.borrowed_tokens > 0),
-        anyio.create_task_group() as tasks,
-    ):
+    clock.stand_still_while(lambda: limiter.borrowed_tokens > 0)
+    async with clock.running(), anyio.create_task_group() as tasks:
         tasks.start_soon(clock.wait_until, START_MS + 1000)
         await anyio.to_thread.run_sync(time.sleep, 0.02, limiter=limiter)
         assert START_MS == clock.now()

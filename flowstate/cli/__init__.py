@@ -1,8 +1,9 @@
-"""The ``flowstate`` command: runs flows over lines of JSON, recovers, shows, moves and compacts.
+"""The ``flowstate`` command: runs flows over lines of JSON, recovers, shows, moves and compacts
+states, and checks drivers.
 
 One module a command (``run``, ``recover``, ``status``, ``ls``, ``show``, ``watch``, ``move``,
-``compact``); the others are what they share. Only the public API is used, so this is also an
-example of it.
+``compact``, ``check``); the others are what they share. Only the public API is used, so this is
+also an example of it.
 
 Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
 used, a state that did not end well), 2 the command was called wrongly, 130 interrupted.
@@ -15,6 +16,7 @@ import sys
 
 import click
 
+from .check import check
 from .compact import compact
 from .ls import ls
 from .move import end, pause, resume, transit
@@ -32,7 +34,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run flows durably, and see and move what they did.
 
-    Every command works on a store: --store URL, or FLOWSTATE_STORE in the environment.
+    Every command but check works on a store: --store URL, or FLOWSTATE_STORE in the environment.
 
     \b
     Examples:
@@ -45,6 +47,7 @@ def main() -> None:
       flowstate watch --label customer=ann --json
       flowstate resume order-1
       flowstate compact --before 30d
+      flowstate check 'sqlite:///{tmp}/store.db'
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -52,5 +55,6 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for command in (run, recover, status, ls, show, watch, pause, resume, end, transit, compact):
+COMMANDS = (run, recover, status, ls, show, watch, pause, resume, end, transit, compact, check)
+for command in COMMANDS:
     main.add_command(command)

@@ -41,13 +41,8 @@ class LoadError(Exception):
 
 def load(reference: str) -> Flows:
     """The flows of ``package.module:flows`` or ``path/to/file.py:flows``. Raises ``LoadError``."""
-    module_name, _, name = reference.rpartition(":")
-    if not module_name or not name:
-        raise LoadError(
-            f"{reference!r} is not of the form MODULE:FLOWS, "
-            "e.g. orders.py:flows or shop.orders:flows"
-        )
-    module = _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
+    module_name, name = split(reference, "MODULE:FLOWS", "orders.py:flows or shop.orders:flows")
+    module = load_module(module_name)
     try:
         flows = attrgetter(name)(module)
     except AttributeError:
@@ -56,6 +51,19 @@ def load(reference: str) -> Flows:
         kind = type(flows).__name__
         raise LoadError(f"{reference} is of type {kind}, not Flows ({_flows_in(module)})")
     return flows
+
+
+def split(reference: str, form: str, examples: str) -> tuple[str, str]:
+    """The module and the name in it that a reference is made of. Raises ``LoadError``."""
+    module_name, _, name = reference.rpartition(":")
+    if not module_name or not name:
+        raise LoadError(f"{reference!r} is not of the form {form}, e.g. {examples}")
+    return module_name, name
+
+
+def load_module(name: str) -> ModuleType:
+    """The module of a dotted name or the path of a .py file. Raises ``LoadError``."""
+    return _load_file(name) if name.endswith(".py") else _load_module(name)
 
 
 def where(error: BaseException) -> str:

@@ -1,73 +1,108 @@
-"""What authors of drivers import to prove them.
+"""What authors of drivers and of flows import to prove them.
 
-``DriverConformance`` is a suite to subclass: it proves every law of the driver contract against a
-``Store``. ``DriverMachine`` compares a driver with a plain model through random operations.
+Drivers. ``DriverConformance`` is a suite to subclass: it proves every law of the driver contract
+against a ``Store``. ``DriverMachine`` compares a driver with a plain model through random
+operations. ``prove`` does both without a test file, and is what ``flowstate check`` calls.
 ``FaultDriver`` loses the answers to commits, on a plan that you give it; a driver of your own kind
 around another one subclasses ``WrapperDriver``.
 
-``VirtualClock`` is time that a test moves, with ``TimedDriver`` for drivers that work in threads;
-``Transcript`` notes what happened and lets a test wait for it.
-``flowstate.testing.simulation`` runs a whole cluster with faults from one seed, and
-``flowstate.testing.history`` checks what such a run, or yours, left behind.
+Flows. ``flowstate.testing.plugin`` is a plugin of pytest, there without being asked for, with the
+fixtures ``driver``, ``engine``, ``recoverer`` and ``virtual_clock``. ``VirtualClock`` is time that
+a test moves, with ``TimedDriver`` for drivers that work in threads; ``Transcript`` notes what
+happened and lets a test wait for it. ``simulate`` runs a cluster with faults from one seed, over
+the flows of a ``Scenario``; ``check`` judges the ``History`` that such a run, or yours, left
+behind.
 
-Needs pytest and hypothesis: ``pip install flowstate-kernel[testing]``.
+Needs pytest and hypothesis: ``pip install 'flowstate-kernel[testing]'``. Names are loaded when
+they are first asked for, so that what needs neither does without.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .conformance import DriverConformance
     from .faults import Fault, FaultDriver
+    from .history import Acknowledged, History, Invariant, RecordingDriver, Seen, check
+    from .proof import Failure, Judgement, Law, Listener, NoSuchLawError, Verdict, prove
+    from .scenario import Scenario
+    from .simulation import Outcome, simulate
     from .stateful import DriverMachine
-    from .store import Store, StoredVersion
+    from .store import MakeStore, Store, StoredVersion
+    from .stores import Ability, NoStoreError, NotNewError, UrlStores, stores_of
     from .transcript import Transcript
     from .virtual import TimedDriver, VirtualClock
     from .wrapper import WrapperDriver
 
 __all__ = [
+    "Ability",
+    "Acknowledged",
     "DriverConformance",
     "DriverMachine",
+    "Failure",
     "Fault",
     "FaultDriver",
+    "History",
+    "Invariant",
+    "Judgement",
+    "Law",
+    "Listener",
+    "MakeStore",
+    "NoStoreError",
+    "NoSuchLawError",
+    "NotNewError",
+    "Outcome",
+    "RecordingDriver",
+    "Scenario",
+    "Seen",
     "Store",
     "StoredVersion",
     "TimedDriver",
     "Transcript",
+    "UrlStores",
+    "Verdict",
     "VirtualClock",
     "WrapperDriver",
+    "check",
+    "prove",
+    "simulate",
+    "stores_of",
 ]
 
-for _needed in ("pytest", "hypothesis"):
-    if find_spec(_needed) is None:
-        raise ImportError(
-            f"flowstate.testing needs {_needed}: pip install 'flowstate-kernel[testing]'",
-            name=_needed,
-        )
-
-if "pytest" in sys.modules:  # so that a law that does not hold shows the values
-    sys.modules["pytest"].register_assert_rewrite(f"{__name__}.conformance", f"{__name__}.stateful")
-
-# Loaded when first asked for: the processes that the suite starts need neither of the two.
 _MODULES = {
-    "DriverConformance": ".conformance",
-    "DriverMachine": ".stateful",
-    "Fault": ".faults",
-    "FaultDriver": ".faults",
-    "Store": ".store",
-    "StoredVersion": ".store",
-    "TimedDriver": ".virtual",
-    "Transcript": ".transcript",
-    "VirtualClock": ".virtual",
-    "WrapperDriver": ".wrapper",
+    "conformance": ["DriverConformance"],
+    "faults": ["Fault", "FaultDriver"],
+    "history": ["Acknowledged", "History", "Invariant", "RecordingDriver", "Seen", "check"],
+    "proof": ["Failure", "Judgement", "Law", "Listener", "NoSuchLawError", "Verdict", "prove"],
+    "scenario": ["Scenario"],
+    "simulation": ["Outcome", "simulate"],
+    "stateful": ["DriverMachine"],
+    "store": ["MakeStore", "Store", "StoredVersion"],
+    "stores": ["Ability", "NoStoreError", "NotNewError", "UrlStores", "stores_of"],
+    "transcript": ["Transcript"],
+    "virtual": ["TimedDriver", "VirtualClock"],
+    "wrapper": ["WrapperDriver"],
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_EXTRA = frozenset({"hypothesis", "pytest"})
+
+if _pytest := sys.modules.get("pytest"):  # so that a law that does not hold shows the values
+    _pytest.register_assert_rewrite(f"{__name__}.conformance", f"{__name__}.stateful")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name], __name__), name)
+    try:
+        module = import_module(f".{_MODULE_OF[name]}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        raise ImportError(
+            f"flowstate.testing needs {error.name}: pip install 'flowstate-kernel[testing]'",
+            name=error.name,
+        ) from error
+    return getattr(module, name)

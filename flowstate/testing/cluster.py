@@ -21,13 +21,12 @@ from ..flows import Flows
 from ..recovery import Event, Recoverer
 from ..state import RetryPolicy, State
 from .history import Acknowledged, RecordingDriver, Seen
+from .scenario import POLICY
 from .transcript import Transcript
 from .virtual import VirtualClock
 
 R = TypeVar("R")
 
-LEASE_S = 6.0
-POLICY = RetryPolicy(lease=LEASE_S, max_attempts=6, backoff=0.5, max_backoff=20)
 TERM_S = 5.0
 """The lease of a leader."""
 MAX_DELAY_MS = 40
@@ -95,6 +94,7 @@ class Process(Clock):
     flows: Flows
     group: str = "default"
     concurrency: int = 20
+    policy: RetryPolicy = field(default=POLICY, kw_only=True)
     scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     told_to_leave: anyio.Event = field(factory=anyio.Event, init=False)
     frozen_until: int = field(default=0, init=False)
@@ -108,7 +108,7 @@ class Process(Clock):
         self.engine = Engine(
             Line(self.world.store, self.world.plans, self.world.acknowledged, process=self),
             self.flows,
-            retry=POLICY,
+            retry=self.policy,
             clock=self,
             grace=2,
             chance=self.world.chance.random,
@@ -135,6 +135,12 @@ class Process(Clock):
     async def wait_until(self, instant: int, event: anyio.Event | None = None) -> None:
         await self.world.clock.wait_until(instant, event)
         await self.thaw()
+
+    @property
+    def is_in_thread(self) -> bool:
+        """Whether a flow of its works in a thread."""
+        threads: anyio.CapacityLimiter | None = getattr(self.engine, "threads", None)
+        return threads is not None and threads.borrowed_tokens > 0
 
     async def thaw(self) -> None:
         """Return once it is not frozen."""

@@ -7,15 +7,22 @@ judges any driver, any engine and any cluster by what they left behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import TypeAlias
 
 from attrs import define, field
 from msgspec import Struct
+from msgspec.structs import replace
 
-from ..driver import Plan, Query
+from ..driver import Driver, Plan, Query
+from ..errors import CompactedError
+from ..recovery import PREFIX
 from ..state import Alarm, Cause, RetryPolicy, State, Status
 from .wrapper import WrapperDriver
+
+PAGE = 10_000
+"""Versions that are read at a time."""
 
 
 class Acknowledged(Struct, frozen=True):
@@ -37,7 +44,10 @@ class Seen(Struct, frozen=True):
 
 
 class History(Struct, frozen=True, kw_only=True, dict=True):
-    """A store's whole log, and what its engines and watchers knew of it."""
+    """A store's whole log, and what its engines and watchers knew of it.
+
+    The less is known, the less can be judged: without plans, nobody can say who wrote a version.
+    """
 
     log: tuple[State, ...]
     """Every version that is stored, in revision order."""
@@ -47,8 +57,24 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
     seen: tuple[Seen, ...] = ()
     policy: RetryPolicy = RetryPolicy()
     """Of states without their own."""
-    exempt: str = ""
-    """States whose id begins so need not come to rest: e.g. those of leaders."""
+    exempt: str = PREFIX
+    """States whose id begins so need not come to rest: those of leaders."""
+
+    @classmethod
+    async def read(cls, driver: Driver, policy: RetryPolicy = RetryPolicy()) -> History:  # noqa: B008  (a value)
+        """The history of a store, as far as its log tells it. All of it is read into memory.
+
+        Raises ``CompactedError`` if some of it was removed: nobody can judge what is not there.
+        """
+        log: list[State] = []
+        upto, head = 0, await driver.head()
+        while upto < head:
+            page = await driver.read(Query(), upto, PAGE)
+            if page.compacted:
+                raise CompactedError(upto, page.compacted + 1)
+            log += page.versions
+            upto = page.upto
+        return cls(log=tuple(log), policy=policy)
 
     @cached_property
     def before(self) -> Mapping[int, State]:
@@ -78,10 +104,20 @@ class RecordingDriver(WrapperDriver):
         self.acknowledged.append(Acknowledged(plan.commit_id, versions))
         return versions
 
+    async def history(self, policy: RetryPolicy = RetryPolicy()) -> History:  # noqa: B008
+        """That of the store, with what was noted here. It must have been empty before."""
+        known = await History.read(self.driver, policy)
+        return replace(known, plans=tuple(self.plans), acknowledged=tuple(self.acknowledged))
 
-def check(history: History) -> list[str]:
-    """What breaks a law, in words; empty if all is well."""
-    return [f"{name}: {what}" for name, law in LAWS.items() for what in law(history)]
+
+Invariant: TypeAlias = Callable[[History], Iterable[str]]
+"""What must be true of a history: a function that tells, in words, where it is not."""
+
+
+def check(history: History, invariants: Iterable[Invariant] = ()) -> list[str]:
+    """What breaks a law, or one of the *invariants*, in words; empty if all is well."""
+    laws = [*LAWS.values(), *invariants]
+    return [f"{law.__name__}: {what}" for law in laws for what in law(history)]
 
 
 # ---------------------------------------------------------------- the laws

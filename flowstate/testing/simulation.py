@@ -4,11 +4,11 @@
     python -m flowstate.testing.simulation --seed 17        # again, with all that happened
 
 Several processes, each an engine with a recoverer, work on one store in memory, on virtual time.
-Clients create states, operators move them, watchers watch. Calls to the store are slow, fail
-before or after they are done, and lose wake-ups; processes are killed, frozen for longer than a
-lease, and left cleanly. Then the faults end, everything must come to rest, and ``check`` judges the
-history. All chance comes from the seed, and asyncio runs tasks in the order in which they become
-ready; so nothing else decides anything.
+Clients create states, operators move them, watchers watch: those of a ``Scenario``, which may be
+yours. Calls to the store are slow, fail before or after they are done, and lose wake-ups; processes
+are killed, frozen for longer than a lease, and left cleanly. Then the faults end, everything must
+come to rest, and ``check`` judges the history. All chance comes from the seed, and asyncio runs
+tasks in the order in which they become ready; so nothing else decides anything.
 """
 
 from __future__ import annotations
@@ -25,25 +25,24 @@ import anyio
 import click
 from attrs import define, field, frozen
 
-from ..commands import Command, Commit, Delay, End, Pause, Resume, Transit
+from ..commands import Command, Commit
 from ..driver import Query
 from ..engine import Engine
 from ..errors import FlowstateError
-from ..flows import Flows
 from ..recovery import PREFIX
 from ..state import State, Status
-from .cluster import LEASE_S, POLICY, Process, World
+from .cluster import Process, World
 from .history import History, Seen, check
+from .scenario import LEASE_S, Scenario, everything
 
 PROCESSES = 3
 CLIENTS = 2
 WATCHERS = 3
 FAULTY_MS = 30_000
 """How long there are faults and new states."""
-REST_MS = 1_800_000
-"""Within this after the last fault, everything must have come to rest."""
 CATCH_UP_MS = 20_000
-"""And within this after that, every watcher must have seen it."""
+"""Within this after everything has come to rest, every watcher must have seen it."""
+FOREVER_MS = 1_000 * 366 * 24 * 3_600_000
 
 
 @frozen
@@ -55,12 +54,14 @@ class Outcome:
     story: str
     """What happened to the processes, as lines."""
     problems: list[str]
+    """What broke a law of the kernel, or an invariant of the scenario; empty if all is well."""
 
 
-def simulate(seed: int) -> Outcome:
-    """Run the cluster of one seed and judge what it left behind."""
+def simulate(seed: int, scenario: Callable[[random.Random], Scenario] = everything) -> Outcome:
+    """Run the cluster of one seed over a scenario and judge what it left behind."""
     world = World(random.Random(seed))
-    simulation = _Simulation(world)
+    made = scenario(world.chance)
+    simulation = _Simulation(world, made)
     with _quiet():
         log = anyio.run(simulation.run, backend="asyncio")
     history = History(
@@ -68,27 +69,30 @@ def simulate(seed: int) -> Outcome:
         plans=tuple(world.plans),
         acknowledged=tuple(world.acknowledged),
         seen=tuple(world.seen),
-        policy=POLICY,
+        policy=made.policy,
         exempt=PREFIX,
     )
-    problems = check(history) + simulation.problems
+    problems = check(history, made.invariants) + simulation.problems
     return Outcome(seed, history, world.transcript.text(), problems)
 
 
 @define(eq=False)
 class _Simulation:
     world: World
+    scenario: Scenario
     processes: list[Process] = field(factory=list[Process])
     """Those that live now, by place."""
     ids: list[str] = field(factory=list[str])
-    """Of states that clients have created, or tried to."""
+    """Of states that clients have begun, or tried to."""
     problems: list[str] = field(factory=list[str])
+    begun: int = 0
 
     async def run(self) -> list[State]:
         """Until everything rests; gives the log."""
         world = self.world
+        world.clock.stand_still_while(lambda: any(each.is_in_thread for each in self.processes))
         async with world.clock.running(), anyio.create_task_group() as tasks:
-            self.processes = [Process(world, f"p{n}.0", work(world)) for n in range(PROCESSES)]
+            self.processes = [self._process(f"p{n}.0") for n in range(PROCESSES)]
             for place in range(PROCESSES):
                 tasks.start_soon(self._place, place)
             async with anyio.create_task_group() as watchers:
@@ -97,9 +101,10 @@ class _Simulation:
                     watchers.start_soon(self._watcher, f"watcher {n}", over)
                 async with anyio.create_task_group() as faulty:
                     faulty.start_soon(self._faults)
-                    faulty.start_soon(self._operator)
-                    for n in range(CLIENTS):
-                        faulty.start_soon(self._client, f"s{n}")
+                    if self.scenario.intervene is not None:
+                        faulty.start_soon(self._operator, self.scenario.intervene)
+                    for _ in range(CLIENTS):
+                        faulty.start_soon(self._client)
                 world.is_healed = True
                 await self._rest()
                 await world.sleep(CATCH_UP_MS)
@@ -118,11 +123,14 @@ class _Simulation:
             world.transcript.note(process.name, "is gone")
             if not world.is_healed:
                 await world.sleep(world.chance.randrange(10_000))
-            self.processes[place] = Process(world, f"p{place}.{life}", work(world))
+            self.processes[place] = self._process(f"p{place}.{life}")
+
+    def _process(self, name: str) -> Process:
+        return Process(self.world, name, self.scenario.flows, policy=self.scenario.policy)
 
     async def _rest(self) -> None:
         world = self.world
-        end = world.clock.now() + REST_MS
+        end = world.clock.now() + round(self.scenario.rest * 1000)
         while world.clock.now() < end and any(map(_is_moving, await world.log(Query(latest=True)))):
             await world.sleep(1_000)
 
@@ -154,51 +162,42 @@ class _Simulation:
 
     # ------------------------------------------------------------ people
 
-    async def _client(self, name: str) -> None:
-        """Creates states; runs them, or leaves them to recovery."""
+    async def _client(self) -> None:
+        """Begins states; runs them, or leaves them to recovery."""
         world, chance = self.world, self.world.chance
         end = world.clock.now() + FAULTY_MS
-        n = 0
         while world.clock.now() < end:
             await world.sleep(chance.randrange(4_000))
             engine = chance.choice(self.processes).engine
-            n += 1
-            self.ids.append(f"{name}/{n}")
-            new = State(self.ids[-1]).with_labels(client=name, hops=str(chance.randrange(8)))
-            await _tried(self._create(engine, new.attach("n", n)))
+            self.begun += 1
+            command: Any = self.scenario.begin(self.begun)
+            self.ids.append(command.state.id)
+            await _tried(self._begin(engine, command))
 
-    async def _create(self, engine: Engine, new: State) -> None:
-        (state,) = await engine.do(Commit(Transit(new, "step")))
-        if self.world.chance.random() < 0.7:
+    async def _begin(self, engine: Engine, command: Command[State]) -> None:
+        (state,) = await engine.do(Commit(command))
+        if self.world.chance.random() < 0.7 and state.transition.status is Status.RUNNING:
             await engine.start(state)
 
-    async def _operator(self) -> None:
+    async def _operator(self, intervene: Callable[[State], Command[State]]) -> None:
         """Moves states by hand, whatever they are doing."""
         world, chance = self.world, self.world.chance
         end = world.clock.now() + FAULTY_MS
         while world.clock.now() < end:
             await world.sleep(chance.randrange(5_000))
             if self.ids:
-                await _tried(self._intervene(chance.choice(self.processes).engine))
+                await _tried(self._intervene(chance.choice(self.processes).engine, intervene))
 
-    async def _intervene(self, engine: Engine) -> None:
-        chance = self.world.chance
-        state = await engine.get(chance.choice(self.ids))
-        command: Any = chance.choice(
-            (
-                Resume(state),
-                Pause(state, reason="by hand"),
-                Pause(state, "step", timeout=chance.randrange(30)),
-                End(state, reason="by hand"),
-                Transit(state, "step"),
-            )
-        )
-        await engine.do(Commit(command))
+    async def _intervene(
+        self, engine: Engine, intervene: Callable[[State], Command[State]]
+    ) -> None:
+        state = await engine.get(self.world.chance.choice(self.ids))
+        await engine.do(Commit(intervene(state)))
 
     async def _watcher(self, name: str, over: anyio.Event) -> None:
         """Watches by one process after the other, each time from where it got to."""
         world, chance = self.world, self.world.chance
-        query = chance.choice((Query(), Query(labels={"client": "s0"}), Query(id_prefix="s1/")))
+        query = chance.choice(self.scenario.queries)
         upto = 0
         while not over.is_set():
             watcher = None
@@ -216,7 +215,7 @@ class _Simulation:
             async with anyio.create_task_group() as turn:
                 engine = chance.choice(self.processes).engine
                 turn.start_soon(_tried_by, see, turn.cancel_scope, engine, upto)
-                span = REST_MS * 2 if world.is_healed else chance.randrange(20_000)
+                span = FOREVER_MS if world.is_healed else chance.randrange(20_000)
                 await world.clock.wait_until(world.clock.now() + span, over)
                 turn.cancel_scope.cancel()
             await world.sleep(chance.randrange(100))
@@ -225,65 +224,6 @@ class _Simulation:
                 upto = watcher.rev
         if upto != await world.store.head():
             self.problems.append(f"watched: {name} ended at {upto}, before the end")
-
-
-# ---------------------------------------------------------------- the work
-
-
-def work(world: World) -> Flows:  # noqa: C901  (the flows of one program)
-    """Flows that do everything that a flow can do, by chance."""
-    flows = Flows()
-    chance = world.chance
-
-    @flows.flow
-    async def step(state: State, engine: Engine) -> Command:  # noqa: C901, PLR0911  (a table)
-        left = int(state.labels.get("hops", "0"))
-        if not left:
-            return Commit(End(state, reason="done"))
-        onward = state.with_labels(hops=str(left - 1))
-        match chance.randrange(10):
-            case 0:
-                return Transit(onward, "step")
-            case 1:
-                return Commit(Delay(onward, after=chance.random() * 20))
-            case 2:
-                return Commit(Pause(onward, timeout=chance.random() * 20, on_timeout="step"))
-            case 3:
-                return Commit(Transit(onward, "work"))
-            case 4:
-                return Commit(Transit(onward, "hang", timeout=10, on_timeout="step"))
-            case 5:
-                child = State(f"{state.id}/{chance.randrange(10**9)}", labels=onward.labels)
-                return Commit(Transit(onward, "step"), Transit(child, "step"))
-            case 6:
-                raise ValueError("by chance")
-            case 7:
-                return Commit(Transit(onward, "step", timeout=5))
-            case 8 if chance.random() < 0.3:
-                return Commit(Transit(onward, "doomed"))
-            case _:
-                return Commit(Transit(onward.attach("n", left), "step"))
-
-    @flows.flow("work")
-    async def work_long(state: State, engine: Engine) -> Command:
-        """For up to three leases."""
-        end = engine.clock.now() + chance.randrange(round(3_000 * LEASE_S))
-        while engine.clock.now() < end:
-            await engine.clock.wait_until(end)
-        return Commit(Transit(state, "step"))
-
-    @flows.flow
-    async def hang(state: State, engine: Engine) -> Command:
-        if state.transition.alarm is None:  # it was paused and resumed: nothing would end it
-            return Commit(Transit(state, "step"))
-        await anyio.sleep_forever()
-        raise AssertionError
-
-    @flows.flow
-    async def doomed(state: State, engine: Engine) -> Command:
-        raise ValueError("always")
-
-    return flows
 
 
 # ---------------------------------------------------------------- helpers

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, NoReturn, TypeAlias
+
+import pytest
 
 from ..driver import Driver
 
@@ -17,15 +21,18 @@ class StoredVersion(NamedTuple):
 
 
 class Store(ABC):
-    """One store, empty at first. What a driver can do beyond the contract is declared here; tests
-    of what is not declared are skipped."""
+    """One store, empty at first. What a driver can do beyond the contract is declared here; laws
+    about what is not declared are not proved."""
 
-    shared: ClassVar[bool] = False
+    shared: bool = False
     """Several drivers of one process may use the store at once."""
-    processes: ClassVar[bool] = False
+    processes: bool = False
     """Several processes may: they open ``url`` with ``flowstate.connect``."""
-    persistent: ClassVar[bool] = False
+    persistent: bool = False
     """A driver that is opened after the last one was closed finds what that one left."""
+    raw: bool = True
+    """It can be read without the driver, by ``raw_versions`` and ``raw_payloads``. If it cannot, a
+    law that has to look there is not proved: nobody knows what the driver really stored."""
 
     @property
     def url(self) -> str:
@@ -37,10 +44,20 @@ class Store(ABC):
         """A driver on this store, not open: a new one each time if the store is shared or
         persistent, else always the same one."""
 
-    @abstractmethod
     def raw_versions(self) -> list[StoredVersion]:
         """Everything that is stored, by rising revision, read without the driver."""
+        self._cannot("raw_versions")
 
-    @abstractmethod
     def raw_payloads(self) -> list[tuple[int, str]]:
         """The (revision, checksum) of each payload that is stored, read without the driver."""
+        self._cannot("raw_payloads")
+
+    def _cannot(self, method: str) -> NoReturn:
+        if self.raw:
+            name = type(self).__name__
+            raise NotImplementedError(f"{name} declares raw: give it {method}, or raw = False")
+        pytest.skip("the store does not declare that it can be read without its driver")
+
+
+MakeStore: TypeAlias = Callable[[Path], Store]
+"""Makes an empty store; its files, if any, go into the directory that is given."""

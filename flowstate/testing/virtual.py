@@ -7,9 +7,9 @@ Give it to everything that takes a clock, the driver included::
         ...
 
 Time moves only while every task waits. A thread is no task: what works in threads says so, so that
-no time goes by meanwhile. Put a driver such as SQLite into a ``TimedDriver``, and give ``running``
-a *busy* for other threads, e.g. ``lambda: engine.threads.borrowed_tokens > 0`` for plain ``def``
-flows.
+no time goes by meanwhile. Put a driver such as SQLite into a ``TimedDriver``, and tell the clock of
+other threads: ``clock.stand_still_while(lambda: engine.threads.borrowed_tokens > 0)`` for plain
+``def`` flows.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class VirtualClock:
     """Of those in the heap: the ones that no longer sleep."""
     _held: int = field(default=0, init=False)
     _released: anyio.Event = field(factory=anyio.Event, init=False)
+    _busy: list[Callable[[], bool]] = field(factory=list[Callable[[], bool]], init=False)
+    """Each says whether something works that is no task."""
     _is_moving: bool = field(default=False, init=False)
 
     def now(self) -> int:
@@ -94,6 +96,11 @@ class VirtualClock:
             if not self._held:
                 self._released.set()
 
+    def stand_still_while(self, busy: Callable[[], bool]) -> None:
+        """From now on ``running`` does not move time while *busy* says that a thread, or another
+        process, is at work."""
+        self._busy.append(busy)
+
     async def advance(self, seconds: float) -> None:
         """Move time on, waking every sleeper at its instant, in order.
 
@@ -109,14 +116,14 @@ class VirtualClock:
             await all_blocked()
 
     @asynccontextmanager
-    async def running(self, busy: Callable[[], bool] = lambda: False) -> AsyncGenerator[None]:
+    async def running(self) -> AsyncGenerator[None]:
         """Time moves by itself: whenever every task waits, to the next instant that one waits for.
 
-        It stands still inside ``held``, and while *busy* says that a thread is at work.
+        It stands still inside ``held``, and ``stand_still_while`` says when else.
         """
         with self._moving():
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._run, busy)
+                tasks.start_soon(self._run)
                 try:
                     yield
                 finally:
@@ -134,16 +141,20 @@ class VirtualClock:
         finally:
             self._is_moving = False
 
-    async def _run(self, busy: Callable[[], bool]) -> None:
+    async def _run(self) -> None:
         while True:
             await all_blocked()
+            instant = self._soonest()
             if self._held:
                 self._released = anyio.Event()
                 await self._released.wait()
-            elif not busy() and (instant := self._soonest()) is not None and instant < NEVER:
+            elif instant is not None and instant < NEVER and not self._is_busy():
                 self._step()
             else:  # nobody waits for time: for a thread or a process, then
                 await anyio.sleep(POLL_S)
+
+    def _is_busy(self) -> bool:
+        return any(busy() for busy in self._busy)
 
     def _soonest(self) -> int | None:
         """The next instant that somebody waits for."""

@@ -15,13 +15,17 @@ from flowstate.testing import DriverConformance, DriverMachine, Store, StoredVer
 
 @frozen
 class SQLiteStore(Store):
-    """A file, read with plain sqlite3."""
+    """A file in a directory, read with plain sqlite3."""
 
     shared = True
     processes = True
     persistent = True
 
-    path: Path
+    directory: Path
+
+    @property
+    def path(self) -> Path:
+        return self.directory / "store.db"
 
     @property
     def url(self) -> str:
@@ -44,12 +48,12 @@ class SQLiteStore(Store):
 
 class TestSQLiteDriver(DriverConformance):
     def new_store(self, tmp_path: Path) -> Store:
-        return SQLiteStore(tmp_path / "store.db")
+        return SQLiteStore(tmp_path)
 
 
 class SQLiteMachine(DriverMachine):
     def new_store(self, path: Path) -> Store:
-        return SQLiteStore(path / "store.db")
+        return SQLiteStore(path)
 
 
 TestSQLiteMachine = SQLiteMachine.TestCase

@@ -34,18 +34,12 @@ def anyio_backend(run: tuple[str, str]) -> str:
 
 
 @pytest.fixture
-def url(run: tuple[str, str], request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def store_url(run: tuple[str, str], request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where the states of a scenario are stored."""
     if run[0] == "postgres":
         database: Database = request.getfixturevalue("postgres")
         return database.new_store()
     return "memory:" if run[0] == "memory" else f"sqlite:///{tmp_path}/scenario.db"
-
-
-@pytest.fixture
-async def driver(url: str) -> AsyncIterator[Driver]:
-    async with connect(url) as driver:
-        yield driver
 
 
 @pytest.fixture
@@ -55,9 +49,9 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-async def store(url: str, clock: VirtualClock) -> AsyncIterator[Driver]:
+async def store(store_url: str, clock: VirtualClock) -> AsyncIterator[Driver]:
     """A store whose time is that clock's."""
-    driver = connect(url)
+    driver = connect(store_url)
     driver.clock = clock  # type: ignore[attr-defined]  # all have one
     async with TimedDriver(driver, clock) as driver:
         yield driver

@@ -144,7 +144,7 @@ class ConflictLaws(Laws):
     async def test_no_update_is_lost_between_drivers(
         self, shared_store: Store, driver: Driver
     ) -> None:
-        """The same for drivers that share a store."""
+        """Drivers that share a store lose no update either."""
         async with shared_store.driver() as second, shared_store.driver() as third:
             await self._count(driver, [driver, second, third])
 

@@ -73,7 +73,7 @@ class OutcomeLaws(Laws):
     async def test_the_first_outcome_stands_after_some_moved_on(
         self, store: Store, driver: Driver
     ) -> None:
-        """The same when only some of its states were moved since."""
+        """Also when only some of its states were moved since, it gives the first outcome."""
         first = plan(*(Transit(State(id), "x") for id in ("a", "b", "c")))
         await _lose(driver, first, Fault.AFTER)
         written = [await driver.get(id) for id in ("a", "b", "c")]
@@ -168,7 +168,7 @@ class OutcomeLaws(Laws):
             assert await other.commit(first) == outcome
 
     async def test_the_outcome_is_known_after_reopening(self, persistent_store: Store) -> None:
-        """The same after every driver was closed."""
+        """Also after every driver was closed, committing again gives the first outcome."""
         first = plan(Transit(State("a"), "x"), Transit(State("b"), "x"))
         async with persistent_store.driver() as driver:
             outcome = await driver.commit(first)

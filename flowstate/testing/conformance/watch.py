@@ -42,7 +42,7 @@ class WatchLaws(CrowdLaws):
         await self._compare(Crowd(store, driver, Writers.TASKS), query)
 
     async def test_every_match_once_whoever_writes(self, crowd: Crowd) -> None:
-        """The same whether tasks, other drivers or other processes write."""
+        """Whoever writes, tasks, drivers or processes: each match is given once, in order."""
         await self._compare(crowd, Query(labels={"turn": "1"}))
 
     async def _compare(self, crowd: Crowd, query: Query) -> None:

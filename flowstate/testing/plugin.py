@@ -1,0 +1,110 @@
+"""A plugin of pytest for those who test flows. It is there without being asked for.
+
+``driver`` is an open store, ``engine`` an open engine on it with the flows of ``flows``, and
+``recoverer`` recovers beside it. A test that asks for ``virtual_clock`` has all of them on virtual
+time, which moves by itself as soon as everything waits for it: a day of retries takes no longer
+than the work in it. ``store_url``, ``flows`` and ``retry_policy`` are there to be overridden.
+
+Tests and fixtures run on the event loops of anyio's plugin: mark tests with ``pytest.mark.anyio``.
+``-p no:flowstate`` leaves all of this out.
+
+Every pytest of an environment loads this: it imports the kernel, and nothing else before it is
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, TypeGuard
+
+import pytest
+
+from .. import Clock, Driver, Engine, Flows, RetryPolicy, SystemClock, connect
+
+if TYPE_CHECKING:
+    from ..recovery import Recoverer
+    from .virtual import VirtualClock
+
+TERM_S = 30 * 24 * 3600
+"""The lease of the recoverer: nobody else is there to take over, and virtual time has less to do
+without its renewals."""
+
+
+@pytest.fixture
+def store_url() -> str:
+    """Where states are stored: a store that is empty. Override it to test on another driver."""
+    return "memory:"
+
+
+@pytest.fixture
+def flows() -> Flows:
+    """The flows of the engine. Override it with yours, or add to it in a test."""
+    return Flows()
+
+
+@pytest.fixture
+def retry_policy() -> RetryPolicy:
+    """The engine's, for states without their own. Override it."""
+    return RetryPolicy()
+
+
+@pytest.fixture
+async def flowstate_clock(request: pytest.FixtureRequest) -> AsyncIterator[Clock]:
+    """What the time is to everything here: the system's clock, or the virtual one if the test or
+    one of its fixtures asks for it."""
+    if "virtual_clock" not in request.fixturenames:
+        yield SystemClock()
+        return
+    from .virtual import VirtualClock  # noqa: PLC0415  (loaded when asked for)
+
+    clock = VirtualClock()
+    async with clock.running():
+        yield clock
+
+
+@pytest.fixture
+def virtual_clock(flowstate_clock: VirtualClock) -> VirtualClock:
+    """Time that moves by itself, whenever every task waits: to the next instant that one waits
+    for. It stands still while the store or a flow works in a thread."""
+    return flowstate_clock
+
+
+@pytest.fixture
+async def driver(store_url: str, flowstate_clock: Clock) -> AsyncIterator[Driver]:
+    """An open store, at ``store_url``."""
+    made = connect(store_url)
+    if _is_virtual(flowstate_clock):
+        from .virtual import TimedDriver  # noqa: PLC0415
+
+        if hasattr(made, "clock"):  # that of a server is its own
+            setattr(made, "clock", flowstate_clock)  # noqa: B010  (no part of the contract)
+        made = TimedDriver(made, flowstate_clock)
+    async with made as opened:
+        yield opened
+
+
+@pytest.fixture
+async def engine(
+    driver: Driver, flows: Flows, retry_policy: RetryPolicy, flowstate_clock: Clock
+) -> AsyncIterator[Engine]:
+    """An open engine without jitter; what still runs when the test is over is cancelled."""
+    made = Engine(
+        driver, flows, retry=retry_policy, clock=flowstate_clock, grace=0, chance=lambda: 0.0
+    )
+    async with made as opened:
+        if _is_virtual(flowstate_clock):
+            flowstate_clock.stand_still_while(lambda: opened.threads.borrowed_tokens > 0)
+        yield opened
+
+
+@pytest.fixture
+async def recoverer(engine: Engine) -> AsyncIterator[Recoverer]:
+    """A recoverer beside the engine: delays, timeouts and retries fire."""
+    from ..recovery import Recoverer  # noqa: PLC0415
+
+    async with Recoverer(engine, lease=TERM_S) as opened:
+        yield opened
+
+
+def _is_virtual(clock: Clock) -> TypeGuard[VirtualClock]:
+    return hasattr(clock, "stand_still_while")  # its module may not be loaded, and need not be

@@ -1,0 +1,106 @@
+"""Reading what pytest has: the law that a test is about, and how it went."""
+
+from __future__ import annotations
+
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from .verdicts import Failure, Law
+
+MACHINE = 1_000
+"""The place of what is in no class: it comes last."""
+
+_PACKAGE = str(Path(__file__).parents[2])
+_STDLIB = sysconfig.get_path("stdlib")
+_CONFORMANCE = "flowstate/testing/conformance/"
+_MACHINE = "flowstate/testing/stateful.py"
+
+
+def law_of(item: pytest.Item) -> Law:
+    """The law that a test proves a case of."""
+    function: Any = getattr(item, "function")  # noqa: B009  (only functions are collected)
+    module = sys.modules[function.__module__]
+    about, _, _ = (module.__doc__ or "").strip().partition("\n\n")
+    return Law(
+        function.__name__.removeprefix("test_"),
+        _prose(about),
+        _prose(function.__doc__ or function.__name__),
+    )
+
+
+def place_of(item: pytest.Item) -> int:
+    """Where in the suite a law comes: the suite is its base classes, in order."""
+    function: Any = getattr(item, "function")  # noqa: B009
+    cls: type | None = getattr(item, "cls", None)
+    if cls is None:
+        return MACHINE
+    return next(n for n, base in enumerate(cls.__mro__) if function.__name__ in vars(base))
+
+
+def _prose(text: str) -> str:
+    return " ".join(text.replace("``", "").split())
+
+
+def parameters_of(item: pytest.Item) -> dict[str, Any]:
+    callspec: Any = getattr(item, "callspec", None)
+    return {} if callspec is None else callspec.params
+
+
+def reason_of(report: pytest.TestReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+    return reason.removeprefix("Skipped: ")
+
+
+def failure_of(item: pytest.Item, raised: BaseException, stores: Path) -> Failure:
+    # the directories of the stores are other ones each time, and gone when this is read
+    store = re.compile(rf"{re.escape(str(stores))}/[^\s/'\":]+")
+    error = first_of(raised)
+    _, _, case = item.name.partition("[")
+    text = "".join(traceback.format_exception(raised))
+    notes: Sequence[str] = getattr(error, "__notes__", ())
+    return Failure(
+        case.removesuffix("]"),
+        store.sub("{tmp}", _told(error)),
+        "\n".join(notes),
+        _where(traceback.extract_tb(error.__traceback__)),
+        store.sub("{tmp}", text),
+    )
+
+
+def _told(error: BaseException) -> str:
+    """What an error says; its type too, but for those that only say that something is not so."""
+    name = type(error).__name__
+    says = str(error)
+    if isinstance(error, TimeoutError) and not says:
+        says = "what must happen did not happen in time"
+    told = says if isinstance(error, AssertionError) or name == "Failed" else f"{name}: {says}"
+    return told or name
+
+
+def _where(frames: traceback.StackSummary) -> str:
+    """The innermost place in the code of the store's author, or else in the law, or at all."""
+    theirs = [frame for frame in frames if not _is_library(frame.filename)]
+    ours = [frame for frame in frames if Path(frame.filename).as_posix().endswith(_MACHINE)]
+    ours += [frame for frame in frames if _CONFORMANCE in Path(frame.filename).as_posix()]
+    law = [frame for frame in ours if frame.name.startswith("test_")]
+    for frame in (*theirs[-1:], *law[-1:], *ours[-1:], *frames[-1:]):
+        return f"{Path(frame.filename).name}:{frame.lineno}, in {frame.name}"
+    return ""
+
+
+def _is_library(file: str) -> bool:
+    return "site-packages" in file or file.startswith((_PACKAGE, _STDLIB, "<"))
+
+
+def first_of(error: BaseException) -> BaseException:
+    """What went wrong first, out of the groups that task groups make."""
+    if isinstance(error, BaseExceptionGroup):
+        return first_of(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    return error
