@@ -1,8 +1,8 @@
 """The ``flowstate`` command: runs flows over lines of JSON, recovers, shows, moves and compacts.
 
 One module a command (``run``, ``recover``, ``status``, ``ls``, ``show``, ``watch``, ``move``,
-``compact``); the others are what they share. Only the public API is used, so this is also an
-example of it.
+``compact``, ``bench``); the others are what they share. Only the public API is used, so this is also
+an example of it.
 
 Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
 used, a state that did not end well), 2 the command was called wrongly, 130 interrupted.
@@ -15,6 +15,7 @@ import sys
 
 import click
 
+from .bench import bench
 from .compact import compact
 from .ls import ls
 from .move import end, pause, resume, transit
@@ -45,6 +46,7 @@ def main() -> None:
       flowstate watch --label customer=ann --json
       flowstate resume order-1
       flowstate compact --before 30d
+      flowstate bench --quick
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -52,5 +54,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for command in (run, recover, status, ls, show, watch, pause, resume, end, transit, compact):
+for command in (run, recover, status, ls, show, watch, pause, resume, end, transit, compact, bench):
     main.add_command(command)
