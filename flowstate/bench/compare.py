@@ -24,7 +24,7 @@ class Verdict(enum.Enum):
     BETTER = "better"
     WORSE = "worse"
     MACHINE = "machine"
-    """It got worse, and its raw limit did as well: the machine, not the store."""
+    """It changed, but not beside its raw limit, which did as well: the machine, not the store."""
     UNSURE = "unsure"
     """There are too few rounds to tell."""
 
@@ -57,9 +57,9 @@ def compare(now: Run, earlier: Run, tolerance: float = TOLERANCE) -> list[Change
     """Every figure that both runs have.
 
     A figure has changed beyond the noise if the worst round of one run is better than the best
-    round of the other, and their medians differ by more than *tolerance*. If a figure has a raw
-    limit, the same must hold of its share of the raw limit for it to have got worse: what the
-    machine lost is not the store's loss.
+    round of the other, and their medians differ by more than *tolerance*. Where a raw limit was
+    measured, the same must hold beside the raw limit: what the machine won or lost is not the
+    store's.
     """
     before = {one.key: one for one in earlier.measurements}
     return [
@@ -103,19 +103,19 @@ def _machine(machine: Machine) -> str:
 def _changes(
     facts: WorkloadFacts, now: Measurement, earlier: Measurement, tolerance: float
 ) -> Iterator[Change]:
+    limits = [measure for measure in facts.measures if measure.has_raw]
     for measure in facts.measures:
-        name = measure.name
-        after, before = now.summary(name), earlier.summary(name)
+        after, before = now.summary(measure.name), earlier.summary(measure.name)
         if after is None or before is None:
             continue
         verdict = judge(after, before, measure.better, tolerance)
-        if verdict is Verdict.WORSE:
-            shares, shares_before = now.shares(measure), earlier.shares(measure)
+        if limits and verdict in {Verdict.WORSE, Verdict.BETTER}:
+            limit = measure if measure.has_raw else limits[0]
+            shares, shares_before = now.shares(measure, limit), earlier.shares(measure, limit)
             if shares and shares_before:
-                of_raw = judge(
-                    summarize(shares), summarize(shares_before), Better.HIGHER, tolerance
-                )
-                verdict = verdict if of_raw is Verdict.WORSE else Verdict.MACHINE
+                relative = summarize(shares), summarize(shares_before)
+                if judge(*relative, Better.HIGHER, tolerance) is not verdict:
+                    verdict = Verdict.MACHINE
         yield Change(facts, now.value, now.store, measure, before, after, verdict)
 
 

@@ -104,21 +104,28 @@ class Measurement(Struct, frozen=True, kw_only=True, omit_defaults=True):
         values = self.raw_values(measure)
         return stats.summarize(values) if values else None
 
-    def shares(self, measure: Measure) -> list[float]:
-        """In each round, how much of its raw limit a figure reached: 1 is all of it."""
+    def shares(self, measure: Measure, of: Measure | None = None) -> list[float]:
+        """In each round, how much of its raw limit a figure reached: 1 is all of it.
+
+        *of* is whose raw limit is taken, if it has none of its own; what is given is then no
+        share, but still the better the higher, and the same on a machine that is as fast.
+        """
+        limit = of or measure
         both = [
-            (one.figures[measure.name], one.raw[measure.name])
+            (one.figures[measure.name], one.raw[limit.name])
             for one in self.rounds
-            if one.figures.get(measure.name) and one.raw.get(measure.name)
+            if one.figures.get(measure.name) and one.raw.get(limit.name)
         ]
-        if measure.better is Better.HIGHER:
-            return [value / limit for value, limit in both]
-        return [limit / value for value, limit in both]
+        return [_goodness(value, measure) / _goodness(raw, limit) for value, raw in both]
 
     def share_of_raw(self, measure: Measure) -> float | None:
         """The median of the shares; None if there are none."""
         shares = self.shares(measure)
         return stats.summarize(shares).median if shares else None
+
+
+def _goodness(value: float, measure: Measure) -> float:
+    return value if measure.better is Better.HIGHER else 1 / value
 
 
 class Run(Struct, frozen=True, kw_only=True):

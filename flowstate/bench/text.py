@@ -37,3 +37,11 @@ def ratio(share: float) -> str:
 def _percent(share: float) -> str:
     percent = share * 100
     return f"{percent:.0f}%" if percent >= 1 or not percent else f"{percent:.1g}%"
+
+
+def short(value: float) -> str:
+    """A figure for an axis: 0.01, 5, 300, 20k, 1.5M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TypeAlias
 
 import click
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from flowstate.bench import (
     QUICK,
     WORKLOADS,
     BenchError,
+    Change,
     Effort,
     Run,
     Runner,
@@ -131,8 +133,7 @@ def bench(
         raise click.UsageError("--from shows a run that was made: it takes no --store, --workload, "
                                "--quick or --rounds")  # fmt: skip
     earlier = _read(against) if against else None
-    if out:
-        _prepare(out)
+    write = _writer(out) if out else None
     if source:
         run = _read(source)
     else:
@@ -143,8 +144,8 @@ def bench(
             replace(effort, rounds=rounds or effort.rounds),
         )
     changes = compare(run, earlier, tolerance / 100) if earlier else None
-    if out:
-        (out / JSON_FILE).write_bytes(encode(run))
+    if write:
+        write(run, earlier, changes or ())
     if as_json:
         click.echo(encode(run))
     else:
@@ -167,12 +168,34 @@ def _read(path: Path) -> Run:
         raise click.ClickException(str(error)) from error
 
 
-def _prepare(out: Path) -> None:
-    """Fail before anything is measured, not after."""
+Write: TypeAlias = Callable[[Run, Run | None, Sequence[Change]], None]
+
+
+def _writer(out: Path) -> Write:
+    """What writes a run to a directory. It fails before anything is measured, not after."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / JSON_FILE).touch()
     except OSError as error:
         raise click.ClickException(f"cannot write to {out}: {error}") from error
+    try:
+        from flowstate.bench.report import page  # noqa: PLC0415  (it imports matplotlib)
+    except ImportError as error:
+        output.warn(
+            f"no {REPORT_FILE}: it needs matplotlib ({error}): pip install "
+            f"'flowstate-kernel[bench]'. The figures go to {out / JSON_FILE}; draw them later with "
+            f"flowstate bench --from {out / JSON_FILE} --out {out}"
+        )
+        draw = None
+    else:
+        draw = page
+
+    def write(run: Run, earlier: Run | None, changes: Sequence[Change]) -> None:
+        (out / JSON_FILE).write_bytes(encode(run))
+        if draw is not None:
+            (out / REPORT_FILE).write_text(draw(run, earlier, changes), encoding="utf-8")
+
+    return write
 
 
 # ---------------------------------------------------------------- measuring

@@ -147,7 +147,8 @@ def print_changes(console: Console, run: Run, earlier: Run, changes: Sequence[Ch
         console.print("the runs have no figure in common", style="yellow")
         return
     by_verdict = {verdict: [c for c in changes if c.verdict is verdict] for verdict in Verdict}
-    shown = [*got_worse(changes), *by_verdict[Verdict.MACHINE], *by_verdict[Verdict.BETTER]]
+    others = (*by_verdict[Verdict.MACHINE], *by_verdict[Verdict.BETTER])
+    shown = [*got_worse(changes), *sorted(others, key=lambda change: change.gain)]
     if shown:
         console.print(_change_table(shown))
     counts = ", ".join(f"{len(of)} {_TOLD[verdict]}" for verdict, of in by_verdict.items() if of)
@@ -182,7 +183,7 @@ def _changed(change: Change) -> str:
 
 _TOLD = {
     Verdict.WORSE: "worse",
-    Verdict.MACHINE: "worse, as its raw limit is: the machine",
+    Verdict.MACHINE: "changed as the raw limit did: the machine",
     Verdict.BETTER: "better",
     Verdict.SAME: "the same within the noise",
     Verdict.UNSURE: "with too few rounds to tell",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from flowstate.bench import Better, Change, Verdict, compare, differences, got_worse
+from flowstate.bench import Better, Change, Run, Verdict, compare, differences, got_worse
 from flowstate.bench.compare import MIN_ROUNDS, TOLERANCE, judge
 from flowstate.bench.stats import summarize
 
@@ -60,6 +60,20 @@ def test_too_few_rounds_tell_nothing() -> None:
 def test_what_the_raw_limit_lost_as_well_is_the_machine() -> None:
     assert Verdict.MACHINE is change(HALF, STEADY, raw_now=HALF, raw_earlier=STEADY).verdict
     assert Verdict.WORSE is change(HALF, STEADY, raw_now=STEADY, raw_earlier=STEADY).verdict
+
+
+def test_what_the_raw_limit_won_as_well_is_the_machine() -> None:
+    assert Verdict.MACHINE is change(STEADY, HALF, raw_now=STEADY, raw_earlier=HALF).verdict
+
+
+def test_a_delay_without_a_raw_limit_is_seen_beside_that_of_its_rate() -> None:
+    def run(delays: list[float], raw: list[float]) -> Run:
+        return made.run(made.measurement({"commits": STEADY, "p50": delays}, {"commits": raw}))
+
+    slow_machine = compare(run(STEADY, HALF), run(HALF, STEADY))
+    assert [Verdict.MACHINE] == [c.verdict for c in slow_machine if c.measure is made.DELAY]
+    slow_store = compare(run(STEADY, STEADY), run(HALF, STEADY))
+    assert [Verdict.WORSE] == [c.verdict for c in slow_store if c.measure is made.DELAY]
 
 
 @given(values, values, st.sampled_from(Better))

@@ -62,6 +62,25 @@ def test_out_has_every_round_as_json(shell: Shell) -> None:
     assert {1} == {len(one.rounds) for one in run.measurements}
 
 
+def test_out_has_a_report_too_also_of_an_earlier_run(shell: Shell) -> None:
+    write(shell, "now.json", SLOW)
+    write(shell, "then.json", STEADY)
+    shell.run("bench", "--from", "now.json", "--against", "then.json", "--out", "there")
+    page = (shell.directory / "there" / "report.html").read_text()
+    assert "Against the run of 2026-01-02T03:04" in page
+    assert "<svg" in page
+    assert SLOW == decode((shell.directory / "there" / "bench.json").read_bytes(), "it")
+
+
+def test_a_directory_that_cannot_be_written_to_is_told_before_anything_is_measured(
+    shell: Shell,
+) -> None:
+    (shell.directory / "file").write_text("in the way")
+    done = shell.run("bench", "--out", "file/there")
+    assert (1, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith("Error: cannot write to file/there")
+
+
 def test_json_is_the_run_and_nothing_else(shell: Shell) -> None:
     done = shell.run(*FEW, "--store", "memory:", "--json")
     assert {"memory"} == {one["store"] for one in json.loads(done.stdout)["measurements"]}
