@@ -232,7 +232,9 @@ tbody tr:nth-child(even) { background: #f4f4f4; }
 @media print {
   body { max-width: none; margin: 0; font-size: 10pt; }
   figure, tr { break-inside: avoid; }
-  h2 { break-after: avoid; }
+  h2, section > p { break-after: avoid; }
+  table { font-size: 7.5pt; }
+  th, td { padding: 0.1rem 0.35rem; }
   .plots figure { flex-basis: 47%; }
 }
 </style>
