@@ -149,6 +149,7 @@ def modules() -> set[str]:
 
 TESTING = {name for name in modules() if name.startswith("flowstate.testing")}
 POSTGRES = {name for name in modules() if name.startswith("flowstate.drivers.postgres.")}
+POSTGRES |= {"flowstate.bench.sites.postgres"}
 REPORT = {"flowstate.bench.plots", "flowstate.bench.report"}
 """What needs the extra of that name."""
 

@@ -1,8 +1,8 @@
 """The ``flowstate`` command: runs flows over lines of JSON, recovers, shows, moves and compacts.
 
 One module a command (``run``, ``recover``, ``status``, ``ls``, ``show``, ``watch``, ``move``,
-``compact``, ``bench``); the others are what they share. Only the public API is used, so this is also
-an example of it.
+``compact``, ``bench``); the others are what they share. Only the public API is used, so this is
+also an example of it.
 
 Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
 used, a state that did not end well), 2 the command was called wrongly, 130 interrupted.

@@ -114,8 +114,8 @@ def bench(
     the raw limit of its store in the same round.
 
     A store that has states is refused. SQLite is measured in files of its own beside the one that
-    is named, so that the same disk is measured; they are removed afterwards. FLOWSTATE_STORE is not
-    looked at.
+    is named, so that the same disk is measured, and PostgreSQL in schemas of its own; all of them
+    are removed afterwards. FLOWSTATE_STORE is not looked at.
 
     Ctrl-C ends it with what there is, a second one at once. Use a machine that does nothing else.
 
@@ -126,7 +126,7 @@ def bench(
     Examples:
       flowstate bench --quick
       flowstate bench --store sqlite:///a.db --store 'sqlite:///b.db?synchronous=normal'
-      flowstate bench --workload commit --workload watch --out results
+      flowstate bench --store postgresql:///test --workload commit --workload watch --out results
       flowstate bench --out now --against before/bench.json
     """
     if source and (urls or names or quick or rounds):

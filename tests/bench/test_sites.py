@@ -5,15 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
+import psycopg
 import pytest
 
-from flowstate import Commit, Engine, Pause, State, StoreOpenError, StoreUrlError, connect
+from flowstate import (
+    Commit,
+    Engine,
+    Pause,
+    State,
+    StoreError,
+    StoreOpenError,
+    StoreUrlError,
+    connect,
+)
 from flowstate.bench import BenchError, Site, sites_of
 from flowstate.bench.machine import file_system
 from flowstate.bench.sites import UnknownSite, store_names
 from flowstate.bench.sites.memory import MemorySite
+from flowstate.bench.sites.postgres import PostgresSite
 from flowstate.bench.sites.sqlite import SQLiteSite
 from flowstate.drivers.url import StoreUrl
+
+from ..postgres import Database
 
 
 def site_of(url: str) -> Site:
@@ -70,7 +83,7 @@ def test_a_store_that_is_empty_or_not_there_is_not_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///a.db?colour=red", "nosuch://host", "x"])
 def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(StoreUrlError):
-        site_of(url).check()
+        site_of(url)
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -110,6 +123,58 @@ def test_a_raw_limit_is_a_number_of_rows_a_second(url: str, tmp_path: Path) -> N
     assert [] == list(tmp_path.iterdir())
 
 
+def schemas(database: Database) -> set[str]:
+    with psycopg.connect(database.url) as connection:
+        return {name for (name,) in connection.execute("SELECT nspname FROM pg_namespace")}
+
+
+def test_each_store_on_a_server_is_a_new_schema_and_all_are_removed(postgres: Database) -> None:
+    before = schemas(postgres)
+    with site_of(postgres.new_store()) as site:
+        for _ in range(2):
+            with site.fresh() as url:
+                assert 1 == anyio.run(commit, url)
+                (made,) = schemas(postgres) - before
+                assert made.startswith("flowstate_bench_")
+                assert (site.size(url) or 0) > 8_192
+    assert before == schemas(postgres)
+
+
+def test_a_schema_that_has_states_is_refused_and_an_absent_one_is_not_made(
+    postgres: Database,
+) -> None:
+    url = postgres.new_store()
+    before = schemas(postgres)
+    site_of(url).check()
+    assert before == schemas(postgres)
+    anyio.run(commit, url)
+    with pytest.raises(BenchError, match=r"has states already \(revision 1\).*schema=bench"):
+        site_of(url).check()
+
+
+def test_the_raw_limit_of_a_server_leaves_nothing(postgres: Database) -> None:
+    before = schemas(postgres)
+    with site_of(postgres.new_store()) as site:
+        raw = site.raw
+        assert raw is not None
+        assert raw.insert(10, 0.0) > 0
+        assert raw.lookup(10, 0.0) > 0
+        assert (raw.payload(1_000, 0.0) or 0) > 0
+    assert before == schemas(postgres)
+
+
+def test_a_server_that_is_not_there_is_one_clear_error() -> None:
+    with pytest.raises(StoreError, match="nowhere"):
+        site_of("postgresql://u:secret@/db?host=/nowhere").check()
+
+
+def test_what_a_server_is_set_to_is_told_and_no_password_is(postgres: Database) -> None:
+    site = site_of(f"{postgres.new_store()}&password=secret")
+    facts = site.facts()
+    assert {"PostgreSQL", "psycopg", "fsync", "synchronous_commit", "server"} <= facts.keys()
+    assert "secret" not in f"{facts} {site.shown}"
+
+
 def test_a_store_that_offers_no_site_is_measured_as_it_is(tmp_path: Path) -> None:
     with unknown(tmp_path) as site, site.fresh() as first, site.fresh() as second:
         assert first == second == site.url.original
@@ -119,9 +184,8 @@ def test_a_store_that_offers_no_site_is_measured_as_it_is(tmp_path: Path) -> Non
 
 
 def test_sites_are_found_by_the_scheme_of_the_url() -> None:
-    assert [MemorySite, SQLiteSite, UnknownSite] == [
-        type(site) for site in sites_of(["memory:", "sqlite:///a.db", "nosuch://host/db"]).values()
-    ]
+    urls = ["memory:", "sqlite:///a.db", "postgresql://host/db"]
+    assert [MemorySite, SQLiteSite, PostgresSite] == [type(s) for s in sites_of(urls).values()]
 
 
 @pytest.mark.parametrize(

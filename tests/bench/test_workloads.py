@@ -13,6 +13,7 @@ from flowstate.bench import WORKLOADS, Effort, Site, Workload
 from flowstate.bench.place import Place
 from flowstate.bench.sites import UnknownSite
 from flowstate.bench.sites.memory import MemorySite
+from flowstate.bench.sites.postgres import PostgresSite
 from flowstate.bench.sites.sqlite import SQLiteSite
 from flowstate.drivers.url import StoreUrl
 
@@ -20,14 +21,19 @@ TINY = Effort(rounds=1, seconds=0.0, states=20, is_quick=True)
 SITES: dict[str, Callable[[StoreUrl], Site]] = {
     "memory": MemorySite,
     "sqlite": SQLiteSite,
+    "postgresql": PostgresSite,
     "plugged in": UnknownSite,
 }
 
 
 @pytest.fixture(params=list(SITES))
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    url = "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/store.db"
-    with SITES[request.param](StoreUrl.parse(url)) as opened:
+    kind: str = request.param
+    if kind == "postgresql":
+        url: str = request.getfixturevalue("postgres").new_store()
+    else:
+        url = "memory:" if kind == "memory" else f"sqlite:///{tmp_path}/store.db"
+    with SITES[kind](StoreUrl.parse(url)) as opened:
         yield opened
 
 
@@ -41,7 +47,7 @@ def test_a_workload_gives_what_it_declares(workload: Workload, site: Site) -> No
         with site.fresh() as url:
             place = Place(site, url, TINY, "" if site.is_fresh else f"{number}-")
             figures = anyio.run(workload.run, place, value).all_figures()
-        missing = {"disk"} if site.size(url) is None else set[str]()
+            missing = {"disk"} if site.size(url) is None else set[str]()
         assert declared - missing == figures.keys()
         assert all(figure > 0 for figure in figures.values())
 

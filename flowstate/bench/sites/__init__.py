@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from urllib.parse import parse_qsl
 
+from flowstate import connect
 from flowstate.drivers.url import StoreUrl
 
 from .site import RawLimit, Site
@@ -31,6 +32,7 @@ def sites_of(urls: Iterable[str]) -> dict[str, Site]:
 
 
 def _site(url: StoreUrl) -> Site:
+    connect(url.original)  # there is a driver, it takes this URL, and what it needs is installed
     from importlib.metadata import entry_points  # noqa: PLC0415  (slow, and every command is here)
 
     for entry in entry_points(group=GROUP):

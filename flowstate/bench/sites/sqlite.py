@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from attrs import define, field, frozen
 
-from flowstate import StoreOpenError, connect
+from flowstate import StoreOpenError
 from flowstate.drivers.url import StoreUrl
 
 from ..errors import BenchError
@@ -38,7 +38,6 @@ class SQLiteSite(Site):
         return self.url.original
 
     def check(self) -> None:
-        connect(self.url.original)  # the URL is one that the driver takes
         if self._named.exists():
             head = head_of(_url(self._named, {"mode": "ro"}))
             if head:
@@ -185,13 +184,13 @@ class _BareTable:
             connection.execute(
                 "CREATE TABLE versions (rev INTEGER PRIMARY KEY, id TEXT, status TEXT, "
                 "labels TEXT, committed_at INTEGER, commit_id TEXT, current INTEGER, "
-                "due INTEGER, due_flow TEXT, state TEXT)"
+                "due INTEGER, due_flow TEXT, state TEXT, payloads TEXT)"
             )
             connection.execute("CREATE TABLE payloads (rev INTEGER, checksum TEXT, content BLOB)")
             yield connection
 
 
-_INSERT = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)"
 
 
 def _row(rev: int, id: str = ID) -> tuple[object, ...]:
