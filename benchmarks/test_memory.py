@@ -13,24 +13,9 @@ import pytest
 from flowstate import Commit, Engine, Pause, State
 from flowstate.drivers.memory import MemoryDriver
 
-from .conftest import Row, timed
+from .conftest import Row
 from .flows import committed, one_by_one, uncommitted
-
-
-def bare_loop(n: int) -> float:
-    """What Python itself needs: a coroutine call, a dict write and a list append a step."""
-
-    async def step(latest: dict[str, int], log: list[int], number: int) -> None:
-        latest["order"] = number
-        log.append(number)
-
-    async def loop() -> None:
-        latest: dict[str, int] = {}
-        log: list[int] = []
-        for number in range(n):
-            await step(latest, log, number)
-
-    return timed(lambda: anyio.run(loop))
+from .measured import raw_seconds
 
 
 @pytest.mark.parametrize("states", [1_000, 1_000_000])
@@ -52,8 +37,8 @@ def test_committed_transitions(rate: Callable[..., None], tiny: bool, states: in
         "250,000/s",
         n,
         work,
-        raw=lambda: bare_loop(n),
-        raw_n=n,
+        raw=lambda: raw_seconds("memory:", 1, tiny=tiny),
+        raw_n=1,
         raw_what="coroutine + dict + list",
     )
 
@@ -66,8 +51,8 @@ def test_uncommitted_transitions(rate: Callable[..., None], tiny: bool) -> None:
         "1,000,000/s",
         n,
         lambda: anyio.run(one_by_one, MemoryDriver(), {"order": n}, uncommitted),
-        raw=lambda: bare_loop(n),
-        raw_n=n,
+        raw=lambda: raw_seconds("memory:", 1, tiny=tiny),
+        raw_n=1,
         raw_what="coroutine + dict + list",
     )
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import pytest
 
 from flowstate import (
@@ -22,22 +18,21 @@ from flowstate import (
     Commit,
     Delay,
     Driver,
-    End,
     Engine,
     Flows,
     State,
     connect,
 )
+from flowstate.bench import sites_of
+from flowstate.bench.workloads.timing import LEASE_S
 from flowstate.drivers.memory import MemoryDriver
 from flowstate.recovery import Recoverer
 
-from . import holder
 from .conftest import Row
 from .flows import committed, one_by_one, together
+from .measured import measured, raw_limit
 
 DRIVERS = {"memory": "memory:", "SQLite": "sqlite:///{}/{}.db"}
-EVERY_MS = 1
-"""Between two alarms: a thousand a second."""
 SLEEPERS = 100_000
 YEARS_MS = 10 * 365 * 24 * 3_600_000
 
@@ -46,125 +41,42 @@ def url_of(name: str, path: Path, number: int = 0) -> str:
     return DRIVERS[name].format(path, number)
 
 
-# ---------------------------------------------------------------- alarms
-
-
-async def late_alarms(url: str, alarms: int) -> list[float]:
-    """Seconds from each alarm's instant to its flow's first line."""
-    late: list[float] = []
-    done = anyio.Event()
-    flows = Flows()
-
-    @flows.flow
-    async def ring(state: State, engine: Engine) -> Command:
-        late.append(time.time() - int(state.id) / 1000)
-        if len(late) == alarms:
-            done.set()
-        return Commit(End(state))
-
-    async with connect(url) as driver, Engine(driver, flows) as engine, Recoverer(engine):
-        first = engine.clock.now() + 500
-        ats = range(first, first + alarms * EVERY_MS, EVERY_MS)
-        for start in range(0, alarms, 1_000):
-            delays = [Delay(State(str(at)), "ring", at=at) for at in ats[start : start + 1_000]]
-            await engine.do(Commit(*delays))
-        with anyio.fail_after(60):
-            await done.wait()
-    return late
-
-
-def late_timers(alarms: int) -> list[float]:
-    """The raw limit: as many tasks that sleep until their instant, and do nothing then."""
-
-    async def main() -> list[float]:
-        late: list[float] = []
-        first = anyio.current_time() + 0.2
-
-        async def ring(at: float) -> None:
-            await anyio.sleep_until(at)
-            late.append(anyio.current_time() - at)
-
-        async with anyio.create_task_group() as tasks:
-            for number in range(alarms):
-                tasks.start_soon(ring, first + number * EVERY_MS / 1000)
-        return late
-
-    return anyio.run(main)
-
-
 @pytest.mark.parametrize("name", DRIVERS)
 def test_alarms_at_a_thousand_a_second(
     latency: Callable[..., None], tiny: bool, tmp_path: Path, name: str
 ) -> None:
     """From an alarm's instant until its flow runs, through the index, a commit and the election."""
-    alarms = 10 if tiny else 3_000
-    numbers = count()
-    latency(
-        f"alarms fired late by, {name}",
-        "– / 20 ms",
-        lambda: anyio.run(late_alarms, url_of(name, tmp_path, next(numbers)), alarms),
-        raw=lambda: late_timers(alarms),
-        raw_what="sleeping tasks",
-    )
-
-
-# ---------------------------------------------------------------- a dead process
-
-
-async def take_over(url: str, states: int) -> list[float]:
-    """Seconds from the death of a process until each of its states runs here.
-
-    It was the leader of its group too, so the term must run out as well as the leases.
-    """
-    late: list[float] = []
-    done = anyio.Event()
-    flows = Flows()
-
-    @flows.flow
-    async def hold(state: State, engine: Engine) -> Command:
-        late.append(time.perf_counter() - killed)
-        if len(late) == states:
-            done.set()
-        return Commit(End(state))
-
-    async with connect(url) as driver, Engine(driver, flows, retry=holder.POLICY) as engine:
-        command = [sys.executable, holder.__file__, url, str(states)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            try:
-                await anyio.to_thread.run_sync(process.stdout.readline)  # all of them run there
-                async with Recoverer(engine, lease=holder.LEASE_S):
-                    await anyio.sleep(holder.LEASE_S * 1.5)  # so that they live on renewed leases
-                    assert not late
-                    process.kill()
-                    killed = time.perf_counter()
-                    with anyio.fail_after(30):
-                        await done.wait()
-            finally:
-                process.kill()
-    return late
+    (site,) = sites_of([url_of(name, tmp_path)]).values()
+    with site:
+        latency(
+            f"alarms fired late by, {name}",
+            "– / 20 ms",
+            lambda: list(measured("alarms", site, 1_000, tiny=tiny).delays[""]),
+            raw=lambda: list(raw_limit("alarms", site, 1_000, tiny=tiny).delays[""]),
+            raw_what="sleeping tasks",
+        )
 
 
 def test_an_executor_that_is_killed(
     benchmark: Any, figure: Callable[[Row], None], tiny: bool, tmp_path: Path
 ) -> None:
-    """Real processes on one file, kill -9, a lease of one second."""
+    """Real processes on one file, kill -9: the executor, which leads too, so that the term must
+    run out as well as the leases."""
     late: list[float] = []
-    numbers = count()
+    (site,) = sites_of([url_of("SQLite", tmp_path)]).values()
+    with site:
 
-    def one_round() -> None:
-        late.extend(
-            anyio.run(take_over, url_of("SQLite", tmp_path, next(numbers)), 1 if tiny else 50)
-        )
+        def one_round() -> None:
+            late.append(measured("takeover", site, 50, tiny=tiny).figures["all"])
 
-    benchmark.pedantic(one_round, rounds=1 if tiny else 5)
+        benchmark.pedantic(one_round, rounds=1 if tiny else 5)
     figure(
         Row(
             "executor and leader killed, its states run elsewhere after",
             "s",
             "lease + 1 s = 2 s",
             max(late),
-            holder.LEASE_S,
+            LEASE_S,
             "the lease",
             f"{min(late):.2f}–{max(late):.2f}",
         )

@@ -59,7 +59,7 @@ def test_the_sdist_holds_the_package_and_what_builds_it(dist: Path) -> None:
 
 
 def test_every_module_that_needs_no_extra_imports_without_extras(python: Path) -> None:
-    import_all(python, sorted(modules() - TESTING - POSTGRES))
+    import_all(python, sorted(modules() - TESTING - POSTGRES - REPORT))
 
 
 def test_testing_without_its_extra_says_what_to_install(python: Path) -> None:
@@ -68,10 +68,19 @@ def test_testing_without_its_extra_says_what_to_install(python: Path) -> None:
     assert install in run(python.parent / "flowstate", "check", "memory:", expected=1)
 
 
-def test_every_module_imports_with_the_testing_extra(
+def test_measuring_without_its_extra_gives_figures_and_says_what_to_install(
+    python: Path, tmp_path: Path
+) -> None:
+    few = ("--quick", "--rounds", "1", "--workload", "get", "--store", "memory:", "--out", "here")
+    told = run(python.parent / "flowstate", "bench", *few, cwd=tmp_path)
+    assert "pip install 'flowstate-kernel[bench]'" in told
+    assert ["bench.json"] == [path.name for path in (tmp_path / "here").iterdir()]
+
+
+def test_every_module_imports_with_the_extras(
     wheel: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    python = environment(tmp_path_factory.mktemp("testing"), f"{wheel}[testing]")
+    python = environment(tmp_path_factory.mktemp("extras"), f"{wheel}[bench,testing]")
     import_all(python, sorted(modules() - POSTGRES))
 
 
@@ -85,7 +94,7 @@ def test_a_flow_runs_on_postgresql_with_its_extra(
     wheel: Path, tmp_path_factory: pytest.TempPathFactory, postgres: Database
 ) -> None:
     python = environment(tmp_path_factory.mktemp("postgres"), f"{wheel}[postgres]")
-    import_all(python, sorted(modules() - TESTING))
+    import_all(python, sorted(modules() - TESTING - REPORT))
     assert "Status.ENDED 3\n" == run(python, "-c", ORDER, postgres.new_store())
 
 
@@ -141,6 +150,8 @@ def modules() -> set[str]:
 
 TESTING = {name for name in modules() if name.startswith("flowstate.testing")}
 POSTGRES = {name for name in modules() if name.startswith("flowstate.drivers.postgres.")}
+POSTGRES |= {"flowstate.bench.sites.postgres"}
+REPORT = {"flowstate.bench.plots", "flowstate.bench.report"}
 """What needs the extra of that name."""
 
 

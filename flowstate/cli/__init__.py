@@ -1,9 +1,9 @@
 """The ``flowstate`` command: runs flows over lines of JSON, recovers, shows, moves and compacts
-states, and checks drivers.
+states, checks and measures drivers.
 
 One module a command (``run``, ``recover``, ``status``, ``ls``, ``show``, ``watch``, ``move``,
-``compact``, ``check``); the others are what they share. Only the public API is used, so this is
-also an example of it.
+``compact``, ``check``, ``bench``); the others are what they share. Only the public API is used, so
+this is also an example of it.
 
 Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
 used, a state that did not end well), 2 the command was called wrongly, 130 interrupted.
@@ -16,6 +16,7 @@ import sys
 
 import click
 
+from .bench import bench
 from .check import check
 from .compact import compact
 from .ls import ls
@@ -48,6 +49,7 @@ def main() -> None:
       flowstate resume order-1
       flowstate compact --before 30d
       flowstate check 'sqlite:///{tmp}/store.db'
+      flowstate bench --quick
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -55,6 +57,20 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-COMMANDS = (run, recover, status, ls, show, watch, pause, resume, end, transit, compact, check)
+COMMANDS = (
+    run,
+    recover,
+    status,
+    ls,
+    show,
+    watch,
+    pause,
+    resume,
+    end,
+    transit,
+    compact,
+    check,
+    bench,
+)
 for command in COMMANDS:
     main.add_command(command)

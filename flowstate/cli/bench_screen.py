@@ -1,0 +1,79 @@
+"""What a person sees while ``flowstate bench`` measures: what is measured, and what remains."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from attrs import define, field
+from rich import progress
+
+from flowstate.bench import Progress
+
+from . import output
+
+_MINUTE_S = 60
+
+
+@define
+class BenchScreen:
+    """A bar if stderr is a terminal, otherwise a line for each round.
+
+    It is drawn between measurements only: a thread that draws would be measured as well.
+    """
+
+    _bar: progress.Progress = field(init=False)
+    _round: int = field(default=-1, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._bar = progress.Progress(
+            progress.BarColumn(bar_width=20),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.fields[left]}", style="progress.remaining"),
+            progress.TextColumn("{task.description}", markup=False),
+            console=output.console(stderr=True),
+            auto_refresh=False,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        self._bar.add_task("", total=None, left="")
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def tell(self, now: Progress) -> None:
+        """A step begins."""
+        step = now.step
+        when = f"round {step.round} of {now.rounds}" if step.round else "warming up"
+        left = f"about {_span(now.left_s)} left"
+        if not self._bar.disable:
+            workload, value, store = step.key
+            what = f"{when}: {workload} {value:,} {step.case.workload.parameter}, {store}"
+            (task,) = self._bar.task_ids
+            self._bar.update(
+                task,
+                description=what,
+                completed=now.done_s,
+                total=now.done_s + now.left_s,
+                left=left,
+                refresh=True,
+            )
+        elif step.round != self._round:
+            output.warn(f"{when}, {left}")
+        self._round = step.round
+
+
+def _span(seconds: float) -> str:
+    if seconds < _MINUTE_S:
+        return f"{seconds:.0f} s"
+    return f"{seconds / _MINUTE_S:.0f} min"
