@@ -35,7 +35,8 @@ __all__ = ["main"]
 def main() -> None:
     """Run flows durably, and see and move what they did.
 
-    Every command but check works on a store: --store URL, or FLOWSTATE_STORE in the environment.
+    Every command but check and bench works on a store: --store URL, or
+    FLOWSTATE_STORE in the environment.
 
     \b
     Examples:
