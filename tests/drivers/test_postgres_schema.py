@@ -353,6 +353,10 @@ async def test_a_connection_limit_is_told_like_a_full_server(url: str, roles: Ro
         ("postgresql://h/d?colour=red", "has no option 'colour'"),
         ("postgresql://u:secret/word@h/d", "%2F"),
         ("postgresql://[u:secret@h/d", "is no URL"),
+        (
+            "postgresql://h/d?password=secret&sslpassword=secret&colour=red",
+            "has no option 'colour'",
+        ),
     ],
 )
 def test_a_bad_url_says_what_is_wrong(bad: str, problem: str) -> None:
