@@ -15,9 +15,8 @@ from flowstate import Commit, Driver, Engine, Pause, RetryPolicy, State, Transit
 from flowstate.drivers.plans import Group
 from flowstate.drivers.postgres import rows
 from flowstate.drivers.postgres.connection import Connection, Target
-from flowstate.drivers.url import StoreUrl
 from flowstate.transitions import plan
-from tests.postgres import Database
+from tests.postgres import Database, target
 
 from .conftest import timed
 from .flows import together
@@ -27,9 +26,9 @@ from .flows import together
 def bare(url: str) -> Iterator[tuple[Target, Connection]]:
     """A store that is ready, and a connection of ours."""
     anyio.run(_make, url)
-    target = Target.from_url(StoreUrl.parse(url))
-    with target.connect() as connection:
-        yield target, connection
+    store = target(url)
+    with store.connect() as connection:
+        yield store, connection
 
 
 async def _make(url: str) -> None:
@@ -53,14 +52,14 @@ def bare_inserts(
         for commit in commits:
             group.decide(commit, {}.get)  # type: ignore[arg-type]  # it has no first outcome
         groups.append(list(rows.statements(group)))
-    with bare(url) as (target, connection):
+    with bare(url) as (store, connection):
 
         def insert() -> None:
             for statements in groups:
                 with connection.pipeline():
                     connection.execute("BEGIN")
                     for text, parameters in statements:
-                        connection.execute(target.sql(text), parameters, binary=True)
+                        connection.execute(store.sql(text), parameters, binary=True)
                     connection.execute("COMMIT")
 
         return timed(insert)

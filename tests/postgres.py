@@ -23,6 +23,9 @@ import psycopg
 from attrs import define, field
 from psycopg.sql import SQL, Identifier
 
+from flowstate.drivers.postgres.connection import Target
+from flowstate.drivers.url import StoreUrl
+
 VARIABLE = "FLOWSTATE_TEST_POSTGRES"
 """The URL of a server to use instead; its role must be allowed to make databases."""
 TIMEOUT_S = 60
@@ -174,6 +177,11 @@ def database(*options: str) -> Iterator[Database]:
         else:
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+
+
+def target(url: str) -> Target:
+    """What the driver makes of a URL."""
+    return Target.from_url(StoreUrl.parse(url))
 
 
 def with_options(url: str, **options: str) -> str:

@@ -22,13 +22,16 @@ NAME = ".s.PGSQL.5432"
 
 @define(eq=False)
 class Proxy:
-    """Listens in ``folder`` for what is meant for the server whose socket is in ``server``.
+    """Listens in ``folder`` for what is meant for the server at ``host`` and ``port``.
 
-    The text of statements must be in each message: use ``prepare=off``.
+    The text of statements must be in each message: use ``prepare=off``. And it must be readable:
+    no encryption.
     """
 
     folder: Path
-    server: Path
+    host: str
+    """A name, or the directory of a socket."""
+    port: str = "5432"
     faults: deque[Fault] = field(factory=deque)
     cut: int = field(default=0, init=False)
     """Connections that were cut so far."""
@@ -49,11 +52,16 @@ class Proxy:
         with suppress(OSError):  # until it is closed
             while True:
                 client, _ = self._listener.accept()
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(str(self.server / NAME))
-                connection = _Connection(self, client, server)
+                connection = _Connection(self, client, self._connect())
                 for pump in (connection.forth, connection.back):
                     threading.Thread(target=pump, daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        if not self.host.startswith("/"):
+            return socket.create_connection((self.host, int(self.port)))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(f"{self.host}/.s.PGSQL.{self.port}")
+        return server
 
 
 @define(eq=False)

@@ -11,8 +11,6 @@ from attrs import frozen
 from hypothesis import settings
 
 from flowstate import Driver, connect
-from flowstate.drivers.postgres.connection import Target
-from flowstate.drivers.url import StoreUrl
 from flowstate.testing import DriverConformance, DriverMachine, Store, StoredVersion
 from flowstate.testing.conformance.base import Laws
 from flowstate.testing.conformance.due import DueLaws
@@ -20,7 +18,7 @@ from flowstate.testing.conformance.head import HeadLaws
 from flowstate.testing.conformance.outcome import OutcomeLaws
 from flowstate.testing.conformance.persistence import PersistenceLaws
 
-from ..postgres import Database
+from ..postgres import Database, target
 
 
 @frozen
@@ -48,10 +46,10 @@ class PostgresStore(Store):
         return self._rows("SELECT rev, checksum FROM {s}.payloads ORDER BY rev, checksum")
 
     def _rows(self, sql: Any) -> list[Any]:
-        target = Target.from_url(StoreUrl.parse(self.url))
-        with target.connect() as connection:
+        store = target(self.url)
+        with store.connect() as connection:
             try:
-                return connection.execute(target.sql(sql)).fetchall()
+                return connection.execute(store.sql(sql)).fetchall()
             except psycopg.errors.UndefinedTable:
                 return []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, closing
-from pathlib import Path
 from typing import Any, LiteralString
 
 import anyio
@@ -227,7 +226,7 @@ async def test_a_batch_whose_answer_was_lost_is_removed_once(
 ) -> None:
     """The connection is cut between COMMIT and its answer. If it had happened, there is nothing
     left to do; what it came to is not known then."""
-    server = Path(raw.target.parameters["host"])
+    server = raw.target.parameters["host"]
     counted: list[Compaction] = []
 
     async def compact(driver: Driver) -> None:

@@ -4,12 +4,10 @@ nothing is doubled, and errors say what to do."""
 from __future__ import annotations
 
 import random
-import threading
 import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -25,8 +23,6 @@ from flowstate import (
     RetryPolicy,
     RevMismatchError,
     State,
-    StoreBusyError,
-    StoreError,
     StoreOpenError,
     StoreReadOnlyError,
     StoreUnreachableError,
@@ -35,14 +31,10 @@ from flowstate import (
     connect,
 )
 from flowstate.driver import Plan
-from flowstate.drivers.postgres import rows, writer
-from flowstate.drivers.postgres.connection import Target
-from flowstate.drivers.postgres.driver import PostgresDriver
-from flowstate.drivers.url import StoreUrl
 from flowstate.transitions import plan
 
 from ..helpers import until
-from ..postgres import Database, Server, with_options
+from ..postgres import Database, Server, target, with_options
 from ..proxy import Fault, Proxy
 
 pytestmark = pytest.mark.anyio
@@ -73,14 +65,14 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def proxy(postgres: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """Something between driver and server that can be told to cut."""
-    target = Target.from_url(StoreUrl.parse(postgres.url))
+    where = target(postgres.url).parameters
     folder = tmp_path_factory.mktemp("p")
-    with Proxy(folder, Path(target.parameters["host"])) as proxy:
+    with Proxy(folder, where["host"], where.get("port", "5432")) as proxy:
         yield proxy
 
 
 def through(proxy: Proxy, url: str, **options: str) -> str:
-    return with_options(url, host=str(proxy.folder), prepare="off", **options)
+    return with_options(url, host=str(proxy.folder), port="5432", prepare="off", **options)
 
 
 def pause(id: str, commit_id: str) -> Plan:
@@ -89,9 +81,9 @@ def pause(id: str, commit_id: str) -> Plan:
 
 def stored(url: str) -> Counter[str]:
     """How often each commit id is stored, read without the driver."""
-    target = Target.from_url(StoreUrl.parse(url))
-    with target.connect() as connection:
-        rows = connection.execute(target.sql("SELECT commit_id FROM {s}.versions")).fetchall()
+    store = target(url)
+    with store.connect() as connection:
+        rows = connection.execute(store.sql("SELECT commit_id FROM {s}.versions")).fetchall()
     return Counter(commit_id for (commit_id,) in rows)
 
 
@@ -207,11 +199,11 @@ async def progress(acknowledged: Counter[str], commits: int = 50) -> None:
     await until(lambda: len(acknowledged) >= aim)
 
 
-async def test_connections_that_are_cut_at_any_moment(url: str) -> None:
+async def test_connections_that_are_cut_at_any_moment(url: str, postgres: Database) -> None:
     """An administrator ends sessions, a hundred times, while ten tasks commit and one watches."""
     chance = random.Random(3)
     url = with_options(url, application_name="cut at any moment")
-    with psycopg.connect(url.partition("?")[0] + "?" + query(url), autocommit=True) as admin:
+    with target(postgres.url).connect() as admin:
         async with load(url) as acknowledged:
             for _ in range(100):
                 await progress(acknowledged, chance.choice([1, 2, 5, 20]))
@@ -220,11 +212,6 @@ async def test_connections_that_are_cut_at_any_moment(url: str) -> None:
                     "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity "
                     "WHERE application_name = 'cut at any moment' ORDER BY random() LIMIT 1) s",
                 )
-
-
-def query(url: str) -> str:
-    """The options of a URL that are libpq's."""
-    return f"host={Target.from_url(StoreUrl.parse(url)).parameters['host']}"
 
 
 async def test_a_server_that_is_restarted_under_load(server: Server) -> None:
@@ -278,53 +265,6 @@ async def fails(driver: Driver, failed: anyio.Event) -> None:
     with pytest.raises(StoreUnreachableError):
         await driver.commit(pause("a", "one"))
     failed.set()
-
-
-# ---------------------------------------------------------------- locks
-
-
-async def test_a_lock_that_is_held_too_long_is_told(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody keeps the head row: the commit is refused, and works once the lock is gone."""
-    monkeypatch.setattr(writer, "LOCK_TIMEOUT", "100ms")
-    target = Target.from_url(StoreUrl.parse(url))
-    async with connect(url) as driver:
-        with target.connect() as holder, holder.transaction():
-            holder.execute(target.sql("SELECT FROM {s}.head FOR UPDATE"))
-            with pytest.raises(StoreBusyError, match="nothing was written"):
-                await driver.commit(pause("a", "one"))
-            with pytest.raises(StoreBusyError):
-                await driver.renew([("a", 1)], 100)
-        assert [1] == [state.rev for state in await driver.commit(pause("a", "two"))]
-
-
-async def test_a_process_that_hangs_while_committing_is_thrown_out(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It keeps others waiting for a bounded time, and finds out what became of its commit."""
-    monkeypatch.setattr(writer, "IDLE_TIMEOUT", "100ms")
-    hanging, go_on = threading.Event(), threading.Event()
-    decide = writer.Writer._first_outcomes
-
-    driver = connect(url)
-    assert isinstance(driver, PostgresDriver)
-
-    def hang(self: writer.Writer, *arguments: Any) -> Any:
-        if threading.current_thread() is driver._group._thread and not go_on.is_set():
-            hanging.set()
-            assert go_on.wait(PATIENCE_S)
-        return decide(self, *arguments)
-
-    monkeypatch.setattr(writer.Writer, "_first_outcomes", hang)
-    async with driver, connect(url) as other:
-        with anyio.fail_after(PATIENCE_S):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(driver.commit, pause("a", "hangs"))
-                await anyio.to_thread.run_sync(hanging.wait)
-                assert [1] == [state.rev for state in await other.commit(pause("b", "waits"))]
-                go_on.set()
-    assert stored(url) == {"hangs": 1, "waits": 1}
 
 
 # ---------------------------------------------------------------- servers that refuse
@@ -404,88 +344,3 @@ async def test_a_wrong_password_is_told_and_never_printed(server: Server) -> Non
 async def test_what_is_not_there_is_named(url: str, change: dict[str, str], told: str) -> None:
     with pytest.raises(StoreOpenError, match=told):
         await connect(with_options(url, **change)).open()
-
-
-async def test_a_plan_that_the_server_does_not_take_fails_alone(url: str) -> None:
-    """Here because of a rule that somebody gave the table; the others of its group are written."""
-    target = Target.from_url(StoreUrl.parse(url))
-    outcomes: dict[str, Any] = {}
-
-    async def commit(driver: Driver, id: str) -> None:
-        try:
-            outcomes[id] = await driver.commit(pause(id, id))
-        except StoreError as error:
-            outcomes[id] = error
-
-    async with connect(url) as driver:
-        with target.connect() as connection:
-            connection.execute(target.sql("ALTER TABLE {s}.versions ADD CHECK (id <> 'bad')"))
-        async with anyio.create_task_group() as tasks:  # one turn of the loop: one group
-            for id in ("a", "b", "bad", "c", "d"):
-                tasks.start_soon(commit, driver, id)
-        failure = outcomes.pop("bad")
-        assert isinstance(failure, StoreError)
-        assert "versions_id_check" in str(failure)
-        assert [1, 2, 3, 4] == sorted(state.rev for (state,) in outcomes.values())
-        assert 4 == await driver.head()
-
-
-async def test_large_commits_go_in_several_messages(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A message has a bound; a commit of many large states and payloads has not."""
-    monkeypatch.setattr(rows, "MAX_MESSAGE", 1_000)
-    states = [
-        State(f"{n}", annotations={"text": "x" * (n * 100)}).attach("data", bytes([n]) * (n * 100))
-        for n in range(30)
-    ]
-    async with connect(url) as driver, Engine(driver) as engine:
-        written = await engine.do(Commit(*map(Pause, states)))
-        assert list(range(1, 31)) == [state.rev for state in written]
-        assert list(written) == [state async for state in engine.states()]
-        for n, state in enumerate(written):
-            assert bytes([n]) * (n * 100) == await engine.data(state, "data")
-
-
-async def test_a_mistake_of_the_driver_is_told_and_leaves_no_lock(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever is raised while the head row is locked: it is the outcome, and the lock is gone."""
-    monkeypatch.setattr(writer, "IDLE_TIMEOUT", "60s")  # or the server would help out
-    async with connect(url) as driver, connect(url) as other:
-        with monkeypatch.context() as patch:
-            patch.setattr(writer, "statements", lambda _: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                await driver.commit(pause("a", "one"))
-        with anyio.fail_after(PATIENCE_S):
-            assert [1] == [state.rev for state in await other.commit(pause("a", "two"))]
-            assert [2] == [state.rev for state in await driver.commit(pause("b", "three"))]
-
-
-async def test_a_server_that_does_not_commit_for_now_is_no_failure_of_each_plan(url: str) -> None:
-    """...but of all at once: none is tried again by itself where that would be of no use."""
-    read_only = with_options(url, options="-c default_transaction_read_only=on")
-    async with connect(url):
-        pass
-    async with connect(read_only) as driver:
-        assert isinstance(driver, PostgresDriver)
-        plans = [pause(f"{number}", f"{number}") for number in range(1_000)]
-        outcomes = await anyio.to_thread.run_sync(driver._writer.write, plans)
-    assert 1 == len(set(map(id, outcomes)))
-
-
-# ---------------------------------------------------------------- durability
-
-
-@pytest.mark.parametrize("asked", ["on", "local", "off", "remote_apply"])
-async def test_commits_are_as_synchronous_as_the_url_says(url: str, asked: str) -> None:
-    """Whatever the role, the database or the server is set to."""
-    url = with_options(url, synchronous=asked, options="-c synchronous_commit=remote_write")
-    async with connect(url) as driver:
-        assert isinstance(driver, PostgresDriver)
-        connection = driver._writer.connection
-        with connection.pipeline():
-            driver._writer._begin()
-            shown = connection.execute("SHOW synchronous_commit").fetchall()
-            connection.execute("ROLLBACK")
-        assert [(asked,)] == shown

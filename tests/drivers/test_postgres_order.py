@@ -12,11 +12,9 @@ import anyio.to_thread
 import pytest
 
 from flowstate import Engine, connect
-from flowstate.drivers.postgres.connection import Target
-from flowstate.drivers.url import StoreUrl
 
 from ..helpers import until
-from ..postgres import Database
+from ..postgres import Database, target
 
 pytestmark = pytest.mark.anyio
 
@@ -34,10 +32,10 @@ def anyio_backend() -> str:
 
 async def watch_a_race(url: str, kind: str) -> tuple[list[int], list[int]]:
     """What a watcher sees while processes commit, and what the log has in the end."""
-    target = Target.from_url(StoreUrl.parse(url))
+    store = target(url)
     async with connect(url) as driver, Engine(driver) as engine:
-        with target.connect() as connection:
-            connection.execute(target.sql("CREATE SEQUENCE {s}.revisions INCREMENT BY 1000"))
+        with store.connect() as connection:
+            connection.execute(store.sql("CREATE SEQUENCE {s}.revisions INCREMENT BY 1000"))
         seen: list[int] = []
 
         async def watch() -> None:

@@ -15,15 +15,14 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from flowstate import Commit, Driver, Engine, Pause, State, connect
-from flowstate.drivers.postgres.connection import Connection, Target
+from flowstate.drivers.postgres.connection import Connection
 from flowstate.drivers.postgres.driver import MAX_READERS
-from flowstate.drivers.url import StoreUrl
 from flowstate.testing import Store
 from flowstate.testing.conformance.head import HeadLaws
 from flowstate.testing.conformance.watch import WatchLaws
 
 from ..helpers import until
-from ..postgres import Database, with_options
+from ..postgres import Database, target, with_options
 from .test_postgres import OnPostgres, PostgresStore
 
 pytestmark = pytest.mark.anyio
@@ -49,10 +48,6 @@ def observer(url: str) -> Iterator[Connection]:
     with target(url).connect() as connection:
         connection.execute("SET application_name = 'observer'")
         yield connection
-
-
-def target(url: str) -> Target:
-    return Target.from_url(StoreUrl.parse(url))
 
 
 def sessions(observer: Connection, url: str, column: str = "query") -> list[Any]:

@@ -88,6 +88,7 @@ class ServerSource(Source):
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+        self._can_listen = self.target.notify
         self._is_listening = False
         self._is_stale = True
 

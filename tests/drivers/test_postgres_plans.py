@@ -1,0 +1,132 @@
+"""PostgreSQL: which indexes serve which query, among a million versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from attrs import define, field
+from psycopg.sql import SQL, Identifier
+
+from flowstate import (
+    Query,
+    Status,
+)
+from flowstate.drivers.postgres import schema
+from flowstate.drivers.postgres.reader import Reader
+
+from ..postgres import Database, target
+
+VERSIONS = 1_000_000
+"""A tenth of them is current. All have a label that a tenth of them shares, some a rare one."""
+
+FILL: list[LiteralString] = [  # indexes last: it is quicker
+    "ALTER TABLE {s}.versions SET UNLOGGED",
+    "ALTER TABLE {s}.versions DROP CONSTRAINT versions_pkey",
+    "DROP INDEX {s}.versions_id",
+    """INSERT INTO {s}.versions SELECT n, 's' || n % 100000, 'paused', n, n, 100, format(
+        '{{"id": "s%s", "rev": %s, "committed_at": %s, "transition": {{"status": "paused"}}, '
+        '"labels": {{"often": "%s", "seldom": "%s"}}}}', n % 100000, n, n, n % 10, n % 1000
+    )::jsonb FROM generate_series(1, {n}) n""",
+    "ALTER TABLE {s}.versions ADD PRIMARY KEY (rev)",
+    "CREATE INDEX versions_id ON {s}.versions (id, rev)",
+    """INSERT INTO {s}.states SELECT 's' || n % 100000, n, n, {wake}, 'wake'
+        FROM generate_series({n} - 99999, {n}) n""",
+    "ALTER TABLE {s}.labels SET UNLOGGED",
+    "ALTER TABLE {s}.labels DROP CONSTRAINT labels_pkey",
+    "INSERT INTO {s}.labels SELECT ({often})[n % 10 + 1], n FROM generate_series(1, {n}) n",
+    """INSERT INTO {s}.labels SELECT ({seldom})[n % 1000 + 1], n
+        FROM generate_series(1, {n}) n WHERE n % 1000 IN (7, 123)""",
+    "ALTER TABLE {s}.labels ADD PRIMARY KEY (key, rev)",
+    "INSERT INTO {s}.current_labels SELECT key, rev FROM {s}.labels WHERE rev > {n} - 100000",
+    "UPDATE {s}.head SET rev = {n}, committed_at = {n}",
+]
+
+
+@define(eq=False)
+class ExplainingReader(Reader):
+    """Asks for the plan of each statement before it does it."""
+
+    plans: list[Any] = field(factory=list)
+
+    def _execute(
+        self, text: LiteralString, values: Mapping[str, Any] | None = None
+    ) -> psycopg.Cursor[Any]:
+        if values is not None:
+            explained = super()._execute("EXPLAIN (ANALYZE, FORMAT JSON) " + text, values)
+            self.plans.append(explained)
+        return super()._execute(text, values)
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        """Every node of every plan so far."""
+        waiting = [json.loads(json.dumps(plan.fetchone()[0]))[0]["Plan"] for plan in self.plans]
+        self.plans.clear()
+        while waiting:
+            node = waiting.pop()
+            waiting += node.get("Plans", [])
+            yield node
+
+
+@pytest.fixture(scope="module")
+def million(postgres: Database) -> Iterator[ExplainingReader]:
+    """A reader of a store of a million versions, without statistics as after a quick start."""
+    store = target(postgres.new_store())
+    with store.connect() as connection:
+        schema.prepare(connection, store)
+        with connection.transaction():
+            for text in FILL:
+                connection.execute(
+                    SQL(text).format(
+                        s=Identifier(store.schema),
+                        n=VERSIONS,
+                        wake=schema.key("wake"),
+                        often=[schema.key("often", f"{n}") for n in range(10)],
+                        seldom=[schema.key("seldom", f"{n}") for n in range(1_000)],
+                    )
+                )
+        yield ExplainingReader(store, connection)
+
+
+MAX_ROWS = 15_000
+"""That a statement may look at: what one page may look at, and some."""
+
+READS: dict[str, Callable[[Reader], object]] = {
+    "all of": lambda r: r.read(Query(labels={"often": "3", "seldom": "123"}), 0, 100),
+    "any of": lambda r: r.read(Query(labels=[{"seldom": "7"}, {"seldom": "123"}]), 0, 100),
+    "any of, newest": lambda r: r.find(Query(labels=[{"often": "3"}, {"seldom": "123"}])),
+    "all of, newest": lambda r: r.find(Query(labels={"often": "3", "seldom": "123"})),
+    "all of, current": lambda r: r.read(
+        Query(labels={"often": "3", "seldom": "123"}, latest=True), 0, 100
+    ),
+    "a label and a status": lambda r: r.read(
+        Query(labels={"often": "3"}, status=Status.PAUSED), 500_000, 100
+    ),
+    "current": lambda r: r.read(Query(latest=True), 950_000, 100),
+    "a state": lambda r: r.read(Query(id="s77"), 0, 100),
+    "since": lambda r: r.read(Query(since=700_000), 0, 100),
+    "a page": lambda r: r.read(Query(), 500_000, 1_000),
+    "a version": lambda r: r.get("s77", None),
+    "due": lambda r: r.due(950_000, ["wake", "work"], 100),
+    "next due": lambda r: r.next_due(["wake", "work"]),
+    "due flows": lambda r: r.due_flows(),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_no_read_scans_a_table_of_a_million_versions(million: ExplainingReader, name: str) -> None:
+    """Everything goes through an index, and looks at a bounded number of rows."""
+    found = READS[name](million)
+    assert found
+    assert getattr(found, "versions", True), "the page is empty"
+    nodes = list(million.nodes())
+    scans = [node for node in nodes if node.get("Relation Name") not in {None, "head"}]
+    assert scans
+    assert {"Index Scan", "Index Only Scan"} >= {node["Node Type"] for node in scans}, scans
+    looked_at = sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in scans
+    )
+    assert looked_at < MAX_ROWS
