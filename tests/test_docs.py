@@ -5,7 +5,8 @@ A page is read from top to bottom, in an empty directory of its own. What its bl
 - ``python``: run in one namespace a page; top-level ``await`` is allowed, on one event loop a page.
   With a file name after the language, it is also added to that file.
 - ``console``: each line after ``$`` is run by a shell, except those in ``NOT_RUN``. ``export``
-  holds for the rest of the page; a URL of PostgreSQL becomes that of the tests' own server.
+  holds for the rest of the page; a URL of PostgreSQL becomes that of the tests' own server. For
+  ``pip install -e .`` what it does is done by hand: modules and entry points are found.
 - ``output``, or what follows a command in ``console``: what was printed; ``…`` stands for anything.
 - ``text`` and whatever else is in ``SHOWN``: not run; with a file name, written to that file.
 """
@@ -19,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from itertools import pairwise
@@ -42,7 +44,8 @@ themselves."""
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 """A command of a console block, and what is shown below it."""
 SHOWN = {"json", "jsonl", "sql", "text", "toml"}
-TIMEOUT_S = 60
+TIMEOUT_S = 300
+"""Longer than any command takes on a busy machine: to fail, not to wait."""
 
 
 class Block(NamedTuple):
@@ -104,7 +107,8 @@ def blocks(page: str) -> Iterator[Block]:
 def compiled(block: Block, where: str) -> CodeType:
     """The block as code whose tracebacks name the line of the page."""
     source = "\n" * block.line + block.text
-    code: CodeType = compile(source, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    code: CodeType = compile(source, where, "exec", flags, dont_inherit=True)
     return code
 
 
@@ -118,6 +122,8 @@ def run_console(
     """Run each command, and compare what it prints with what the page shows below it."""
     assert block.text.startswith("$ "), f"{where}: a console block begins with a command"
     for command, output in COMMAND.findall(block.text):
+        if command == "pip install -e .":
+            install_here(monkeypatch)
         if NOT_RUN.match(command):
             continue
         if command.startswith("export "):
@@ -140,6 +146,24 @@ def run_console(
         assert done.returncode == 0, f"{where}: $ {command}\n{done.stdout}"
         if output.strip():
             assert_shown(output, done.stdout, f"{where}: $ {command}")
+
+
+def install_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the project in this directory found, also by the commands that follow."""
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    metadata = Path(f"{project['name'].replace('-', '_')}-{project['version']}.dist-info")
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    groups = project["entry-points"].items()
+    (metadata / "entry_points.txt").write_text(
+        "".join(
+            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
+            for group, points in groups
+        )
+    )
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
 
 
 def assert_shown(shown: str, printed: str, where: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,16 @@ def test_every_public_name_is_there() -> None:
         assert getattr(flowstate.testing, name, None) is not None
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = flowstate.testing.Nothing
+
+
+def test_every_public_name_has_a_line_in_the_docs() -> None:
+    """What is public is listed, and nothing else is."""
+    page = (Path(__file__).parents[1] / "docs" / "testing.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    told = {name for name in flowstate.testing.__all__ if f"`{name}`" in page}
+    assert set(flowstate.testing.__all__) == told
+    assert listed <= set(flowstate.testing.__all__)
 
 
 def test_importing_it_loads_no_test_library() -> None:

@@ -313,6 +313,7 @@ class DriverMachine(RuleBasedStateMachine):
             ref = DataRef(rev, len(content), "any", checksum)
             assert self._do(self.driver.load, ref) == content
 
+    @precondition(lambda self: self.store.raw)
     @invariant()
     def has_these_payloads(self) -> None:
         """And no other."""
