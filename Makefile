@@ -36,6 +36,11 @@ check: $(READY)  ## Lint, format, types, layers, and the built package
 bench: $(READY)  ## Measure: the benchmarks, each beside its raw limit
 	$(BIN)/pytest -o addopts= benchmarks --benchmark-only
 
+peers: $(READY)  ## Measure what else could be used (DBOS, LangGraph, state machines), beside flowstate
+	$(BIN)/python -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q -e '.[bench,postgres]' -r benchmarks/peers/requirements.txt
+	.venv-peers/bin/python -m benchmarks.peers --out peers
+
 simulate: $(READY)  ## Run SEEDS=1000 simulated clusters with faults; SEED=n replays one
 	$(BIN)/python -m flowstate.testing.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
@@ -44,7 +49,7 @@ format: $(READY)  ## Put the code in the form that check wants
 	$(BIN)/ruff format
 
 clean:  ## Remove everything that the other targets made
-	rm -rf $(VENV) build dist demo.db demo.db-wal demo.db-shm .benchmarks .hypothesis
+	rm -rf $(VENV) .venv-peers peers build dist demo.db demo.db-wal demo.db-shm .benchmarks .hypothesis
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -52,4 +57,4 @@ $(READY): pyproject.toml tools/setup
 	@PYTHON="$(PYTHON)" tools/setup $(VENV)
 	@touch $@
 
-.PHONY: help demo test check bench simulate format clean
+.PHONY: help demo test check bench peers simulate format clean

@@ -18,7 +18,7 @@ import anyio
 from attrs import define, field, frozen
 from msgspec.structs import replace
 
-from flowstate import Durability, connect
+from flowstate import Durability
 from flowstate.drivers.loop import Loop
 
 from .errors import BenchError
@@ -216,9 +216,7 @@ class Runner:
         raise BenchError(f"took longer than {MAX_MEASUREMENT_S:g} s")
 
     def _facts(self, name: str, site: Site) -> StoreFacts:
-        with site.fresh() as url:
-            durability = anyio.run(_durability, url)
-        self._durabilities[name] = durability
+        durability = self._durabilities[name] = site.durability()
         raw = site.raw
         return StoreFacts(
             name=name,
@@ -245,11 +243,6 @@ class Runner:
                             missing=missing,
                             has_failed=key in self._failed,
                         )
-
-
-async def _durability(url: str) -> Durability:
-    async with connect(url) as driver:
-        return driver.durability
 
 
 def _told(error: Exception) -> str:

@@ -49,9 +49,11 @@ class Sample(Struct, frozen=True):
     """Seconds, as many as there were; by what was waited for, which may be the empty text."""
 
     def all_figures(self) -> dict[str, float]:
-        """The figures, with a p50 and a p99 (ms) of each kind of delay."""
+        """The figures, with a p50 and a p99 (ms) of each kind of delay that there was."""
         found = dict(self.figures)
         for name, delays in self.delays.items():
+            if not delays:
+                continue
             ordered = sorted(delays)
             for share, of in ((0.50, "p50"), (0.99, "p99")):
                 found[f"{name} {of}".lstrip()] = stats.quantile(ordered, share) * 1000
@@ -62,6 +64,7 @@ class Sample(Struct, frozen=True):
         return {
             name: tuple(delay * 1000 for delay in stats.quantiles(delays))
             for name, delays in self.delays.items()
+            if delays
         }
 
 

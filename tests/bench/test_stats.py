@@ -74,3 +74,8 @@ def test_delays_are_told_in_milliseconds() -> None:
         sample.distributions()[""][0],
         sample.distributions()[""][-1],
     )
+
+
+def test_a_delay_that_nobody_had_has_no_figure() -> None:
+    sample = Sample({"commits": 7.0}, {"": []})
+    assert ({"commits": 7.0}, {}) == (sample.all_figures(), sample.distributions())

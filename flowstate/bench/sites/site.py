@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol, Self
 import anyio
 from attrs import define
 
-from flowstate import connect
+from flowstate import Durability, connect
 from flowstate.drivers.url import StoreUrl
 
 ID = "order-1"
@@ -74,6 +74,16 @@ class Site(ABC):
     @abstractmethod
     def fresh(self) -> AbstractContextManager[str]:
         """The URL of an empty store, which is removed when the block is left."""
+
+    def durability(self) -> Durability:
+        """What an acknowledged commit survives there."""
+
+        async def declared(url: str) -> Durability:
+            async with connect(url) as driver:  # some ask their server
+                return driver.durability
+
+        with self.fresh() as url:
+            return anyio.run(declared, url)
 
     @property
     def raw(self) -> RawLimit | None:
