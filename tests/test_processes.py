@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,19 @@ class Crew:
         assert process.wait(TIMEOUT_S) == -signal.SIGKILL, "it ended before it could be killed"
         if process.stdout:
             process.stdout.close()
+
+    def stop(self, process: subprocess.Popen[str]) -> None:
+        """Stop it outside a transaction: inside, it would lock the file for everyone, for as long
+        as it is stopped. No process can do anything about that."""
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            with closing(sqlite3.connect(self.directory / "store.db", timeout=1)) as connection:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    process.send_signal(signal.SIGCONT)
+                else:
+                    return
 
     def end(self) -> None:
         for process in list(self.members):
@@ -281,7 +295,7 @@ def test_an_executor_that_was_out_for_longer_than_its_lease_loses(crew: Crew, ki
             executor = crew.start("a")
             await effect(crew, executor.pid)
             if kind == "stopped":
-                executor.send_signal(signal.SIGSTOP)
+                crew.stop(executor)
             recoverer = crew.start("recoverer")
             await effect(crew, recoverer.pid)
             (crew.directory / "go").touch()
@@ -315,7 +329,7 @@ def test_a_leader_that_was_stopped_for_longer_than_its_lease_fires_nothing_twice
             first = crew.start("recoverer")
             term = await leader(engine)
             crew.start("recoverer")
-            first.send_signal(signal.SIGSTOP)
+            crew.stop(first)
             second = await leader(engine, after=term.rev)
             for n in range(count):
                 if n == count // 2:
