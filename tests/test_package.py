@@ -43,6 +43,12 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment(tmp_path_factory.mktemp("plain"), str(wheel))
 
 
+@pytest.fixture(scope="module")
+def python_with_extras(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with what measuring and testing need."""
+    return environment(tmp_path_factory.mktemp("extras"), f"{wheel}[bench,testing]")
+
+
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     metadata = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     with zipfile.ZipFile(wheel) as archive:
@@ -77,11 +83,34 @@ def test_measuring_without_its_extra_gives_figures_and_says_what_to_install(
     assert ["bench.json"] == [path.name for path in (tmp_path / "here").iterdir()]
 
 
-def test_every_module_imports_with_the_extras(
-    wheel: Path, tmp_path_factory: pytest.TempPathFactory
+def test_every_module_imports_with_the_extras(python_with_extras: Path) -> None:
+    import_all(python_with_extras, sorted(modules() - POSTGRES))
+
+
+def test_the_installed_plugin_is_there_in_any_pytest(
+    python_with_extras: Path, tmp_path: Path
 ) -> None:
-    python = environment(tmp_path_factory.mktemp("extras"), f"{wheel}[bench,testing]")
-    import_all(python, sorted(modules() - POSTGRES))
+    """Without a warning, and with its fixtures on both event loops."""
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n\n@pytest.mark.anyio\nasync def test_it(engine, virtual_clock):\n"
+        "    assert await engine.head() == 0\n"
+    )
+    told = run(python_with_extras, "-m", "pytest", "-q", "-Werror", "test_it.py", cwd=tmp_path)
+    assert "2 passed" in told
+
+
+def test_the_installed_command_shows_the_values_of_a_broken_law(
+    python_with_extras: Path, tmp_path: Path
+) -> None:
+    """Assertions of the suite are rewritten also where it is installed."""
+    (tmp_path / "behind.py").write_text(
+        "from flowstate.drivers.memory import MemoryDriver\n\nclass Behind(MemoryDriver):\n"
+        "    async def head(self):\n        return max(0, await super().head() - 1)\n"
+    )
+    flowstate = python_with_extras.parent / "flowstate"
+    law = ("--law", "the_head_is_the_newest")
+    told = run(flowstate, "check", "behind.py:Behind", *law, expected=1, cwd=tmp_path)
+    assert "assert 2 == 3" in told
 
 
 def test_postgresql_without_its_extra_says_what_to_install(python: Path) -> None:

@@ -33,7 +33,7 @@ class StoreUrl:
             raise StoreUrlError(
                 "the URL of the store", "is no URL; write what is special in it as %XX"
             ) from None
-        shown = urlunsplit(_without_secrets(parts))
+        shown = _text(_without_secrets(parts), url)
         if not parts.scheme:
             raise StoreUrlError(
                 shown or "''", "is no store URL; try memory: or sqlite:///path/to/file.db"
@@ -56,6 +56,18 @@ class StoreUrl:
 
 SECRET = re.compile(r"([^&=]*(?:password|secret)[^&=]*)=[^&]*", re.IGNORECASE)
 """An option that nobody else may read."""
+
+
+def _text(parts: SplitResult, url: str) -> str:
+    """The parts as a URL again."""
+    if parts.netloc or not url.startswith(f"{parts.scheme}://"):
+        return urlunsplit(parts)
+    # an empty host would be left out, and with it the slashes that tell relative from absolute
+    query, fragment = (
+        f"?{parts.query}" * bool(parts.query),
+        f"#{parts.fragment}" * bool(parts.fragment),
+    )
+    return f"{parts.scheme}://{parts.path}{query}{fragment}"
 
 
 def _without_secrets(parts: SplitResult) -> SplitResult:

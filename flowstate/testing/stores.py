@@ -73,8 +73,10 @@ class UrlStores:
 
     @property
     def left_behind(self) -> str:
-        """The names of what stays when all is over; empty if nothing does."""
-        return self.template.replace("{n}", f"{self._run}_*") if "{n}" in self.template else ""
+        """The URLs of what stays when all is over, without a password; empty if nothing does."""
+        if "{n}" not in self.template:
+            return ""
+        return StoreUrl.parse(self._url(Path("tmp"), f"{self._run}_*")).text
 
 
 class _Outside(Store):

@@ -232,7 +232,8 @@ def test_a_store_is_not_opened_if_its_url_names_one_only(shell: Shell) -> None:
     before = shell.store.read_bytes()
     done = shell.run("check", "sqlite:///store.db")
     assert (2, "") == (done.returncode, done.stdout)
-    assert "is one store, and each law needs a new one; nothing was opened" in done.stderr
+    told = "sqlite:///store.db: is one store, and each law needs a new one; nothing was opened"
+    assert told in done.stderr
     assert "sqlite:///{tmp}/store.db" in done.stderr
     assert before == shell.store.read_bytes()
     assert {"store.db", "work.py", "lines.jsonl"} >= {

@@ -166,6 +166,16 @@ def test_a_password_is_never_shown() -> None:
     assert "user:***@host" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "given", ["nosuch:///a.db", "nosuch:////srv/a.db?b=1", "nosuch://host/a#b", "nosuch:a"]
+)
+def test_a_url_is_shown_as_it_was_given(given: str) -> None:
+    """With all of its slashes: they tell a relative path from an absolute one."""
+    with pytest.raises(StoreUrlError) as caught:
+        connect(given)
+    assert caught.value.store == given
+
+
 # ---------------------------------------------------------------- durability
 
 
