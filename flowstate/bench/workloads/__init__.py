@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .commits import BATCHES, COMMITS, LABELS
+from .commits import BATCHES, COMMITS, LABELS, PROCESSES
 from .reads import GETS, QUERIES
 from .sizes import FOOTPRINT, GROWTH, PAYLOADS
 from .timing import ALARMS, TAKEOVER
@@ -23,6 +23,7 @@ WORKLOADS: Mapping[str, Workload] = {
     for workload in (
         COMMITS,
         LABELS,
+        PROCESSES,
         BATCHES,
         GETS,
         QUERIES,

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 
 import anyio
 
-from flowstate import Command, Commit, End, Engine, Flows, Pause, State, Transit
+from flowstate import Command, Commit, Durability, End, Engine, Flows, Pause, State, Transit
 
+from ..child import child
 from ..place import Place
 from ..sites import Site
 from ..values import Better, Effort, Measure, Sample, delays
 from .workload import Workload
 
 LABELLED_FLOWS = 100
+PROCESS_FLOWS = 100
+WORKER = "flowstate.bench.worker"
+"""The module that commits in other processes."""
 RATE = Measure("commits", "/s", Better.HIGHER, has_raw=True)
 
 
@@ -29,6 +34,20 @@ async def commits_with_labels(place: Place, labels: int) -> Sample:
     async with place.engine(Flows()) as engine:
         some = {f"label-{number}": f"{place.prefix}value" for number in range(labels)}
         return await go_round(place, engine, LABELLED_FLOWS, some)
+
+
+async def processes(place: Place, count: int) -> Sample:
+    """So many processes on one store, with a hundred flows each, all at the same time."""
+    async with AsyncExitStack() as stack:
+        children = [await stack.enter_async_context(child(WORKER)) for _ in range(count)]
+        for number, one in enumerate(children):
+            prefix = f"{place.prefix}{number}-"
+            await one.tell(place.url, prefix, str(PROCESS_FLOWS), str(place.seconds))
+            await one.line()  # it is ready
+        for one in children:
+            await one.tell("go")
+        rates = [float(await one.line()) for one in children]
+    return Sample({RATE.name: sum(rates)})
 
 
 async def go_round(
@@ -107,6 +126,21 @@ LABELS = Workload(
     run=commits_with_labels,
     raw=lambda site, _, effort: _inserts(site, LABELLED_FLOWS, effort),
     raw_about=f"bare inserts of rows without labels, {LABELLED_FLOWS} a sync",
+)
+
+PROCESSES = Workload(
+    "processes",
+    f"Committed transitions of several processes on one store, {PROCESS_FLOWS} flows each",
+    parameter="processes",
+    values=(1, 2, 4),
+    quick=(1, 2),
+    measures=(RATE,),
+    run=processes,
+    raw=lambda site, _, effort: _inserts(site, PROCESS_FLOWS, effort),
+    raw_about=f"bare inserts of one process, {PROCESS_FLOWS} rows a sync",
+    needs=Durability.PROCESS,
+    is_warmed_up=False,
+    cost_s=lambda count: 1.0 + count / 2,
 )
 
 BATCHES = Workload(
