@@ -15,6 +15,7 @@ from flowstate import Commit, Driver, Engine, Pause, State, connect
 
 from .conftest import Row, percentile
 
+VERSIONS = {"memory": 100_000, "SQLite": 100_000, "PostgreSQL": 30_000}
 VERSIONS_PER_STATE = 10
 COMMIT_SIZE = 500
 EVERY_S = 0.002
@@ -91,7 +92,7 @@ def new_store(request: pytest.FixtureRequest, name: str) -> Callable[[], str]:
     return lambda: "memory:"
 
 
-@pytest.mark.parametrize("name", ["memory", "SQLite", "PostgreSQL"])
+@pytest.mark.parametrize("name", VERSIONS)
 def test_commits_while_compacting(
     figure: Callable[[Row], None],
     benchmark: Any,
@@ -99,9 +100,9 @@ def test_commits_while_compacting(
     new_store: Callable[[], str],
     name: str,
 ) -> None:
-    """The longest that a commit waits while 100,000 versions are looked at and nine in ten of them
+    """The longest that a commit waits while many versions are looked at and nine in ten of them
     removed, each with a payload; beside the longest without."""
-    versions = 2_000 if tiny else 100_000
+    versions = 2_000 if tiny else VERSIONS[name]
     rounds: list[Measured] = []
 
     def one_round() -> None:
