@@ -103,7 +103,7 @@ async def execute_one(engine: Engine, id: str) -> None:
 
 async def main(role: str) -> None:
     async with (
-        connect("sqlite:///store.db") as driver,
+        connect(os.environ["STORE"]) as driver,
         Engine(driver, flows, retry=POLICY, max_background=SLOTS, grace=0) as engine,
     ):
         if role == "executor":

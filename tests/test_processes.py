@@ -22,6 +22,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import psycopg
 import pytest
 from attrs import define, field
 
@@ -38,17 +39,21 @@ from flowstate import (
     connect,
 )
 from flowstate.recovery import PREFIX
+from flowstate.testing.history import History, check
 
 from .cli.shell import wait_for
+from .postgres import Database, target
 from .test_permits import ALL, ROOT, SHIPPED, read_cases
 
 WORKER = ROOT / "tests" / "process_worker.py"
 LEASE_S = 1.0
+POLICY = RetryPolicy(lease=LEASE_S, max_attempts=1_000)
 PROMPT_S = LEASE_S + 1.0
 """Within this, what was left goes on."""
 TIMEOUT_S = 60.0
 """Longer than anything here takes on a slow machine: to fail, not to wait."""
 SEED = 20111011
+FILE = "store.db"
 
 
 @define
@@ -56,6 +61,7 @@ class Crew:
     """Processes on one store, in one directory."""
 
     directory: Path
+    url: str
     steps: str = "0.05"
     members: list[subprocess.Popen[str]] = field(factory=list)
 
@@ -63,7 +69,12 @@ class Crew:
         process = subprocess.Popen(
             [sys.executable, "-P", WORKER, role, str(seed)],
             cwd=self.directory,
-            env=os.environ | {"PYTHONPATH": f"{ROOT / 'docs/examples'}", "STEP_S": self.steps},
+            env=os.environ
+            | {
+                "PYTHONPATH": f"{ROOT / 'docs/examples'}",
+                "STEP_S": self.steps,
+                "STORE": self.url,
+            },
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -78,17 +89,28 @@ class Crew:
             process.stdout.close()
 
     def stop(self, process: subprocess.Popen[str]) -> None:
-        """Stop it outside a transaction: inside, it would lock the file for everyone, for as long
-        as it is stopped. No process can do anything about that."""
-        while True:
+        """Stop it outside a transaction: inside, it would hold up all who write. PostgreSQL ends
+        such a session after a while; SQLite's file stays locked for as long as it is stopped."""
+        process.send_signal(signal.SIGSTOP)
+        while self._is_locked():
+            process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGSTOP)
-            with closing(sqlite3.connect(self.directory / "store.db", timeout=1)) as connection:
+
+    def _is_locked(self) -> bool:
+        if self.url.startswith("sqlite:"):
+            with closing(sqlite3.connect(self.directory / FILE, timeout=1)) as connection:
                 try:
                     connection.execute("BEGIN IMMEDIATE")
                 except sqlite3.OperationalError:
-                    process.send_signal(signal.SIGCONT)
-                else:
-                    return
+                    return True
+                return False
+        store = target(self.url)
+        with store.connect() as connection:
+            try:
+                connection.execute(store.sql("SELECT FROM {s}.head FOR UPDATE NOWAIT"))
+            except psycopg.errors.LockNotAvailable:
+                return True
+            return False
 
     def end(self) -> None:
         for process in list(self.members):
@@ -106,16 +128,20 @@ class Crew:
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Engine]:
         async with (
-            connect(f"sqlite:///{self.directory / 'store.db'}") as driver,
-            Engine(driver, retry=RetryPolicy(lease=LEASE_S, max_attempts=1_000)) as engine,
+            connect(self.url) as driver,
+            Engine(driver, retry=POLICY) as engine,
         ):
             with anyio.fail_after(TIMEOUT_S):
                 yield engine
 
 
-@pytest.fixture
-def crew(tmp_path: Path) -> Iterator[Crew]:
-    crew = Crew(tmp_path)
+@pytest.fixture(params=["sqlite", "postgres"])
+def crew(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Crew]:
+    url = f"sqlite:///{tmp_path / FILE}"
+    if request.param == "postgres":
+        database: Database = request.getfixturevalue("postgres")
+        url = database.new_store()
+    crew = Crew(tmp_path, url)
     yield crew
     crew.end()
 
@@ -180,19 +206,20 @@ def survive(crew: Crew, source: Path, rounds: int) -> None:
     steps = sum(len(tasks) + 1 for tasks in cases.values())
     assert len({(id, step) for id, step, _, _ in crew.effects()}) < steps, "there was work to kill"
 
-    async def check() -> None:
+    async def look() -> None:
         async with crew.store() as engine:
             await all_ended(engine, len(cases))
             histories: dict[str, list[State]] = defaultdict(list)
             async for version in engine.states():
                 if not version.id.startswith(PREFIX):
                     histories[version.id].append(version)
+            assert check(await History.read(engine.driver, POLICY)) == []
         assert histories.keys() == cases.keys()
         for id, tasks in cases.items():
             assert_exact(histories[id], tasks)
         assert_effects(crew, histories)
 
-    anyio.run(check)
+    anyio.run(look)
 
 
 def assert_exact(history: list[State], tasks: list[Any]) -> None:
