@@ -14,7 +14,7 @@ TARGET_MS = 20
 """What a batch should take: commits wait for it."""
 FIRST_LIMIT = 100
 """Versions that the first batch looks at; the next ones by how long the last one took…"""
-MIN_LIMIT, MAX_LIMIT = 50, 1_000
+MIN_LIMIT, MAX_LIMIT = 10, 500
 """…between these."""
 
 
@@ -55,7 +55,7 @@ class CompactionRun:
         self._add(batch)
         if took > TARGET_MS:
             self._limit = max(MIN_LIMIT, self._limit // 2)
-        elif took < TARGET_MS / 2:
+        elif took < TARGET_MS / 4:  # the next may well be slower
             self._limit = min(MAX_LIMIT, self._limit * 2)
         if batch.versions and took and not self.dry_run and not self.total.done:
             await self._clock.wait_until(self._clock.now() + took)

@@ -8,8 +8,10 @@ from typing import TypeAlias
 
 from attrs import define, field
 
+MAX_BEHIND = 2_000
+"""Ids whose new due times may be left out of the heaps."""
 MIN_REBUILD = 1_000
-"""Entries of due times below which those that were overtaken may stay."""
+"""Entries in the heaps below which those that were overtaken may stay."""
 
 _Entry: TypeAlias = tuple[int, int, str, str]
 """due (ms), revision, id, flow"""
@@ -20,36 +22,32 @@ class DueTimes:
     """At most one due time an id, soonest first for each flow.
 
     A heap a flow. An entry that was overtaken stays until it surfaces, or until such entries are
-    the larger part; so setting a due time costs the same however many there are.
+    the larger part; so setting a due time costs the same however many there are. What is set goes
+    to the heaps only when somebody asks, or when it has become much: a state that moves on before
+    that never sees them.
     """
 
+    _set: dict[str, _Entry | None] = field(factory=dict[str, _Entry | None])
+    """id -> its new entry, not in a heap yet; None for no due time."""
     _due: dict[str, _Entry] = field(factory=dict[str, _Entry])
-    """id -> the entry that counts."""
+    """id -> the entry that counts among those in the heaps."""
     _heaps: dict[str, list[_Entry]] = field(factory=dict[str, list[_Entry]])
     """flow -> heap of entries."""
     _entries: int = 0
 
     def set(self, id: str, rev: int, due: int | None, flow: str) -> None:
-        if due is None:
-            self._due.pop(id, None)
-            return
-        entry = (due, rev, id, flow)
-        self._due[id] = entry
-        heap = self._heaps.get(flow)
-        if heap is None:
-            heap = self._heaps[flow] = []
-        heapq.heappush(heap, entry)
-        self._entries += 1
-        if self._entries > MIN_REBUILD and self._entries > 2 * len(self._due):
-            self._rebuild()
+        self._set[id] = None if due is None else (due, rev, id, flow)
+        if len(self._set) > MAX_BEHIND:
+            self._catch_up()
 
     def move(self, id: str, due: int) -> None:
-        entry = self._due.get(id)
+        entry = self._set[id] if id in self._set else self._due.get(id)
         if entry is not None:
             self.set(id, entry[1], due, entry[3])
 
     def until(self, until: int, flows: Collection[str], limit: int) -> list[tuple[str, int]]:
         """What is due, soonest first: ids, with their due times."""
+        self._catch_up()
         found: list[_Entry] = []
         for flow in flows:
             heap = self._heaps.get(flow, [])
@@ -67,10 +65,12 @@ class DueTimes:
 
     def flows(self) -> tuple[str, ...]:
         """Every flow that something is due for, now or later."""
+        self._catch_up()
         return tuple(sorted(flow for flow in self._heaps if self.soonest([flow]) is not None))
 
     def soonest(self, flows: Collection[str]) -> int | None:
         """The soonest due time for one of the flows."""
+        self._catch_up()
         times: list[int] = []
         for flow in flows:
             heap = self._heaps.get(flow, [])
@@ -80,6 +80,21 @@ class DueTimes:
             if heap:
                 times.append(heap[0][0])
         return min(times, default=None)
+
+    def _catch_up(self) -> None:
+        for id, entry in self._set.items():
+            if entry is None:
+                self._due.pop(id, None)
+                continue
+            self._due[id] = entry
+            heap = self._heaps.get(entry[3])
+            if heap is None:
+                heap = self._heaps[entry[3]] = []
+            heapq.heappush(heap, entry)
+            self._entries += 1
+        self._set.clear()
+        if self._entries > MIN_REBUILD and self._entries > 2 * len(self._due):
+            self._rebuild()
 
     def _rebuild(self) -> None:
         self._heaps = {}

@@ -10,9 +10,10 @@ import heapq
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from attrs import define, field
+from msgspec import Struct
 
 from ..clock import Clock, SystemClock
 from ..codec import encode_state
@@ -34,10 +35,15 @@ from .due import DueTimes
 from .head import Head
 from .url import StoreUrl
 
-K = TypeVar("K")
-
 MAX_SCAN = 10_000
 """Versions that one read looks at."""
+
+
+class _History(Struct, eq=False, gc=False):  # no garbage: nothing in it can lead back to it
+    """One state: its current version, and the revisions of all that are there."""
+
+    latest: State
+    revs: list[int]
 
 
 @define(eq=False)
@@ -50,10 +56,8 @@ class MemoryDriver(Driver):
     _head: Head = field(factory=Head, init=False)
     _log: list[State] = field(factory=list[State], init=False)
     """By rising revision. Above ``_compacted`` none is missing, so the index follows from it."""
-    _current: OrderedDict[str, State] = field(factory=OrderedDict[str, State], init=False)
-    """id -> latest version, in revision order."""
-    _history: dict[str, list[int]] = field(factory=dict[str, list[int]], init=False)
-    """id -> its revisions."""
+    _histories: OrderedDict[str, _History] = field(factory=OrderedDict[str, _History], init=False)
+    """By id, in the order of their latest revisions."""
     _labelled: dict[tuple[str, str], list[int]] = field(
         factory=dict[tuple[str, str], list[int]], init=False
     )
@@ -93,11 +97,11 @@ class MemoryDriver(Driver):
 
     async def commit(self, plan: Plan) -> tuple[State, ...]:  # noqa: C901, PLR0912  (hot)
         log = self._log
-        current = self._current
+        histories = self._histories
         for write in plan.writes:
             state = write.state
-            latest = current.get(state.id)
-            if (latest.rev if latest is not None else 0) != state.rev:
+            history = histories.get(state.id)
+            if (history.latest.rev if history is not None else 0) != state.rev:
                 return self._first_outcome(plan)
         if plan.requires and (conflicts := self._conflicts(plan)):
             raise RevMismatchError(conflicts)
@@ -110,15 +114,18 @@ class MemoryDriver(Driver):
         commit_id = plan.commit_id
         for write, state in zip(plan.writes, versions):  # noqa: B905  (hot; equal by construction)
             id = state.id
+            history = histories.get(id)
+            if history is None:
+                previous = None
+                histories[id] = _History(state, [state.rev])
+            else:
+                previous = history.latest
+                history.latest = state
+                history.revs.append(state.rev)
+                if previous is not log[-1]:
+                    histories.move_to_end(id)
             log.append(state)
             self._commit_ids.append(commit_id)
-            previous = current.get(id)
-            if previous is None:
-                self._history[id] = [state.rev]
-            else:
-                self._history[id].append(state.rev)
-            current[id] = state
-            current.move_to_end(id)
             if state.labels or (previous is not None and previous.labels):
                 self._index_labels(previous, state)
             if state.data or state.stacked:
@@ -134,7 +141,7 @@ class MemoryDriver(Driver):
 
     async def get(self, id: str, rev: int | None = None) -> State | None:
         if rev is None:
-            return self._current.get(id)
+            return self._latest(id)
         index = self._index(rev)
         if not 0 <= index < len(self._log):
             return None
@@ -158,7 +165,7 @@ class MemoryDriver(Driver):
         compacted = 0 if query.since_ms > self._compacted_at else self._compacted
         versions: list[State] = []
         for looked, state in enumerate(self._candidates(query, after), 1):
-            if query.matches(state) and not (query.latest and self._current[state.id] is not state):
+            if query.matches(state) and (not query.latest or self._is_current(state)):
                 versions.append(state)
             if len(versions) == limit or looked == MAX_SCAN:
                 return Page(tuple(versions), state.rev, compacted)
@@ -173,7 +180,7 @@ class MemoryDriver(Driver):
 
     async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
         due = self._due.until(until, flows, limit)
-        return tuple(Due(self._current[id], at) for id, at in due)
+        return tuple(Due(self._histories[id].latest, at) for id, at in due)
 
     async def next_due(self, flows: Collection[str]) -> int | None:
         return self._due.soonest(flows)
@@ -184,7 +191,7 @@ class MemoryDriver(Driver):
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         gone: set[str] = set()
         for id, rev in leases:
-            state = self._current.get(id)
+            state = self._latest(id)
             if state is None or state.rev != rev:
                 gone.add(id)
             else:
@@ -228,7 +235,7 @@ class MemoryDriver(Driver):
         compaction = Compaction(
             upto,
             len(gone),
-            sum(self._current[state.id] is state for state in gone),
+            sum(map(self._is_current, gone)),
             len(contents),
             sum(len(encode_state(state)) for state in gone) + sum(map(len, contents)),
             done,
@@ -242,7 +249,7 @@ class MemoryDriver(Driver):
     def _first_outcome(self, plan: Plan) -> tuple[State, ...]:
         """What the plan wrote when it was committed before, or else the conflicts it has."""
         for write in plan.writes:
-            for rev in _above(self._history.get(write.state.id, []), write.state.rev):
+            for rev in _above(self._revs(write.state.id), write.state.rev):
                 index = self._index(rev)
                 if self._commit_ids[index] == plan.commit_id:
                     # made again from the plan, for some of what it wrote may be compacted
@@ -254,13 +261,24 @@ class MemoryDriver(Driver):
     def _conflicts(self, plan: Plan) -> dict[str, tuple[int, int]]:
         conflicts: dict[str, tuple[int, int]] = {}
         for id, expected in plan.expectations():
-            latest = self._current.get(id)
+            latest = self._latest(id)
             found = 0 if latest is None else latest.rev
             if found != expected:
                 conflicts[id] = (expected, found)
         return conflicts
 
     # ------------------------------------------------------------ indexes
+
+    def _latest(self, id: str) -> State | None:
+        history = self._histories.get(id)
+        return None if history is None else history.latest
+
+    def _is_current(self, state: State) -> bool:
+        return self._histories[state.id].latest is state
+
+    def _revs(self, id: str) -> list[int]:
+        history = self._histories.get(id)
+        return [] if history is None else history.revs
 
     def _index_labels(self, previous: State | None, state: State) -> None:
         if previous is not None:
@@ -276,9 +294,10 @@ class MemoryDriver(Driver):
     def _newest_first(self, query: Query) -> Iterator[Iterator[State]]:
         """Candidates for ``find``: for each alternative, by its rarest label."""
         if query.id:
-            yield iter([self._current[query.id]] if query.id in self._current else [])
+            latest = self._latest(query.id)
+            yield iter([] if latest is None else [latest])
         elif not query.alternatives:
-            yield iter(reversed(self._current.values()))
+            yield (history.latest for history in reversed(self._histories.values()))
         else:
             nothing: OrderedDict[str, None] = OrderedDict()
             for labels in query.alternatives:
@@ -286,12 +305,12 @@ class MemoryDriver(Driver):
                     (self._current_labelled.get(label, nothing) for label in labels.items()),
                     key=len,
                 )
-                yield (self._current[id] for id in reversed(ids))
+                yield (self._histories[id].latest for id in reversed(ids))
 
     def _candidates(self, query: Query, after: int) -> Iterable[State]:
         """Versions above a revision that may match, ascending."""
         if query.id:
-            return map(self._at, _above(self._history.get(query.id, []), after))
+            return map(self._at, _above(self._revs(query.id), after))
         if not query.alternatives:
             return map(self._log.__getitem__, range(self._index(after + 1), len(self._log)))
         rarest = [
@@ -327,20 +346,21 @@ class MemoryDriver(Driver):
 
     def _may_go(self, state: State, retention: Retention) -> bool:
         """Whether a version that is old enough may be removed."""
-        current = self._current[state.id]
+        history = self._histories[state.id]
+        current = history.latest
         if (
             retention.ended
             and current.transition.status is Status.ENDED
             and current.committed_at < retention.before
         ):
             return state is not self._log[-1]
-        revs = self._history[state.id]
+        revs = history.revs
         return len(revs) > retention.keep and state.rev < revs[-retention.keep]
 
     def _leaves_nothing_behind(self, state: State, after: int) -> bool:
         """Whether a version is superseded, or no older one is left below the batch: what is
         current goes last."""
-        return self._current[state.id] is not state or self._history[state.id][0] > after
+        return not self._is_current(state) or self._histories[state.id].revs[0] > after
 
     def _references(self, states: Iterable[State]) -> dict[tuple[int, str], list[int]]:
         """The payloads that versions refer to, with all the revisions that do."""
@@ -349,9 +369,13 @@ class MemoryDriver(Driver):
     def _release(self, gone: list[State]) -> list[tuple[int, str]]:
         """Take these versions' references back; gives the payloads that have none any more."""
         revs = {state.rev for state in gone}
-        return [
-            key for key in self._references(gone) if not _discard(self._referring, key, gone, revs)
-        ]
+        released: list[tuple[int, str]] = []
+        for key, referring in self._references(gone).items():
+            _discard(referring, gone, revs)
+            if not referring:
+                del self._referring[key]
+                released.append(key)
+        return released
 
     def _remove(self, gone: list[State], looked: slice) -> None:
         """Take versions out of the part of the log that was looked at, and out of the indexes."""
@@ -365,17 +389,22 @@ class MemoryDriver(Driver):
         if gone[-1].rev > self._compacted:
             self._compacted, self._compacted_at = gone[-1].rev, gone[-1].committed_at
         for label in {label for state in gone for label in state.labels.items()}:
-            _discard(self._labelled, label, gone, revs)
+            labelled = self._labelled[label]
+            _discard(labelled, gone, revs)
+            if not labelled:
+                del self._labelled[label]
         for id in {state.id for state in gone}:
-            if not _discard(self._history, id, gone, revs):
-                self._forget(id)
+            history = self._histories[id]
+            _discard(history.revs, gone, revs)
+            if not history.revs:
+                self._forget(history.latest)
 
-    def _forget(self, id: str) -> None:
-        """A state of which no version is left."""
-        state = self._current.pop(id)
+    def _forget(self, state: State) -> None:
+        """A state of which no version is left, not even its latest."""
+        del self._histories[state.id]
         for label in state.labels.items():
             ids = self._current_labelled[label]
-            del ids[id]
+            del ids[state.id]
             if not ids:
                 del self._current_labelled[label]
 
@@ -393,16 +422,12 @@ def _distinct(ascending: Iterable[int]) -> Iterator[int]:
         last = rev
 
 
-def _discard(index: dict[K, list[int]], key: K, gone: list[State], revs: set[int]) -> list[int]:
-    """Take the revisions of versions out of one entry of an index, and an empty entry out of the
-    index. Looks only at the part that they are in."""
-    found = index[key]
+def _discard(found: list[int], gone: list[State], revs: set[int]) -> None:
+    """Take the revisions of versions out of an entry of an index. Looks only at the part that they
+    are in."""
     start = bisect_left(found, gone[0].rev)
     stop = bisect_right(found, gone[-1].rev, start)
     found[start:stop] = [rev for rev in found[start:stop] if rev not in revs]
-    if not found:
-        del index[key]
-    return found
 
 
 def _payloads(state: State) -> set[tuple[int, str]]:

@@ -5,7 +5,9 @@ Not collected by itself: ``test_conformance_bites.py`` runs it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection
+from copy import copy
 from pathlib import Path
 from typing import ClassVar
 
@@ -110,7 +112,7 @@ class ChecksTooEarly(MemoryDriver):
         if self._conflicts(plan):
             return await super().commit(plan)
         await anyio.lowlevel.checkpoint()
-        current = {id: state.rev for id, state in self._current.items()}
+        current = {id: history.latest.rev for id, history in self._histories.items()}
         writes = tuple(
             replace(write, state=replace(write.state, rev=current.get(write.state.id, 0)))
             for write in plan.writes
@@ -130,7 +132,7 @@ class GivesTheNewestAsOutcome(MemoryDriver):
 
     def _first_outcome(self, plan: Plan) -> States:
         super()._first_outcome(plan)
-        return tuple(self._current[write.state.id] for write in plan.writes)
+        return tuple(self._histories[write.state.id].latest for write in plan.writes)
 
 
 class CommitsAgain(MemoryDriver):
@@ -206,8 +208,8 @@ class FindsTheOldest(MemoryDriver):
     """Finds the match with the lowest revision."""
 
     async def find(self, query: Query) -> State | None:
-        matching = [state for state in self._current.values() if query.matches(state)]
-        return matching[0] if matching else None
+        current = (history.latest for history in self._histories.values())
+        return next(filter(query.matches, current), None)
 
 
 class FindsThePast(MemoryDriver):
@@ -522,21 +524,21 @@ class ForgetsCommitsMeanwhile(MemoryDriver):
     async def compact(
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
     ) -> Compaction:
-        current = self._current.copy()
+        known = {id: copy(history) for id, history in self._histories.items()}
         await anyio.lowlevel.checkpoint()
         batch = await super().compact(retention, after, limit, dry_run=dry_run)
-        self._current = current
+        self._histories = OrderedDict(known)
         return batch
 
 
 class RemembersTheDead(MemoryDriver):
     """A state that is gone is still there for who wants to create it."""
 
-    def _forget(self, id: str) -> None:
-        current = self._current[id]
-        super()._forget(id)
-        self._current[id] = current
-        self._history[id] = [current.rev]
+    def _forget(self, state: State) -> None:
+        history = self._histories[state.id]
+        super()._forget(state)
+        history.revs = [state.rev]
+        self._histories[state.id] = history
 
 
 class GivesWhatIsLeftAsOutcome(MemoryDriver):
