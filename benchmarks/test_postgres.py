@@ -20,6 +20,7 @@ from tests.postgres import Database, target
 
 from .conftest import timed
 from .flows import together
+from .wire import delayed
 
 
 @contextmanager
@@ -94,6 +95,33 @@ def test_committed_transitions(
         flows * transitions,
         lambda: anyio.run(together, connect(postgres.new_store()), flows, transitions, labels),
         raw=lambda: bare_inserts(postgres.new_store(), versions, flows, labels),
+        raw_n=versions,
+        raw_what=f"bare inserts, {flows:,} a commit",
+    )
+
+
+@pytest.mark.parametrize("round_trip_ms", [0, 0.5, 2])
+@pytest.mark.parametrize("flows", [100, 1_000])
+def test_committed_transitions_at_a_distance(
+    rate: Callable[..., None], tiny: bool, postgres: Database, flows: int, round_trip_ms: float
+) -> None:
+    """Committed transitions a second if each message is on its way for a while."""
+    flows, transitions, versions = (10, 5, 100) if tiny else (flows, 20_000 // flows, 20_000)
+
+    def work() -> float:
+        with delayed(postgres.new_store(), round_trip_ms / 1000) as url:
+            return anyio.run(together, connect(url), flows, transitions)
+
+    def raw() -> float:
+        with delayed(postgres.new_store(), round_trip_ms / 1000) as url:
+            return bare_inserts(url, versions, flows)
+
+    rate(
+        f"PostgreSQL, {flows:,} concurrent flows, {round_trip_ms:g} ms there and back",
+        "–",
+        flows * transitions,
+        work,
+        raw=raw,
         raw_n=versions,
         raw_what=f"bare inserts, {flows:,} a commit",
     )

@@ -52,16 +52,18 @@ class Proxy:
         with suppress(OSError):  # until it is closed
             while True:
                 client, _ = self._listener.accept()
-                connection = _Connection(self, client, self._connect())
+                connection = _Connection(self, client, reach(self.host, self.port))
                 for pump in (connection.forth, connection.back):
                     threading.Thread(target=pump, daemon=True).start()
 
-    def _connect(self) -> socket.socket:
-        if not self.host.startswith("/"):
-            return socket.create_connection((self.host, int(self.port)))
-        server = socket.socket(socket.AF_UNIX)
-        server.connect(f"{self.host}/.s.PGSQL.{self.port}")
-        return server
+
+def reach(host: str, port: str) -> socket.socket:
+    """A connection to a server, as libpq names it."""
+    if not host.startswith("/"):
+        return socket.create_connection((host, int(port)))
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(f"{host}/.s.PGSQL.{port}")
+    return server
 
 
 @define(eq=False)
