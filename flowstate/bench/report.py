@@ -13,7 +13,7 @@ from .compare import Change, Verdict, differences
 from .plots import Panel, change_panel, panels
 from .results import Measurement, Run, WorkloadFacts
 from .stats import Summary
-from .text import amount, number, ratio, spread
+from .text import amount, number, ratio, span, spread
 
 NOTHING = "–"
 
@@ -42,7 +42,7 @@ def _about(run: Run) -> str:
     machine, effort = run.machine, run.effort
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     facts = {
-        "measured": f"{run.began.replace('T', ' ')[:16]} UTC, in {run.took_s / 60:.1f} min"
+        "measured": f"{run.began.replace('T', ' ')[:16]} UTC, in {span(run.took_s)}"
         + (", interrupted" if run.is_interrupted else ""),
         "machine": f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb:g} GB; load "
         f"{machine.load:g} before",

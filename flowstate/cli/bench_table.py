@@ -19,7 +19,7 @@ from flowstate.bench import (
     differences,
     got_worse,
 )
-from flowstate.bench.text import amount, number, ratio, spread
+from flowstate.bench.text import amount, number, ratio, span, spread
 
 from . import output
 
@@ -41,7 +41,7 @@ def print_run(console: Console, run: Run) -> None:
         console.print("Interrupted: this is what there is.", style="yellow")
     console.print(
         f"Medians of up to {rounds} round{'' if rounds == 1 else 's'}, ± how far the furthest is "
-        f"from the median. {run.took_s / 60:.1f} min in all.",
+        f"from the median. {span(run.took_s)} in all.",
         style="dim",
     )
 
