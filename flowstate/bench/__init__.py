@@ -10,7 +10,7 @@ be measured in fresh stores, beside its raw limit, it offers a ``Site`` for the 
 group ``flowstate.bench``.
 """
 
-from .compare import Change, Verdict, compare, differences, got_worse
+from .compare import Change, Verdict, compare, differences, got_worse, summed_up
 from .errors import BenchError
 from .results import Measurement, Run, StoreFacts, WorkloadFacts, decode, encode
 from .runner import Progress, Runner, Step
@@ -47,4 +47,5 @@ __all__ = [
     "encode",
     "got_worse",
     "sites_of",
+    "summed_up",
 ]

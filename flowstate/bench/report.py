@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from html import escape
 from string import Template
 
-from .compare import Change, Verdict, differences
+from .compare import Change, Verdict, differences, summed_up
 from .plots import Panel, change_panel, panels
 from .results import Measurement, Run, WorkloadFacts
 from .stats import Summary
@@ -77,9 +77,9 @@ def _about(run: Run) -> str:
 def _workload(run: Run, facts: WorkloadFacts) -> str:
     raw = f" Raw limit: {escape(facts.raw)}." if facts.raw else ""
     return (
-        f'<section id="{escape(facts.name)}"><h2>{escape(facts.name)}</h2>'
+        f'<section id="{escape(facts.name)}"><div class="whole"><h2>{escape(facts.name)}</h2>'
         f"<p>{escape(facts.about)}.{raw}</p>"
-        f'<div class="plots">{"".join(map(_figure, panels(run, facts)))}</div>'
+        f'<div class="plots">{"".join(map(_figure, panels(run, facts)))}</div></div>'
         f"{_figures(run, facts)}</section>"
     )
 
@@ -119,11 +119,6 @@ def _changes(run: Run, earlier: Run, changes: Sequence[Change]) -> str:
         (one for one in changes if one.verdict not in {Verdict.SAME, Verdict.UNSURE}),
         key=lambda change: change.gain,
     )
-    counts = ", ".join(
-        f"{sum(one.verdict is verdict for one in changes)} {_TOLD[verdict]}"
-        for verdict in Verdict
-        if any(one.verdict is verdict for one in changes)
-    )
     table = _table(
         ("figure", "store", "then", "now", "change", ""),
         (
@@ -133,7 +128,7 @@ def _changes(run: Run, earlier: Run, changes: Sequence[Change]) -> str:
                 _summary(one.earlier),
                 _summary(one.now),
                 f"{(one.ratio - 1) * 100:+.0f}%",
-                _TOLD[one.verdict],
+                one.verdict.told,
             )
             for one in moved
         ),
@@ -142,18 +137,9 @@ def _changes(run: Run, earlier: Run, changes: Sequence[Change]) -> str:
     plot = f'<div class="plots wide">{_figure(change_panel(changes))}</div>' if changes else ""
     return (
         f'<section id="changes"><h2>Against the run of {escape(earlier.began[:16])}</h2>{differs}'
-        f"<p>{len(changes)} figures: {counts or 'none in common'}.</p>"
+        f"<p>{escape(summed_up(changes))}</p>"
         f"{table if moved else ''}{plot}</section>"
     )
-
-
-_TOLD = {
-    Verdict.WORSE: "worse",
-    Verdict.MACHINE: "changed as the raw limit did: the machine",
-    Verdict.BETTER: "better",
-    Verdict.SAME: "the same within the noise",
-    Verdict.UNSURE: "with too few rounds to tell",
-}
 
 
 def _missing(run: Run) -> str:
@@ -231,7 +217,8 @@ tbody tr:nth-child(even) { background: #f4f4f4; }
 .notes { color: #7a3b00; }
 @media print {
   body { max-width: none; margin: 0; font-size: 10pt; }
-  figure, tr { break-inside: avoid; }
+  .whole, .table, figure, tr { break-inside: avoid; }
+  .table { overflow: visible; }
   h2, section > p { break-after: avoid; }
   table { font-size: 7.5pt; }
   th, td { padding: 0.1rem 0.35rem; }
