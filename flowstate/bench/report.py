@@ -51,15 +51,16 @@ def _about(run: Run) -> str:
         "effort": f"up to {effort.rounds} rounds, {effort.seconds:g} s a measurement"
         + (" (quick)" if effort.is_quick else ""),
     }
+    has_raw = any(facts.raw for facts in run.workloads)
     stores = _table(
-        ("store", "durability", "URL", "versions and settings", "raw limit"),
+        ("store", "durability", "URL", "versions and settings", *(["raw limit"] * has_raw)),
         (
             (
                 store.name,
                 store.durability,
                 store.url,
                 ", ".join(f"{name} {value}" for name, value in store.facts.items()),
-                store.raw or "none is known: its figures are without a ratio",
+                *([store.raw or "none is known: its figures are without a ratio"] * has_raw),
             )
             for store in run.stores
         ),

@@ -57,11 +57,13 @@ def _print_about(console: Console, run: Run) -> None:
                   f"load {machine.load:g} before")  # fmt: skip
     console.print(f"{machine.system}, {machine.python}, {versions}")
     console.print()
+    has_raw = any(facts.raw for facts in run.workloads)
     for store in run.stores:
         facts = ", ".join(f"{name} {value}" for name, value in store.facts.items())
         console.print(f"{store.name} ({store.durability})", style="bold", end="")
         console.print(f": {output.plain(store.url)}{f', {facts}' if facts else ''}")
-        console.print(f"  raw limit: {store.raw or 'none is known'}", style="dim")
+        if has_raw:
+            console.print(f"  raw limit: {store.raw or 'none is known'}", style="dim")
         for note in store.notes:
             console.print(f"  note: {note}", style="yellow")
     console.print()
