@@ -120,7 +120,8 @@ def durable(server: str) -> dict[str, Site]:
             sqlite.url,
             "of_langgraph",
             "langgraph-checkpoint-sqlite",
-            'AsyncSqliteSaver: WAL, synchronous=FULL, durability="sync"; a commit a step',
+            'AsyncSqliteSaver: WAL, synchronous=FULL, durability="sync"; two commits a step, its '
+            "writes and its checkpoint",
             sqlite,
             power,
         ),

@@ -10,11 +10,11 @@ be measured in fresh stores, beside its raw limit, it offers a ``Site`` for the 
 group ``flowstate.bench``.
 """
 
-from .compare import Change, Verdict, compare, differences, got_worse
+from .compare import Change, Verdict, compare, differences, got_worse, summed_up
 from .errors import BenchError
 from .results import Measurement, Run, StoreFacts, WorkloadFacts, decode, encode
 from .runner import Progress, Runner, Step
-from .sites import RawLimit, Site, sites_of
+from .sites import STATE, RawLimit, Site, head_of, sites_of
 from .stats import Summary
 from .values import FULL, QUICK, Better, Effort, Measure, Sample
 from .workloads import WORKLOADS, Workload
@@ -22,6 +22,7 @@ from .workloads import WORKLOADS, Workload
 __all__ = [
     "FULL",
     "QUICK",
+    "STATE",
     "WORKLOADS",
     "BenchError",
     "Better",
@@ -46,5 +47,7 @@ __all__ = [
     "differences",
     "encode",
     "got_worse",
+    "head_of",
     "sites_of",
+    "summed_up",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import frozen
 
@@ -27,6 +28,20 @@ class Verdict(enum.Enum):
     """It changed, but not beside its raw limit, which did as well: the machine, not the store."""
     UNSURE = "unsure"
     """There are too few rounds to tell."""
+
+    @property
+    def told(self) -> str:
+        """For people."""
+        return _TOLD[self]
+
+
+_TOLD = {
+    Verdict.WORSE: "worse",
+    Verdict.MACHINE: "changed as the raw limit did: the machine",
+    Verdict.BETTER: "better",
+    Verdict.SAME: "the same within the noise",
+    Verdict.UNSURE: "with too few rounds to tell",
+}
 
 
 @frozen
@@ -75,6 +90,35 @@ def got_worse(changes: Iterable[Change]) -> list[Change]:
     """Those that are worse beyond the noise, the worst first."""
     worse = (change for change in changes if change.verdict is Verdict.WORSE)
     return sorted(worse, key=lambda change: change.gain)
+
+
+def summed_up(changes: Sequence[Change]) -> str:
+    """How many figures became what, and how far that can be trusted."""
+    if not changes:
+        return "The runs have no figure in common."
+    counts = {verdict: sum(one.verdict is verdict for one in changes) for verdict in Verdict}
+    told = ", ".join(f"{count} {verdict.told}" for verdict, count in counts.items() if count)
+    text = f"{len(changes):,} figure{'' if len(changes) == 1 else 's'}: {told}."
+    chance = by_chance(changes)
+    if counts[Verdict.WORSE] and chance >= 1:
+        text += (
+            f" With so few rounds, up to {chance:.0f} may seem worse by chance alone: look whether "
+            "the same do again, or give both runs more --rounds."
+        )
+    return text
+
+
+def by_chance(changes: Iterable[Change]) -> float:
+    """How many figures that did not change are to be expected to seem worse, at most.
+
+    Of n rounds then and m now, in an order that only chance made, all of now are behind all of then
+    in one of (n + m over m) orders. Of 3 and 3 that is 1 of 20, of 5 and 5 it is 1 of 252.
+    """
+    return sum(
+        1 / math.comb(one.now.rounds + one.earlier.rounds, one.now.rounds)
+        for one in changes
+        if one.verdict is not Verdict.UNSURE
+    )
 
 
 def differences(now: Run, earlier: Run) -> Iterator[str]:

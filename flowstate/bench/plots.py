@@ -39,7 +39,7 @@ SIZE = (4.6, 3.3)
 ROW = 0.22
 """The height of a row of a chart of rows, in inches."""
 MAX_ROWS = 40
-NARROW = 12.0
+NARROW = 40.0
 """An axis whose ends differ by less has labels between the powers of ten."""
 STYLE: Any = {
     "font.family": "sans-serif",

@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from html import escape
 from string import Template
 
-from .compare import Change, Verdict, differences
+from .compare import Change, Verdict, differences, summed_up
 from .plots import Panel, change_panel, panels
 from .results import Measurement, Run, WorkloadFacts
 from .stats import Summary
-from .text import amount, number, ratio, spread
+from .text import amount, number, ratio, span, spread
 
 NOTHING = "–"
 
@@ -42,7 +42,7 @@ def _about(run: Run) -> str:
     machine, effort = run.machine, run.effort
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     facts = {
-        "measured": f"{run.began.replace('T', ' ')[:16]} UTC, in {run.took_s / 60:.1f} min"
+        "measured": f"{run.began.replace('T', ' ')[:16]} UTC, in {span(run.took_s)}"
         + (", interrupted" if run.is_interrupted else ""),
         "machine": f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb:g} GB; load "
         f"{machine.load:g} before",
@@ -51,15 +51,16 @@ def _about(run: Run) -> str:
         "effort": f"up to {effort.rounds} rounds, {effort.seconds:g} s a measurement"
         + (" (quick)" if effort.is_quick else ""),
     }
+    has_raw = any(facts.raw for facts in run.workloads)
     stores = _table(
-        ("store", "durability", "URL", "versions and settings", "raw limit"),
+        ("store", "durability", "URL", "versions and settings", *(["raw limit"] * has_raw)),
         (
             (
                 store.name,
                 store.durability,
                 store.url,
                 ", ".join(f"{name} {value}" for name, value in store.facts.items()),
-                store.raw or "none is known: its figures are without a ratio",
+                *([store.raw or "none is known: its figures are without a ratio"] * has_raw),
             )
             for store in run.stores
         ),
@@ -77,9 +78,9 @@ def _about(run: Run) -> str:
 def _workload(run: Run, facts: WorkloadFacts) -> str:
     raw = f" Raw limit: {escape(facts.raw)}." if facts.raw else ""
     return (
-        f'<section id="{escape(facts.name)}"><h2>{escape(facts.name)}</h2>'
+        f'<section id="{escape(facts.name)}"><div class="whole"><h2>{escape(facts.name)}</h2>'
         f"<p>{escape(facts.about)}.{raw}</p>"
-        f'<div class="plots">{"".join(map(_figure, panels(run, facts)))}</div>'
+        f'<div class="plots">{"".join(map(_figure, panels(run, facts)))}</div></div>'
         f"{_figures(run, facts)}</section>"
     )
 
@@ -119,11 +120,6 @@ def _changes(run: Run, earlier: Run, changes: Sequence[Change]) -> str:
         (one for one in changes if one.verdict not in {Verdict.SAME, Verdict.UNSURE}),
         key=lambda change: change.gain,
     )
-    counts = ", ".join(
-        f"{sum(one.verdict is verdict for one in changes)} {_TOLD[verdict]}"
-        for verdict in Verdict
-        if any(one.verdict is verdict for one in changes)
-    )
     table = _table(
         ("figure", "store", "then", "now", "change", ""),
         (
@@ -133,7 +129,7 @@ def _changes(run: Run, earlier: Run, changes: Sequence[Change]) -> str:
                 _summary(one.earlier),
                 _summary(one.now),
                 f"{(one.ratio - 1) * 100:+.0f}%",
-                _TOLD[one.verdict],
+                one.verdict.told,
             )
             for one in moved
         ),
@@ -142,18 +138,9 @@ def _changes(run: Run, earlier: Run, changes: Sequence[Change]) -> str:
     plot = f'<div class="plots wide">{_figure(change_panel(changes))}</div>' if changes else ""
     return (
         f'<section id="changes"><h2>Against the run of {escape(earlier.began[:16])}</h2>{differs}'
-        f"<p>{len(changes)} figures: {counts or 'none in common'}.</p>"
+        f"<p>{escape(summed_up(changes))}</p>"
         f"{table if moved else ''}{plot}</section>"
     )
-
-
-_TOLD = {
-    Verdict.WORSE: "worse",
-    Verdict.MACHINE: "changed as the raw limit did: the machine",
-    Verdict.BETTER: "better",
-    Verdict.SAME: "the same within the noise",
-    Verdict.UNSURE: "with too few rounds to tell",
-}
 
 
 def _missing(run: Run) -> str:
@@ -231,7 +218,8 @@ tbody tr:nth-child(even) { background: #f4f4f4; }
 .notes { color: #7a3b00; }
 @media print {
   body { max-width: none; margin: 0; font-size: 10pt; }
-  figure, tr { break-inside: avoid; }
+  .whole, .table, figure, tr { break-inside: avoid; }
+  .table { overflow: visible; }
   h2, section > p { break-after: avoid; }
   table { font-size: 7.5pt; }
   th, td { padding: 0.1rem 0.35rem; }

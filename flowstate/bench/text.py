@@ -6,6 +6,7 @@ import math
 
 from .stats import Summary
 
+MINUTE_S = 60
 DIGITS = 3
 """That are shown of a figure; none has more that mean anything."""
 
@@ -37,6 +38,11 @@ def ratio(share: float) -> str:
 def _percent(share: float) -> str:
     percent = share * 100
     return f"{percent:.0f}%" if percent >= 1 or not percent else f"{percent:.1g}%"
+
+
+def span(seconds: float) -> str:
+    """How long something takes: 3 s, 8 min."""
+    return f"{seconds:.0f} s" if seconds < MINUTE_S else f"{seconds / MINUTE_S:.0f} min"
 
 
 def short(value: float) -> str:

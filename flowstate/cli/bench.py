@@ -120,7 +120,7 @@ def bench(
     Ctrl-C ends it with what there is, a second one at once. Use a machine that does nothing else.
 
     The exit code is 0 if all is well, 1 if a measurement failed or, with --against, something got
-    slower beyond the noise, and 130 after Ctrl-C.
+    slower beyond the noise or no figure could be compared, and 130 after Ctrl-C.
 
     \b
     Examples:
@@ -152,13 +152,15 @@ def bench(
         bench_table.print_run(output.console(), run)
     if changes is not None and earlier is not None:
         bench_table.print_changes(output.console(stderr=as_json), run, earlier, changes)
-    raise SystemExit(_exit_code(run, has_worse=bool(changes and got_worse(changes))))
+    if run.is_interrupted and not source:
+        raise SystemExit(INTERRUPTED)
+    raise SystemExit(0 if _is_well(run, changes) else 1)
 
 
-def _exit_code(run: Run, *, has_worse: bool) -> int:
-    if run.is_interrupted:
-        return INTERRUPTED
-    return 1 if has_worse or any(one.has_failed for one in run.measurements) else 0
+def _is_well(run: Run, changes: Sequence[Change] | None) -> bool:
+    """Nothing failed, and nothing that was asked to be compared got worse or was not there."""
+    is_as_good = changes is None or (bool(changes) and not got_worse(changes))
+    return is_as_good and not any(one.has_failed for one in run.measurements)
 
 
 def _read(path: Path) -> Run:

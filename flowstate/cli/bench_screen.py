@@ -10,10 +10,9 @@ from attrs import define, field
 from rich import progress
 
 from flowstate.bench import Progress
+from flowstate.bench.text import span
 
 from . import output
-
-_MINUTE_S = 60
 
 
 @define
@@ -55,7 +54,7 @@ class BenchScreen:
         """A step begins."""
         step = now.step
         when = f"round {step.round} of {now.rounds}" if step.round else "warming up"
-        left = f"about {_span(now.left_s)} left"
+        left = f"about {span(now.left_s)} left"
         if not self._bar.disable:
             workload, value, store = step.key
             what = f"{when}: {workload} {value:,} {step.case.workload.parameter}, {store}"
@@ -71,9 +70,3 @@ class BenchScreen:
         elif step.round != self._round:
             output.warn(f"{when}, {left}")
         self._round = step.round
-
-
-def _span(seconds: float) -> str:
-    if seconds < _MINUTE_S:
-        return f"{seconds:.0f} s"
-    return f"{seconds / _MINUTE_S:.0f} min"

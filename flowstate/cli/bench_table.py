@@ -18,8 +18,9 @@ from flowstate.bench import (
     WorkloadFacts,
     differences,
     got_worse,
+    summed_up,
 )
-from flowstate.bench.text import amount, number, ratio, spread
+from flowstate.bench.text import amount, number, ratio, span, spread
 
 from . import output
 
@@ -41,7 +42,7 @@ def print_run(console: Console, run: Run) -> None:
         console.print("Interrupted: this is what there is.", style="yellow")
     console.print(
         f"Medians of up to {rounds} round{'' if rounds == 1 else 's'}, ± how far the furthest is "
-        f"from the median. {run.took_s / 60:.1f} min in all.",
+        f"from the median. {span(run.took_s)} in all.",
         style="dim",
     )
 
@@ -56,11 +57,13 @@ def _print_about(console: Console, run: Run) -> None:
                   f"load {machine.load:g} before")  # fmt: skip
     console.print(f"{machine.system}, {machine.python}, {versions}")
     console.print()
+    has_raw = any(facts.raw for facts in run.workloads)
     for store in run.stores:
         facts = ", ".join(f"{name} {value}" for name, value in store.facts.items())
         console.print(f"{store.name} ({store.durability})", style="bold", end="")
         console.print(f": {output.plain(store.url)}{f', {facts}' if facts else ''}")
-        console.print(f"  raw limit: {store.raw or 'none is known'}", style="dim")
+        if has_raw:
+            console.print(f"  raw limit: {store.raw or 'none is known'}", style="dim")
         for note in store.notes:
             console.print(f"  note: {note}", style="yellow")
     console.print()
@@ -143,16 +146,11 @@ def print_changes(console: Console, run: Run, earlier: Run, changes: Sequence[Ch
     console.print(f"Against the run of {earlier.began}", style="bold")
     for difference in differences(run, earlier):
         console.print(f"differs: {difference}", style="yellow")
-    if not changes:
-        console.print("the runs have no figure in common", style="yellow")
-        return
-    by_verdict = {verdict: [c for c in changes if c.verdict is verdict] for verdict in Verdict}
-    others = (*by_verdict[Verdict.MACHINE], *by_verdict[Verdict.BETTER])
+    others = [one for one in changes if one.verdict in {Verdict.MACHINE, Verdict.BETTER}]
     shown = [*got_worse(changes), *sorted(others, key=lambda change: change.gain)]
     if shown:
         console.print(_change_table(shown))
-    counts = ", ".join(f"{len(of)} {_TOLD[verdict]}" for verdict, of in by_verdict.items() if of)
-    console.print(f"{len(changes)} figures: {counts}.")
+    console.print(summed_up(changes))
 
 
 def _change_table(changes: Sequence[Change]) -> Table:
@@ -170,7 +168,7 @@ def _change_table(changes: Sequence[Change]) -> Table:
             _figure(change.earlier, " "),
             _figure(change.now, " "),
             _changed(change),
-            _TOLD[change.verdict],
+            change.verdict.told,
             style=_STYLES[change.verdict],
         )
     return table
@@ -181,11 +179,4 @@ def _changed(change: Change) -> str:
     return f"{more}{abs(change.ratio - 1):.0%}"
 
 
-_TOLD = {
-    Verdict.WORSE: "worse",
-    Verdict.MACHINE: "changed as the raw limit did: the machine",
-    Verdict.BETTER: "better",
-    Verdict.SAME: "the same within the noise",
-    Verdict.UNSURE: "with too few rounds to tell",
-}
 _STYLES = {Verdict.WORSE: "red", Verdict.MACHINE: "yellow", Verdict.BETTER: "green"}

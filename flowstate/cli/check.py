@@ -90,7 +90,8 @@ def check(
     MODULE:FACTORY (a dotted name, or the path of a .py file) is a subclass of
     flowstate.testing.Store, or a function that gives one, or a driver. If it takes an argument, it
     is given a new directory. Only a Store can be looked into behind the driver's back; without
-    one, some laws are not proved.
+    one, some laws are not proved, and what is durable is taken to be for several drivers and
+    processes at once unless --lacks says otherwise.
 
     The exit code is 0 if no law is broken, 1 if one is, and 2 if nothing was proved. Needs the
     extra "testing": pip install 'flowstate-kernel[testing]'.

@@ -6,8 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from flowstate.bench import Better, Change, Run, Verdict, compare, differences, got_worse
-from flowstate.bench.compare import MIN_ROUNDS, TOLERANCE, judge
+from flowstate.bench import (
+    Better,
+    Change,
+    Run,
+    Verdict,
+    compare,
+    differences,
+    got_worse,
+    summed_up,
+)
+from flowstate.bench.compare import MIN_ROUNDS, TOLERANCE, by_chance, judge
 from flowstate.bench.stats import summarize
 
 from . import made
@@ -74,6 +83,19 @@ def test_a_delay_without_a_raw_limit_is_seen_beside_that_of_its_rate() -> None:
     assert [Verdict.MACHINE] == [c.verdict for c in slow_machine if c.measure is made.DELAY]
     slow_store = compare(run(STEADY, STEADY), run(HALF, STEADY))
     assert [Verdict.WORSE] == [c.verdict for c in slow_store if c.measure is made.DELAY]
+
+
+def test_what_chance_alone_makes_worse_is_expected_by_the_orders_of_the_rounds() -> None:
+    assert 1 / 20 == by_chance([change(HALF, STEADY)])
+    assert 2 / 252 == by_chance([change([*HALF, 50.0, 51.0], [*STEADY, 100.0, 101.0])] * 2)
+    assert 0 == by_chance([change(HALF[:2], STEADY[:2])])
+
+
+def test_that_it_may_be_chance_is_told_where_that_is_likely() -> None:
+    one, many = [change(HALF, STEADY)], [change(HALF, STEADY)] * 60
+    assert "1 figure: 1 worse." == summed_up(one)
+    assert "60 figures: 60 worse. With so few rounds, up to 3 may seem" in summed_up(many)
+    assert "60 figures: 60 better." == summed_up([change(STEADY, HALF)] * 60)
 
 
 @given(values, values, st.sampled_from(Better))

@@ -8,6 +8,7 @@ import pty
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from flowstate.bench import decode, encode
 
@@ -101,7 +102,7 @@ def test_what_got_slower_than_an_earlier_run_is_named_and_fails(shell: Shell) ->
     assert 1 == done.returncode
     (line,) = (line for line in done.stdout.splitlines() if "commit 100, commits/s" in line)
     assert line.split()[-2:] == ["−50%", "worse"]
-    assert "1 figures: 1 worse." in done.stdout
+    assert "1 figure: 1 worse." in done.stdout
 
 
 def test_what_did_not_get_slower_does_not_fail(shell: Shell) -> None:
@@ -110,6 +111,21 @@ def test_what_did_not_get_slower_does_not_fail(shell: Shell) -> None:
     for name in ("now.json", "then.json"):
         done = shell.run("bench", "--from", "now.json", "--against", name)
         assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_runs_without_a_common_figure_cannot_be_compared_and_fail(shell: Shell) -> None:
+    write(shell, "now.json", STEADY)
+    write(shell, "then.json", made.run(made.measurement({"commits": [100.0] * 3}, store="other")))
+    done = shell.run("bench", "--from", "now.json", "--against", "then.json")
+    assert 1 == done.returncode
+    assert "no figure in common" in done.stdout
+
+
+def test_to_show_a_run_that_was_interrupted_is_no_failure(shell: Shell) -> None:
+    write(shell, "now.json", replace(STEADY, is_interrupted=True))
+    done = shell.run("bench", "--from", "now.json")
+    assert 0 == done.returncode
+    assert "Interrupted" in done.stdout
 
 
 def test_a_tolerance_is_what_may_be_lost(shell: Shell) -> None:

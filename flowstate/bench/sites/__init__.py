@@ -14,10 +14,10 @@ from urllib.parse import parse_qsl
 from flowstate import connect
 from flowstate.drivers.url import StoreUrl
 
-from .site import RawLimit, Site
+from .site import STATE, RawLimit, Site, head_of
 from .unknown import UnknownSite
 
-__all__ = ["RawLimit", "Site", "UnknownSite", "sites_of", "store_names"]
+__all__ = ["STATE", "RawLimit", "Site", "UnknownSite", "head_of", "sites_of", "store_names"]
 
 GROUP = "flowstate.bench"
 

@@ -52,7 +52,7 @@ class SQLiteSite(Site):
         try:
             self._directory = tempfile.TemporaryDirectory(prefix=".flowstate-bench-", dir=parent)
         except OSError as error:
-            raise StoreOpenError(str(parent), f"cannot be written to: {error}") from error
+            raise StoreOpenError(str(parent), f"cannot be written to: {error.strerror}") from error
         return self
 
     def __exit__(
