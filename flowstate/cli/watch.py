@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 
 import anyio
 import click
 from anyio import CancelScope
-from anyio.abc import TaskStatus
 from rich.console import Console
 from rich.text import Text
 
@@ -48,12 +47,17 @@ def watch(
     query = Query(labels=labels, from_now=after is None)
 
     async def print_changes() -> None:
+        # outermost, for a second signal may come while the store is being closed
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            await print_until(signals)
+
+    async def print_until(signals: AsyncIterable[signal.Signals]) -> None:
         async with (
             opened(url, Access.READ) as engine,
             engine.watch(query, after=after) as watcher,
             anyio.create_task_group() as tasks,
         ):
-            await tasks.start(_cancel_on_signal, tasks.cancel_scope)
+            tasks.start_soon(_cancel_on, signals, tasks.cancel_scope)
             output.warn(f"watching after revision {watcher.rev} (Ctrl-C ends)")
             try:
                 await _print(watcher, with_own, as_json)
@@ -97,10 +101,6 @@ def _print_line(console: Console, state: State) -> None:
     console.print(line, soft_wrap=True)
 
 
-async def _cancel_on_signal(
-    scope: CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _ in signals:
-            scope.cancel()
+async def _cancel_on(signals: AsyncIterable[signal.Signals], scope: CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()

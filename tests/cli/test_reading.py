@@ -291,6 +291,17 @@ def test_watch_ends_with_its_resume_token(shell: Shell, name: str) -> None:
     assert finish(process) == (0, "", "go on with --after 5\n")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_watch_ends_once_if_it_is_told_twice(shell: Shell, name: str) -> None:
+    """As ``timeout`` does: it tells the process, and then its group."""
+    fill(shell)
+    process = watch(shell, "--after", "3", "--label", "queue=mail", "--json")
+    assert next_record(process)["rev"] == 5
+    process.send_signal(getattr(signal, name))
+    process.send_signal(getattr(signal, name))
+    assert finish(process) == (0, "", "go on with --after 5\n")
+
+
 # ---------------------------------------------------------------- pipes and terminals
 
 
