@@ -1,20 +1,21 @@
 """A process that commits at full speed and says what was acknowledged.
 
-    python -m flowstate.testing.committer URL WRITER COMMITS SIZE
+    python -m flowstate.testing.committer URL WRITER COMMITS SIZE [--in-step]
 
 Each commit moves SIZE states of its own and carries one payload. For each acknowledged one it
-prints ``commit_id first_rev``. COMMITS 0 means: until it is killed. Imports no test library, so
-that it starts fast.
+prints ``commit_id first_rev``. COMMITS 0 means: until it is killed. In step, it reads a line
+before each commit. Imports no test library, so that it starts fast.
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 
 from ..commands import Command, Commit, Pause, Transit
 from ..driver import Driver, Plan
@@ -23,18 +24,26 @@ from ..state import RetryPolicy, State
 from ..transitions import plan
 
 Acknowledge = Callable[[str, tuple[State, ...]], None]
+Step = Callable[[], Awaitable[object]]
 
 
-async def commit_many(
-    driver: Driver, writer: str, commits: int, size: int, acknowledge: Acknowledge
+async def commit_many(  # noqa: PLR0913
+    driver: Driver,
+    writer: str,
+    commits: int,
+    size: int,
+    acknowledge: Acknowledge,
+    *,
+    step: Step = anyio.lowlevel.checkpoint,  # a driver in memory would not let others run
 ) -> None:
-    """Commit *commits* plans of *size* states one after the other; 0 means without end."""
+    """Commit *commits* plans of *size* states one after the other; 0 means without end. Each
+    comes after a step."""
     states = tuple(State(f"{writer}/{n}") for n in range(size))
     for turn in range(commits) if commits else itertools.count():
+        await step()
         turned = turn_plan(states, writer, turn)
         states = await driver.commit(turned)
         acknowledge(turned.commit_id, states)
-        await anyio.lowlevel.checkpoint()  # a driver in memory would not let others run
 
 
 def turn_plan(states: tuple[State, ...], writer: str, turn: int) -> Plan:
@@ -50,16 +59,22 @@ def turn_plan(states: tuple[State, ...], writer: str, turn: int) -> Plan:
     return plan(Commit(*moves), commit_id=commit_id, now=0, policy=RetryPolicy())
 
 
-async def main(url: str, writer: str, commits: int, size: int) -> None:
+async def main(url: str, writer: str, commits: int, size: int, step: Step) -> None:
     """Commit, and tell of it on standard output."""
 
     def tell(commit_id: str, states: tuple[State, ...]) -> None:
         print(commit_id, states[0].rev, flush=True)  # noqa: T201  (its parent reads it)
 
     async with connect(url) as driver:
-        await commit_many(driver, writer, commits, size, tell)
+        await commit_many(driver, writer, commits, size, tell, step=step)
+
+
+async def read_line() -> None:
+    """A step of one who goes in step."""
+    await anyio.to_thread.run_sync(sys.stdin.readline)
 
 
 if __name__ == "__main__":
-    _, url, writer, commits, size = sys.argv
-    anyio.run(main, url, writer, int(commits), int(size))
+    _, url, writer, commits, size, *in_step = sys.argv
+    step = read_line if in_step else anyio.lowlevel.checkpoint
+    anyio.run(main, url, writer, int(commits), int(size), step)

@@ -180,10 +180,14 @@ class Crowd:
         self.acks.extend(read_acks(finished.stdout))
 
 
-def committer(store: Store, writer: str, commits: int, size: int) -> list[str]:
-    """The command that starts a process which commits to the store."""
+def committer(
+    store: Store, writer: str, commits: int, size: int, *, in_step: bool = False
+) -> list[str]:
+    """The command that starts a process which commits to the store; in step, once for each line
+    that it reads."""
     module = "flowstate.testing.committer"
-    return [sys.executable, "-m", module, store.url, writer, str(commits), str(size)]
+    step = ["--in-step"] if in_step else []
+    return [sys.executable, "-m", module, store.url, writer, str(commits), str(size), *step]
 
 
 def read_acks(printed: bytes) -> list[Ack]:

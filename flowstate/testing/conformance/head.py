@@ -95,12 +95,24 @@ class HeadLaws(Laws):
     async def test_a_commit_wakes_who_waits_in_another_process(
         self, process_store: Store, driver: Driver
     ) -> None:
-        """A waiter hears of commits that another process makes."""
-        await create(driver, "a")
+        """A waiter hears of every commit that another process makes, however it and a look at the
+        store fall together."""
+        commits = 200
+        command = committer(process_store, "w", commits, 1, in_step=True)
         with anyio.fail_after(self.patience_s):
-            async with anyio.create_task_group() as tasks:
-                await tasks.start(_wait_for_newer, driver)
-                await anyio.run_process(committer(process_store, "w", 1, 1))
+            async with (
+                await anyio.open_process(command, stderr=None) as process,
+                anyio.create_task_group() as alive,
+            ):
+                alive.start_soon(_succeed, process)
+                assert process.stdin is not None
+                for turn in range(commits):
+                    async with anyio.create_task_group() as tasks:
+                        await tasks.start(_wait_for_newer, driver)
+                        for _ in range(turn):  # each commit a little later after a look
+                            await anyio.lowlevel.checkpoint()
+                        await process.stdin.send(b"\n")
+        assert await driver.head() == commits
 
 
 async def _wait(driver: Driver, after: int) -> None:
@@ -115,3 +127,7 @@ async def _wait_for_newer(
     head = await driver.head()
     task_status.started(head)
     await _wait(driver, head)
+
+
+async def _succeed(process: anyio.abc.Process) -> None:
+    assert await process.wait() == 0, "the process that commits has failed"
