@@ -79,25 +79,27 @@ class GroupCommitter:
 
         Cancelling this does not take the plan back.
         """
-        outcome: Outcome = await self._do(_Job(self._loop.waiter(), plan))
+        job = self._put(_Job(self._loop.waiter(), plan))
+        await job.done.wait()
+        outcome: Outcome = job.outcome
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
     async def run(self, call: Callable[[], T]) -> T:
         """Call something in the thread, between groups."""
-        outcome = await self._do(_Job(self._loop.waiter(), None, call))
-        if isinstance(outcome, Exception):
-            raise outcome
-        result: T = outcome
+        job = self._put(_Job(self._loop.waiter(), None, call))
+        await job.done.wait()
+        if isinstance(job.outcome, Exception):
+            raise job.outcome
+        result: T = job.outcome
         return result
 
-    async def _do(self, job: _Job) -> Any:
+    def _put(self, job: _Job) -> _Job:
         if not self._gathering:
             self._loop.soon(self._hand_over)
         self._gathering.append(job)
-        await job.done.wait()
-        return job.outcome
+        return job
 
     def _hand_over(self) -> None:
         if self._gathering:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from attrs import define, field, frozen
@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 class Waiter(Protocol):
     """One task waits, until it is woken."""
 
-    async def wait(self) -> None: ...
+    def wait(self) -> Awaitable[None]: ...
     def set(self) -> None: ...
 
 
@@ -56,8 +56,8 @@ class _AsyncioWaiter:
 
     _future: asyncio.Future[None] = field()
 
-    async def wait(self) -> None:
-        await self._future
+    def wait(self) -> asyncio.Future[None]:
+        return self._future
 
     def set(self) -> None:
         if not self._future.done():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from attrs import define, field
+from msgspec import Struct
 
 from ..driver import Plan, Write
 from ..errors import RevMismatchError
@@ -22,8 +23,7 @@ FirstOutcome = Callable[[Plan], tuple[State, ...] | None]
 """What a plan wrote if it was committed before."""
 
 
-@define
-class Version:
+class Version(Struct, gc=False):
     """One version that a group writes."""
 
     state: State
@@ -33,8 +33,7 @@ class Version:
     """False once it is overtaken within its group."""
 
 
-@define
-class Latest(Generic[K]):
+class Latest(Struct, Generic[K], gc=False):
     """What is known of a state's latest version while a group is being decided."""
 
     rev: int
