@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from flowstate.bench import Measure, Measurement, Run, WorkloadFacts, decode, encode
@@ -99,7 +100,7 @@ def take(path: Path) -> None:
     run = decode(path.read_bytes(), str(path))
     stores = [replace(store, url=f"{store.url.partition(':')[0]}:…") for store in run.stores]
     RUN.parent.mkdir(exist_ok=True)
-    RUN.write_bytes(encode(replace(run, stores=stores)))
+    RUN.write_bytes(msgspec.json.format(encode(replace(run, stores=stores)), indent=-1))
 
 
 if __name__ == "__main__":

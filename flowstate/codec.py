@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ T = TypeVar("T")
 _encoder = msgspec.json.Encoder()
 encode_state: Callable[[object], bytes] = _encoder.encode
 """JSON bytes of a state: a checked value, so nothing in it can fail to encode."""
+_making = threading.RLock()
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
@@ -57,7 +59,10 @@ def decode(encoded: bytes | str, type: type[T], name: str = "value") -> T:
 @functools.lru_cache(maxsize=256)
 def decoder(type: Any) -> msgspec.json.Decoder[Any]:
     """The decoder of one type, made once."""
-    return msgspec.json.Decoder(type)
+    # while msgspec makes one, another thread that asks for the same type would be given a decoder
+    # that is not finished, and decoding with that ends the process
+    with _making:
+        return msgspec.json.Decoder(type)
 
 
 def builtins(value: object) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from msgspec import Struct
+from msgspec import Struct, defstruct
 
 from flowstate import (
     Alarm,
@@ -155,3 +156,28 @@ def test_what_is_no_number_is_refused_rather_than_lost(number: float) -> None:
     with pytest.raises(EncodeError, match=r"^order\.items\[1\]\.price: cannot be written as JSON"):
         codec.encode({"items": [None, {"price": number}]}, "order")
     assert codec.encode({"price": None, "note": "null"}) == b'{"price":null,"note":"null"}'
+
+
+# ---------------------------------------------------------------- several threads
+
+
+def test_two_threads_that_decode_a_type_for_the_first_time() -> None:
+    """A type is shown to other threads by msgspec 0.22 before the types inside are resolved."""
+    found: list[object] = []
+
+    def read() -> None:
+        found.append(codec.decode('{"inner": {"number": 1}}', outer))
+
+    def resolved() -> type[int]:
+        """The type of ``number``, asked for when the outer one is half made."""
+        second.start()
+        second.join(0.2)  # it must not come through; if it did, the process would end here
+        return int
+
+    inner = defstruct("inner", [("number", "resolved()")], namespace={"resolved": resolved})
+    outer = defstruct("outer", [("inner", inner)])
+    first, second = threading.Thread(target=read), threading.Thread(target=read)
+    first.start()
+    first.join()
+    second.join()
+    assert found == [outer(inner(1)), outer(inner(1))]

@@ -77,7 +77,10 @@ def test_each_law_has_a_line_with_its_sentence_and_verdict(shell: Shell) -> None
             "and requirements, stale, missing and already there."
         ),
         "The head: the newest revision, and waking up when there is a newer one.",
-        "  not proved           A waiter hears of commits that another process makes.",
+        (
+            "  not proved           A waiter hears of every commit that another process makes, "
+            "however it and a look at the store fall together."
+        ),
         "Law 7, watch: every matching version exactly once, in order, from any revision.",
         (
             "  kept … s  Whoever writes, tasks, drivers or processes: each match is given "
