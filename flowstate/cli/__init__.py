@@ -13,24 +13,48 @@ from __future__ import annotations
 
 import io
 import sys
+from importlib import import_module
 
 import click
 
-from .bench import bench
-from .check import check
-from .compact import compact
-from .ls import ls
-from .move import end, pause, resume, transit
-from .recover import recover
-from .run import run
-from .show import show
-from .status import status
-from .watch import watch
-
 __all__ = ["main"]
 
+MODULES = {
+    "run": "run",
+    "recover": "recover",
+    "status": "status",
+    "ls": "ls",
+    "show": "show",
+    "watch": "watch",
+    "pause": "move",
+    "resume": "move",
+    "end": "move",
+    "transit": "move",
+    "compact": "compact",
+    "check": "check",
+    "bench": "bench",
+}
+"""command -> the module that it is in"""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class Commands(click.Group):
+    """Imports a command once it is asked for: importing all takes longer than most of them run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*MODULES, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in MODULES:
+            return super().get_command(ctx, cmd_name)
+        module = import_module(f".{MODULES[cmd_name]}", __name__)
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="flowstate-kernel", message="flowstate %(version)s")
 def main() -> None:
     """Run flows durably, and see and move what they did.
@@ -56,22 +80,3 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # a label in letters that the terminal does not have is shown, not a crash
             stream.reconfigure(errors="backslashreplace")
-
-
-COMMANDS = (
-    run,
-    recover,
-    status,
-    ls,
-    show,
-    watch,
-    pause,
-    resume,
-    end,
-    transit,
-    compact,
-    check,
-    bench,
-)
-for command in COMMANDS:
-    main.add_command(command)

@@ -12,13 +12,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-
-from sqlite_utils import Database
+from typing import TYPE_CHECKING
 
 from ...codec import decode
 from ...errors import DecodeError, SchemaVersionError, StoreOpenError
 from ...state import State
 from .rows import payloads_json
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 APPLICATION_ID = 0x666C6F77
 """'flow', in the header of every store of ours; https://sqlite.org/pragma.html#pragma_application_id"""
@@ -141,6 +143,9 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     """Bring a store to the present version, in one transaction."""
     if version(connection, path) == VERSION:
         return
+    # only a new store needs it, and importing it takes longer than all the rest
+    from sqlite_utils import Database  # noqa: PLC0415
+
     connection.execute("BEGIN IMMEDIATE")
     try:
         db = Database(connection, recursive_triggers=False)
