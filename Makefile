@@ -22,8 +22,8 @@ demo: $(READY)  ## Run the example on an SQLite file, then show what was stored
 	$(BIN)/flowstate ls --store $(STORE)
 	$(BIN)/flowstate show $(CASE) --history --store $(STORE)
 
-test: $(READY)  ## Run all tests, and each benchmark once, in two processes
-	$(BIN)/pytest -q -n 2 --dist worksteal
+test: $(READY)  ## Run all tests but those of the built package, and each benchmark once, in two processes
+	$(BIN)/pytest -q -n 2 --dist worksteal --ignore tests/test_package.py
 
 check: $(READY)  ## Lint, format, types, layers, and the built package
 	$(BIN)/ruff check
