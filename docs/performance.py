@@ -1,17 +1,17 @@
-"""Puts the run that is in docs/performance/run.json into docs/performance.md: tables and plots.
+"""Puts the runs that are kept in docs/performance into docs/performance.md: tables and plots.
 
-``flowstate bench --store … --out results`` makes a run; ``python docs/performance.py
-results/bench.json`` takes it over and writes the tables, between marks in the page, and the plots
-that the page shows. Without an argument it does the same with the run that is there. What is
-between the marks comes from the run; what the figures mean is written by hand, and has to be read
-again after a new run.
+``flowstate bench --store … --out results`` and ``make peers`` make runs; ``python
+docs/performance.py results/bench.json peers/peers.json`` takes them over and writes the tables,
+between marks in the page, and the plots that the page shows. Without arguments it does the same
+with the runs that are there. What is between the marks comes from the runs; what the figures mean
+is written by hand, and has to be read again after a new run.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,22 +22,24 @@ from flowstate.bench.text import amount, number, ratio, spread
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "performance.md"
-RUN = DOCS / "performance" / "run.json"
-SHOWN = re.compile(r"\(performance/((\S+)-(\d+)\.svg)\)")
-MARKED = re.compile(r"(<!-- (\S+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
+KEPT = DOCS / "performance"
+RUNS = ("bench", "peers")
+SHOWN = re.compile(r"\(performance/((\w+)-(\S+)-(\d+)\.svg)\)")
+MARKED = re.compile(r"(<!-- ((\w+)/(\S+)): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
 
 
-def load() -> Run:
-    return decode(RUN.read_bytes(), str(RUN))
+def load() -> dict[str, Run]:
+    paths = {name: KEPT / f"{name}.json" for name in RUNS}
+    return {name: decode(path.read_bytes(), str(path)) for name, path in paths.items()}
 
 
-def page(run: Run) -> str:
-    """The page with what the run says between its marks."""
+def page(runs: Mapping[str, Run]) -> str:
+    """The page with what the runs say between its marks, ``<run>/<workload>``."""
 
     def filled(found: re.Match[str]) -> str:
-        name = found[2]
-        text = machine(run) if name == "machine" else table(run, name)
-        return f"{found[1]}{text}\n{found[3]}"
+        begin, _, run, name, end = found.groups()
+        text = machine(runs[run]) if name == "machine" else table(runs[run], name)
+        return f"{begin}{text}\n{end}"
 
     return MARKED.sub(filled, PAGE.read_text())
 
@@ -86,21 +88,23 @@ def workload(run: Run, name: str) -> WorkloadFacts:
     return facts
 
 
-def plots(run: Run) -> Iterator[tuple[Path, str]]:
-    """Each plot that the page shows, and its file: ``<workload>-<which>.svg``."""
+def plots(runs: Mapping[str, Run]) -> Iterator[tuple[Path, str]]:
+    """Each plot that the page shows, and its file: ``<run>-<workload>-<which>.svg``."""
     from flowstate.bench.plots import panels  # noqa: PLC0415  (it imports matplotlib)
 
-    for file, name, which in SHOWN.findall(PAGE.read_text()):
-        panel = list(panels(run, workload(run, name)))[int(which)]
-        yield RUN.with_name(file), panel.svg
+    for file, run, name, which in SHOWN.findall(PAGE.read_text()):
+        panel = list(panels(runs[run], workload(runs[run], name)))[int(which)]
+        yield KEPT / file, panel.svg
 
 
 def take(path: Path) -> None:
     """Keep a run, but for where its stores were."""
+    if path.stem not in RUNS:
+        raise SystemExit(f"{path}: a run that is kept is one of {', '.join(RUNS)} (.json)")
     run = decode(path.read_bytes(), str(path))
     stores = [replace(store, url=f"{store.url.partition(':')[0]}:…") for store in run.stores]
-    RUN.parent.mkdir(exist_ok=True)
-    RUN.write_bytes(msgspec.json.format(encode(replace(run, stores=stores)), indent=-1))
+    kept = msgspec.json.format(encode(replace(run, stores=stores)), indent=-1)
+    (KEPT / path.name).write_bytes(kept)
 
 
 if __name__ == "__main__":
@@ -108,7 +112,7 @@ if __name__ == "__main__":
         take(Path(given))
     shown = load()
     PAGE.write_text(page(shown))
-    for old in RUN.parent.glob("*.svg"):
+    for old in KEPT.glob("*.svg"):
         old.unlink()
     for path, svg in plots(shown):
         path.write_text(svg)
