@@ -67,6 +67,12 @@ async def ids(path: Path) -> list[str]:
 # ---------------------------------------------------------------- opening
 
 
+async def test_a_path_may_begin_with_two_slashes(path: Path) -> None:
+    async with connect(f"sqlite:////{path}") as driver, Engine(driver) as engine:
+        await engine.do(Commit(Pause(State("a"), "work")))
+    assert await ids(path) == ["a"]
+
+
 async def test_a_file_that_is_no_database_is_refused_untouched(path: Path) -> None:
     """A text file is not turned into a store, nor emptied."""
     path.write_text("dear diary, " * 1_000)

@@ -65,8 +65,10 @@ class File:
 
     def connect(self) -> sqlite3.Connection:
         """A new connection, for use by one thread at a time."""
+        # the empty authority keeps a path that begins with two slashes from being taken for one
+        start = "file://" if self.path.startswith("/") else "file:"
         connection = sqlite3.connect(
-            f"file:{quote(self.path)}?mode={self.mode}",
+            f"{start}{quote(self.path)}?mode={self.mode}",
             uri=True,
             timeout=self.busy_timeout / 1000,
             isolation_level=None,
