@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from attrs import define, field, frozen
@@ -74,7 +75,7 @@ def tiny(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def rate(benchmark: object, tiny: bool) -> Callable[..., None]:
+def rate(benchmark: Any, tiny: bool) -> Callable[..., None]:
     """Measure how many times a second: ``rate(what, asked, n, work, raw=…, raw_n=…)``.
 
     ``work`` and ``raw`` take nothing and give the seconds that *n* (*raw_n*) of the thing took;
@@ -98,9 +99,9 @@ def rate(benchmark: object, tiny: bool) -> Callable[..., None]:
             limits.append(raw_n / raw())
             reached.append(n / work())
 
-        benchmark.pedantic(one_round, rounds=1 if tiny else ROUNDS, warmup_rounds=0 if tiny else 1)  # type: ignore[attr-defined]
+        benchmark.pedantic(one_round, rounds=1 if tiny else ROUNDS, warmup_rounds=0 if tiny else 1)
         counted = reached if tiny else reached[1:]
-        benchmark.extra_info.update(reached=counted, raw=limits)  # type: ignore[attr-defined]
+        benchmark.extra_info.update(reached=counted, raw=limits)
         if not tiny:
             REPORT.rows.append(
                 Row(
@@ -118,7 +119,7 @@ def rate(benchmark: object, tiny: bool) -> Callable[..., None]:
 
 
 @pytest.fixture
-def latency(benchmark: object, tiny: bool) -> Callable[..., None]:
+def latency(benchmark: Any, tiny: bool) -> Callable[..., None]:
     """Report delays: ``latency(what, asked, delays)`` where ``delays()`` gives seconds."""
 
     def measure(
@@ -136,7 +137,7 @@ def latency(benchmark: object, tiny: bool) -> Callable[..., None]:
             limits.extend(raw())
             reached.extend(delays())
 
-        benchmark.pedantic(one_round, rounds=1 if tiny else ROUNDS)  # type: ignore[attr-defined]
+        benchmark.pedantic(one_round, rounds=1 if tiny else ROUNDS)
         if tiny:
             return
         for name, share in (("median", 0.50), ("p99", 0.99)):

@@ -12,6 +12,7 @@ import pytest
 from attrs import define, field
 
 from flowstate import Commit, Driver, Engine, Pause, State, connect
+from tests.postgres import Database
 
 from .conftest import Row, percentile
 
@@ -85,7 +86,8 @@ async def measure(url: str, versions: int) -> Measured:
 def new_store(request: pytest.FixtureRequest, name: str) -> Callable[[], str]:
     """Gives the URL of a store that does not exist yet."""
     if name == "PostgreSQL":
-        return request.getfixturevalue("postgres").new_store  # type: ignore[no-any-return]
+        postgres: Database = request.getfixturevalue("postgres")
+        return postgres.new_store
     if name == "SQLite":
         folder = request.getfixturevalue("tmp_path")
         return lambda: f"sqlite:///{folder}/{time.perf_counter_ns()}.db"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 from .results import Machine
@@ -16,8 +17,6 @@ IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 
 def machine() -> Machine:
-    from importlib.metadata import version  # noqa: PLC0415  (slow, and every command is here)
-
     return Machine(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores(),

@@ -122,7 +122,7 @@ class MemoryDriver(Driver):
                 previous = history.latest
                 history.latest = state
                 history.revs.append(state.rev)
-                if previous is not log[-1]:
+                if previous is not log[-1]:  # else it is the last already
                     histories.move_to_end(id)
             log.append(state)
             self._commit_ids.append(commit_id)

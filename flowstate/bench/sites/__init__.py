@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
 from urllib.parse import parse_qsl
 
 from flowstate import connect
@@ -33,8 +34,6 @@ def sites_of(urls: Iterable[str]) -> dict[str, Site]:
 
 def _site(url: StoreUrl) -> Site:
     connect(url.original)  # there is a driver, it takes this URL, and what it needs is installed
-    from importlib.metadata import entry_points  # noqa: PLC0415  (slow, and every command is here)
-
     for entry in entry_points(group=GROUP):
         if entry.name == url.scheme:
             site: Site = entry.load()(url)

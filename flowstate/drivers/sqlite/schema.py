@@ -143,7 +143,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     """Bring a store to the present version, in one transaction."""
     if version(connection, path) == VERSION:
         return
-    # only a new store needs it, and importing it takes longer than all the rest
+    # only a new or an older store needs it, and importing it takes longer than opening the store
     from sqlite_utils import Database  # noqa: PLC0415
 
     connection.execute("BEGIN IMMEDIATE")
