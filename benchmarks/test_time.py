@@ -99,7 +99,7 @@ def counting(driver: Driver) -> Counter[str]:
 
         return call
 
-    for name in ("commit", "get", "find", "read", "head", "due", "next_due", "renew", "wait"):
+    for name in ("commit", "get", "find", "read", "head", "due", "renew", "wait"):
         setattr(driver, name, counted(name))
     return calls
 

@@ -20,17 +20,7 @@ from .commands import (
 )
 from .compaction import CompactionRun
 from .data import Data, DataRef
-from .driver import (
-    Compaction,
-    Driver,
-    Due,
-    Durability,
-    Page,
-    Plan,
-    Query,
-    Retention,
-    Write,
-)
+from .driver import Driver, Durability
 from .drivers import connect
 from .engine import Engine
 from .errors import (
@@ -60,7 +50,12 @@ from .errors import (
     UnknownOutcomeError,
 )
 from .flows import Flow, Flows
+from .leases import Due, DuePage
+from .plan import Plan, Write
+from .query import Page, Query
+from .retention import Compaction, Retention
 from .state import Alarm, Cause, RetryPolicy, State, Status, Transition
+from .timers import Timers
 from .watch import Versions, Watcher
 
 __all__ = [
@@ -80,6 +75,7 @@ __all__ = [
     "Delay",
     "Driver",
     "Due",
+    "DuePage",
     "Durability",
     "EncodeError",
     "End",
@@ -117,6 +113,7 @@ __all__ = [
     "StoreUnreachableError",
     "StoreUrlError",
     "SystemClock",
+    "Timers",
     "TooLargeError",
     "Transit",
     "Transition",

@@ -7,7 +7,7 @@ resolution. Both are what people give (a number of seconds or a ``timedelta``; a
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import time_ns
 from typing import Protocol
 
@@ -76,11 +76,6 @@ def instant(field: str, at: datetime | int) -> int:
             field, f"takes milliseconds since the epoch up to {MAX_INSTANT_MS:,}, not {at!r}"
         )
     return at
-
-
-def to_datetime(instant_ms: int) -> datetime:
-    """The aware datetime (UTC) of an instant."""
-    return datetime.fromtimestamp(instant_ms / 1000, UTC)
 
 
 MAX_DURATION_S = 1_000 * 366 * 24 * 3600  # a thousand years; keeps every sum a valid instant

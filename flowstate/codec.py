@@ -65,11 +65,6 @@ def decoder(type: Any) -> msgspec.json.Decoder[Any]:
         return msgspec.json.Decoder(type)
 
 
-def builtins(value: object) -> Any:
-    """The value as plain dicts, lists, strings and numbers, as JSON would hold it."""
-    return msgspec.to_builtins(value)
-
-
 def _culprit(value: object, path: str) -> tuple[str, object]:
     """The deepest part of *value* that cannot be encoded on its own, with its path."""
     for depth in range(_MAX_DEPTH):

@@ -14,6 +14,7 @@ To add a command, touch these places; the tests find a forgotten one:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
@@ -54,10 +55,13 @@ class Transit(Command[State], frozen=True, gc=False):
     on_timeout: str = ""
 
     def __post_init__(self) -> None:
-        if not self.to or type(self.to) is not str:
+        if type(self.state) is not State:
+            _check_state(self)
+        if type(self.to) is str:
+            _check_name_once(self.to)
+        else:
             check_flow("Transit.to", self.to)
         if self.annotations is not EMPTY or self.timeout is not None or self.on_timeout:
-            check_flow("Transit.to", self.to)
             _freeze(self, self.annotations)
             _check_timeout(self, self.timeout, self.on_timeout)
 
@@ -77,6 +81,7 @@ class Pause(Command[State], frozen=True, gc=False):
     on_timeout: str = ""
 
     def __post_init__(self) -> None:
+        _check_state(self)
         _check_to(self, self.to)
         check_text("Pause.reason", self.reason)
         _freeze(self, self.annotations)
@@ -90,6 +95,7 @@ class Resume(Command[State], frozen=True, gc=False):
     annotations: Mapping[str, str] = EMPTY
 
     def __post_init__(self) -> None:
+        _check_state(self)
         _freeze(self, self.annotations)
 
 
@@ -106,6 +112,7 @@ class Delay(Command[State], frozen=True, gc=False):
     annotations: Mapping[str, str] = EMPTY
 
     def __post_init__(self) -> None:
+        _check_state(self)
         _check_to(self, self.to)
         _freeze(self, self.annotations)
         if (self.after is None) == (self.at is None):
@@ -114,6 +121,12 @@ class Delay(Command[State], frozen=True, gc=False):
             force_setattr(self, "after", clock.seconds("Delay.after", self.after))
         if self.at is not None:
             force_setattr(self, "at", clock.instant("Delay.at", self.at))
+
+    def instant(self, now: int) -> int:
+        """When it is over (ms since the epoch), if it begins now."""
+        if self.after is None:
+            return self.at  # type: ignore[return-value]  # one of the two is given, made exact
+        return now + clock.milliseconds(self.after)  # type: ignore[arg-type]  # made seconds
 
 
 class End(Command[State], frozen=True, gc=False):
@@ -124,6 +137,7 @@ class End(Command[State], frozen=True, gc=False):
     annotations: Mapping[str, str] = EMPTY
 
     def __post_init__(self) -> None:
+        _check_state(self)
         check_text("End.reason", self.reason)
         _freeze(self, self.annotations)
 
@@ -133,9 +147,13 @@ class Require(Command[State], frozen=True, gc=False):
 
     state: State
 
+    def __post_init__(self) -> None:
+        _check_state(self)
+
 
 class _Variadic(StructMeta):
-    """Lets a Struct take its one field as positional arguments."""
+    """Lets a Struct take its one field as positional arguments: ``Commit(a, b)``, as people write
+    it, in place of ``Commit((a, b))``."""
 
     if not TYPE_CHECKING:  # type checkers go by the __init__ of the class
 
@@ -167,12 +185,31 @@ class Execute(Command[None], frozen=True, gc=False):
 
     state: State
 
+    def __post_init__(self) -> None:
+        _check_state(self)
+
 
 class Noop(Command[None], frozen=True, gc=False):
     """Nothing: the state was moved elsewhere."""
 
 
 AnyCommand: TypeAlias = Transit | Pause | Resume | Delay | End | Require | Commit | Execute | Noop
+
+
+def _check_state(command: Any) -> None:
+    if not isinstance(command.state, State):
+        name = type(command).__name__
+        raise InvalidValueError(
+            f"{name}.state",
+            f"takes a State, not {command.state!r}; begin a new one, State('order-1'), or read "
+            "the one that is stored, await engine.get('order-1')",
+        )
+
+
+@functools.lru_cache(maxsize=4_096)
+def _check_name_once(to: str) -> None:
+    """What Transit does with the name of a flow: there are many transits to one flow."""
+    check_flow("Transit.to", to)
 
 
 def _freeze(command: Command[State], annotations: Mapping[str, str]) -> None:

@@ -8,14 +8,17 @@ import anyio.lowlevel
 from attrs import define, field
 
 from .clock import Clock
-from .driver import Compaction, Driver, Query, Retention
+from .driver import Driver
+from .query import Query
+from .retention import Compaction, Retention
 
 TARGET_MS = 20
 """What a batch should take: commits wait for it."""
 FIRST_LIMIT = 100
-"""Versions that the first batch looks at; the next ones by how long the last one took…"""
+"""Versions that the first batch looks at; how many the next ones do is told by how long the last
+one took."""
 MIN_LIMIT, MAX_LIMIT = 10, 500
-"""…between these."""
+"""The least and the most versions that a batch looks at."""
 
 
 @define(eq=False)

@@ -113,16 +113,12 @@ class RevMismatchError(FlowstateError):
     """
 
     def __init__(self, conflicts: Mapping[str, tuple[int, int]]) -> None:
-        told = "; ".join(
+        summary = "; ".join(
             f"{id!r} expected {_rev(expected)}, found {_rev(found)}"
             for id, (expected, found) in conflicts.items()
         )
-        super().__init__(f"commit refused, someone else was first: {told}")
+        super().__init__(f"commit refused, someone else was first: {summary}")
         self.conflicts = dict(conflicts)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(self.conflicts)
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, tuple[int, int]]]]:
         return type(self), (self.conflicts,)

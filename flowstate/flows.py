@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Self, TypeAlias, TypeVar, cast, overload
 
 import anyio
 import anyio.to_thread
@@ -14,13 +14,9 @@ from .commands import Command
 from .errors import FlowNotFoundError, InvalidValueError
 from .state import State, check_flow
 
-if TYPE_CHECKING:
-    from .engine import Engine
-
-Run: TypeAlias = "Callable[[State, Engine], Awaitable[Command[Any]]]"
-FlowFunction: TypeAlias = (
-    "Callable[[State, Engine], Awaitable[Command[Any]]] | Callable[[State, Engine], Command[Any]]"
-)
+Run: TypeAlias = Callable[[State, Any], Awaitable[Command[Any]]]
+"""Takes a state and the engine that runs it."""
+FlowFunction: TypeAlias = Run | Callable[[State, Any], Command[Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -113,10 +109,6 @@ class Flows:
     def __len__(self) -> int:
         return len(self._flows)
 
-    @property
-    def names(self) -> Mapping[str, Flow]:
-        return dict(self._flows)
-
 
 def _name(function: Any) -> str:
     name = getattr(function, "__name__", "")
@@ -134,13 +126,13 @@ def _run(function: Any, *, inline: bool) -> Run:
 
     if inline:
 
-        async def run_inline(state: State, engine: Engine) -> Command[Any]:
+        async def run_inline(state: State, engine: Any) -> Command[Any]:
             command: Command[Any] = function(state, engine)
             return command
 
         return run_inline
 
-    async def run_in_thread(state: State, engine: Engine) -> Command[Any]:
+    async def run_in_thread(state: State, engine: Any) -> Command[Any]:
         # abandoned, not awaited, on cancellation: a thread cannot be stopped, and what it returns
         # no longer counts
         return await anyio.to_thread.run_sync(

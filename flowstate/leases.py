@@ -1,24 +1,33 @@
-"""Leases: how an engine shows that it is still working on what it runs.
+"""Leases: how an engine shows that it works on what it runs, and what the others may take.
 
-Every committed RUNNING version is leased to whoever executes it, from the moment of its commit. The
-keeper renews the leases of an engine's executions, all that need it in one call, once a third of
-their time is gone. It costs an execution nothing: when a lease began is told by the state itself.
+Every committed RUNNING version is leased to whoever executes it, from the moment of its commit, for
+as long as its policy says. The words for it, here and everywhere:
+
+- *renew*: whoever executes it moves the end of the lease, again and again;
+- *release*: whoever cannot go on with it gives the lease back, and others take it over at once;
+- a lease that *ran out* means that its executor died or hung.
+
+To a driver a lease is a due time like that of an alarm: the instant at which somebody is to act on
+a version. A released lease is due before every instant, so it cannot be mistaken for one that ran
+out. The keeper renews the leases of an engine's executions, all that need it in one call, once a
+third of their time is gone. It costs an execution nothing: when a lease began is told by the state
+itself.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Collection
+from operator import attrgetter
+from typing import TypeAlias
 
 import anyio
-from attrs import define, field
+from attrs import Factory, define, field
+from msgspec import Struct
 
+from .clock import MAX_INSTANT_MS, Clock, milliseconds
 from .errors import FlowstateError
-from .state import State
-
-if TYPE_CHECKING:
-    from .engine import Engine
+from .state import RetryPolicy, State
 
 logger = logging.getLogger("flowstate")
 
@@ -26,6 +35,74 @@ RENEW_AFTER = 1 / 3
 """The part of a lease that may go by before it is renewed."""
 PAUSE_AFTER_ERROR_MS = 200
 """Between two attempts while the store fails."""
+RELEASE_TIMEOUT_S = 5.0
+"""How long releasing leases may take when the engine is left."""
+RELEASED = MAX_INSTANT_MS + 1
+"""A lease that is released at an instant is due at that instant minus this."""
+
+
+# ---------------------------------------------------------------- how long, and until when
+
+
+def lease_ms(policy: RetryPolicy) -> int:
+    """How long a version with this policy is leased for, in ms; 0 if it never is, because nobody
+    is to retry it."""
+    return milliseconds(policy.lease) if policy.enabled else 0
+
+
+def renewal_ms(length_ms: int) -> int:
+    """How much of a lease of that length may go by before it is renewed, in ms."""
+    return int(length_ms * RENEW_AFTER)
+
+
+def released_at(now: int) -> int:
+    """The due time (ms) of a lease that is released now."""
+    return now - RELEASED
+
+
+def instant_of(due: int) -> int:
+    """The instant (ms) that a due time stands for: when it came, or when a lease was released."""
+    return due if due >= 0 else due + RELEASED
+
+
+class Due(Struct, frozen=True, gc=False):
+    """A current version whose due time has come, and that time as the store has it (ms)."""
+
+    state: State
+    time: int
+
+    @property
+    def at(self) -> int:
+        """Since when it is due (ms)."""
+        return instant_of(self.time)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether its lease was released, by whoever could not go on with it."""
+        return self.time < 0
+
+
+class DuePage(Struct, frozen=True, gc=False):
+    """What is due, soonest first, and when to look again.
+
+    ``next`` is the soonest due time (ms, as the store has it) of a version that is not in ``due``,
+    whether it has come or is still to come; None if there is none.
+    """
+
+    due: tuple[Due, ...]
+    next: int | None
+
+    @property
+    def next_at(self) -> int | None:
+        """The instant (ms) that ``next`` stands for."""
+        return None if self.next is None else instant_of(self.next)
+
+
+# ---------------------------------------------------------------- keeping them
+
+
+Renew: TypeAlias = Callable[[Collection[tuple[str, int]], int], Awaitable[frozenset[str]]]
+"""``Driver.renew``."""
 
 
 @define(eq=False)
@@ -34,36 +111,71 @@ class Execution:
 
     state: State
     """As it was last committed: that is what has a lease, and perhaps a timeout."""
+    at: State = field(default=Factory(attrgetter("state"), takes_self=True), init=False)
+    """As its flow was given it last; moves in memory have come to it since it was committed."""
     scope: anyio.CancelScope = field(factory=anyio.CancelScope)
     renewed_at: int = 0
     """When its lease was last renewed (ms); a commit renews it too."""
-    seen: tuple[int, int] = (0, 0)
-    """The last revision that was committed at a time still to come, and when that was noticed."""
+    future_rev: int = 0
+    """The last revision that was committed at a time which, by the engine's clock, was to come."""
+    future_noticed_at: int = 0
+    """When that was noticed (ms)."""
     suspect: int = 0
     """The revision at which the store said that the state has moved on; 0 if it did not."""
+
+    def is_lost(self, rev: int) -> bool:
+        """Whether it is lost, now that the store said that the state has moved on from *rev*.
+
+        Perhaps by the execution's own commit, whose answer is on its way: so the second time
+        counts.
+        """
+        if self.state.rev != rev:
+            return False
+        is_second, self.suspect = self.suspect == rev, rev
+        return is_second
 
 
 @define(eq=False)
 class LeaseKeeper:
-    """Renews the leases of executions, and cancels those that lost theirs."""
+    """Renews the leases of executions, cancels those that lost theirs, and releases the leases of
+    what cannot be run here.
 
-    engine: Engine
-    executions: Collection[Execution]
+    ``policy`` is that of states without their own.
+    """
+
+    renew_leases: Renew
+    clock: Clock
+    policy: RetryPolicy
+    executions: dict[Execution, None] = field(factory=dict[Execution, None], init=False)
+    """What runs now, in the order in which it began."""
     _sleeps_until: int = field(default=0, init=False)
     _awake: anyio.Event = field(factory=anyio.Event, init=False)
+    _abandoned: dict[str, int] = field(factory=dict[str, int], init=False)
+    """id -> revision of what is to be released when the engine is left."""
 
-    def watch(self, execution: Execution) -> None:
-        """A new execution: look at it in time."""
+    def begin(self, execution: Execution) -> None:
+        """A new execution: renew its lease in time."""
+        self.executions[execution] = None
+        if self._abandoned:
+            self._abandoned.pop(execution.state.id, None)
         due = self._renewal(execution)
         if due is not None and due < self._sleeps_until:
             self._awake.set()
 
+    def end(self, execution: Execution) -> None:
+        """The execution is over: its state rests, or has moved on, or is released."""
+        del self.executions[execution]
+
     async def run(self) -> None:
         """Keep leases until cancelled."""
-        clock = self.engine.clock
+        clock = self.clock
         while True:
-            renewals = [due for one in self.executions if (due := self._renewal(one)) is not None]
-            self._sleeps_until = min(renewals, default=NEVER)
+            renewals = [
+                due
+                for execution in self.executions
+                if (due := self._renewal(execution)) is not None
+            ]
+            self._sleeps_until = min(renewals, default=MAX_INSTANT_MS)
             self._awake = anyio.Event()
             if self._sleeps_until > clock.now():
                 await clock.wait_until(self._sleeps_until, self._awake)
@@ -75,8 +187,8 @@ class LeaseKeeper:
                 await clock.wait_until(clock.now() + PAUSE_AFTER_ERROR_MS)
 
     async def renew(self) -> None:
-        """Renew what needs it now: one call to the driver for each length of lease."""
-        now = self.engine.clock.now()
+        """Renew what needs it now: one call to the driver for each end of a lease."""
+        now = self.clock.now()
         batches: dict[int, list[Execution]] = {}
         for execution in self.executions:
             due = self._renewal(execution)
@@ -85,53 +197,67 @@ class LeaseKeeper:
                 alarm = execution.state.transition.alarm
                 batches.setdefault(min(until, alarm.at) if alarm else until, []).append(execution)
         for until, batch in batches.items():
-            leases = [(one.state.id, one.state.rev) for one in batch]
-            moved = await self.engine.driver.renew(leases, until)
+            leases = [(execution.state.id, execution.state.rev) for execution in batch]
+            moved = await self.renew_leases(leases, until)
             for execution, (id, rev) in zip(batch, leases, strict=True):
                 execution.renewed_at = now
-                if id in moved:
-                    _lost(execution, rev)
+                if id in moved and execution.is_lost(rev):
+                    execution.scope.cancel()
+
+    # ------------------------------------------------------------ releasing
+
+    async def release(self, state: State) -> None:
+        """Release the lease of a state, so that another engine goes on with it at once."""
+        if self._lease_ms(state):
+            try:
+                await self._release([(state.id, state.rev)])
+            except FlowstateError:
+                logger.warning("state %r: its lease could not be released", state.id, exc_info=True)
+
+    def abandon(self, state: State) -> None:
+        """Have the lease of a state released when the engine is left, unless it is begun again."""
+        if self._lease_ms(state):
+            self._abandoned[state.id] = state.rev
+
+    async def release_abandoned(self) -> None:
+        """Release the leases of what was left RUNNING."""
+        if not self._abandoned:
+            return
+        with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
+            try:
+                await self._release(self._abandoned.items())
+            except FlowstateError:
+                logger.warning("leases could not be released; they will run out", exc_info=True)
+
+    async def _release(self, leases: Collection[tuple[str, int]]) -> None:
+        await self.renew_leases(leases, released_at(self.clock.now()))
+
+    # ------------------------------------------------------------ when
 
     def _renewal(self, execution: Execution) -> int | None:
         """When to tell the store that it is being executed, or to learn from the store that it is
         no longer: also some time after its timeout, which may have fired elsewhere."""
         state = execution.state
-        lease = self._lease_ms(state)
-        if not lease:
+        length = self._lease_ms(state)
+        if not length:
             return None
         began = max(self._committed_at(execution), execution.renewed_at)
         alarm = state.transition.alarm
-        if alarm is not None and alarm.at <= began + lease:
+        if alarm is not None and alarm.at <= began + length:
             began = max(began, alarm.at)
-        return began + int(lease * RENEW_AFTER)
+        return began + renewal_ms(length)
 
     def _committed_at(self, execution: Execution) -> int:
         """When its state was committed, by the engine's clock, by which leases are counted. The
         store's may be ahead of it: then, when it was noticed, at most one look too late."""
         state = execution.state
-        now = self.engine.clock.now()
+        now = self.clock.now()
         if state.committed_at <= now:
             return state.committed_at
-        if execution.seen[0] != state.rev:
-            execution.seen = (state.rev, now)
-        return execution.seen[1]
+        if execution.future_rev != state.rev:
+            execution.future_rev, execution.future_noticed_at = state.rev, now
+        return execution.future_noticed_at
 
     def _lease_ms(self, state: State) -> int:
-        policy = state.retry or self.engine.retry
-        return int(policy.lease * 1000) if state.rev and policy.enabled else 0
-
-
-def _lost(execution: Execution, rev: int) -> None:
-    """The store says that the state has moved on from that revision.
-
-    Perhaps by the execution's own commit, whose answer is on its way: so the second time counts.
-    """
-    if execution.state.rev != rev:
-        return
-    if execution.suspect == rev:
-        execution.scope.cancel()
-    execution.suspect = rev
-
-
-NEVER = 253_402_300_799_999
-"""The end of time, as an instant."""
+        """The length of the state's lease; 0 if it has none, as what was never committed."""
+        return lease_ms(state.retry or self.policy) if state.rev else 0

@@ -7,7 +7,7 @@ copied to be safe, and a state may be shared between tasks, threads and caches.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -150,9 +150,7 @@ class State(Struct, frozen=True, omit_defaults=True, gc=False):
     def __post_init__(self) -> None:
         check_id(self.id)
         if type(self.rev) is not int or self.rev < 0:
-            raise InvalidValueError(
-                f"state {self.id!r}, rev", f"takes a whole number from 0, not {self.rev!r}"
-            )
+            check_rev(f"state {self.id!r}, rev", self.rev)
         # a FrozenDict was checked when it was made
         if type(self.labels) is not FrozenDict:
             force_setattr(self, "labels", strings(f"state {self.id!r}, labels", self.labels))
@@ -199,29 +197,6 @@ class State(Struct, frozen=True, omit_defaults=True, gc=False):
         return replace(self, stacked={k: v for k, v in self.stacked.items() if k != name})
 
 
-# ---------------------------------------------------------------- new versions, unchecked
-# On the hot path. What a checked state was made of needs no second check, and a copy of the slots
-# costs a third of a construction. Nobody else has seen the copy yet, so setting its slots is safe.
-
-
-_copy: Callable[[State], State] = State.__copy__  # type: ignore[attr-defined]
-
-
-def moved(state: State, transition: Transition) -> State:
-    """*state* with another transition."""
-    new = _copy(state)
-    force_setattr(new, "transition", transition)
-    return new
-
-
-def stamped(state: State, rev: int, committed_at: int) -> State:
-    """*state* as version *rev*, committed at that time."""
-    new = _copy(state)
-    force_setattr(new, "rev", rev)
-    force_setattr(new, "committed_at", committed_at)
-    return new
-
-
 # ---------------------------------------------------------------- checks
 
 
@@ -234,6 +209,12 @@ def check_id(id: object) -> None:
         raise InvalidValueError(
             "state id", f"is {size} bytes; the limit is {MAX_ID_BYTES}: {id[:40]!r}…"
         )
+
+
+def check_rev(field: str, rev: object) -> None:
+    """Raise ``InvalidValueError`` unless *rev* can be a revision."""
+    if type(rev) is not int or rev < 0:
+        raise InvalidValueError(field, f"takes a revision (a whole number from 0), not {rev!r}")
 
 
 def check_flow(field: str, flow: object) -> None:

@@ -1,8 +1,30 @@
-"""What is legal, and what each command makes of a state.
+"""What is legal, and what each command, failure and instant makes of a state.
 
-``TRANSITIONS`` is the whole law: a command whose type is not in the row of the state's status is
-illegal. The diagram in the docs is drawn from it. Everything here is pure: no I/O, no clock (the
-time is an argument), no chance.
+**The theory.** A state is a finite automaton. What it does is its *status*; where it does it is a
+flow. Two kinds of things move it:
+
+- *Commands*, which somebody gives: a flow by returning one, or an operator. ``TRANSITIONS`` is the
+  whole law of these: status and command give the status that follows, and a command that is missing
+  in the row of a status is illegal. ``MOVES`` has the function for each command that moves a state:
+  it makes the new transition. The diagram in the docs is drawn from the table.
+- *Time*, which nobody gives: a flow raised and is to be tried again (``retry``), an alarm came, or
+  a lease ended (``fire``). These are not in the table, for they depend on more than the status.
+  They lead to RUNNING (an alarm, a retry), DELAYED (the backoff before a retry) or ENDED (giving
+  up).
+
+**What does not fit the table.**
+
+- ``Require`` moves nothing: it is legal where a commit may ask that a state stay as it is.
+- ``Execute`` moves nothing either: it has the state run by this engine. Of a state at rest there is
+  nothing to run.
+- ``Commit`` and ``Noop`` are about no one state, so they have no row and no column.
+- A state that is NEW has no flow yet: ``Pause`` may leave it without one, but ``Resume`` and
+  ``Delay`` need a flow, named by the command if the state is at none.
+- ENDED with cause RETRY was not ended by anybody: the kernel gave up (``retry``, ``fire``).
+- A state that is RUNNING may be RUNNING again at the same flow without a command: when its lease
+  ran out, or was released.
+
+Everything here is pure: no I/O, no clock (the time is an argument), no chance.
 """
 
 from __future__ import annotations
@@ -26,14 +48,15 @@ from .commands import (
     Transit,
 )
 from .data import Data, DataRef
-from .driver import Plan, Write
 from .errors import IllegalTransitionError, InvalidValueError
 from .frozendict import EMPTY, FrozenDict
-from .state import Alarm, Cause, RetryPolicy, State, Status, Transition, check_flow, check_id, moved
+from .leases import lease_ms
+from .plan import Plan, Write, moved
+from .state import Alarm, Cause, RetryPolicy, State, Status, Transition, check_id
 
 _RUNNING = Status.RUNNING  # on the hot path; Python 3.11 takes as long to find a member as to call
 
-_OPEN: dict[type[Command[Any]], Status] = {
+_UNLESS_ENDED: dict[type[Command[Any]], Status] = {
     Transit: Status.RUNNING,
     Pause: Status.PAUSED,
     Delay: Status.DELAYED,
@@ -41,10 +64,11 @@ _OPEN: dict[type[Command[Any]], Status] = {
 }
 
 TRANSITIONS: Mapping[Status, Mapping[type[Command[Any]], Status]] = {
-    Status.NEW: _OPEN | {Require: Status.NEW, Execute: Status.NEW},
-    Status.RUNNING: _OPEN | {Require: Status.RUNNING, Execute: Status.RUNNING},
-    Status.PAUSED: _OPEN | {Resume: Status.RUNNING, Require: Status.PAUSED, Execute: Status.PAUSED},
-    Status.DELAYED: _OPEN
+    Status.NEW: _UNLESS_ENDED | {Require: Status.NEW, Execute: Status.NEW},
+    Status.RUNNING: _UNLESS_ENDED | {Require: Status.RUNNING, Execute: Status.RUNNING},
+    Status.PAUSED: _UNLESS_ENDED
+    | {Resume: Status.RUNNING, Require: Status.PAUSED, Execute: Status.PAUSED},
+    Status.DELAYED: _UNLESS_ENDED
     | {Resume: Status.RUNNING, Require: Status.DELAYED, Execute: Status.DELAYED},
     Status.ENDED: {},
 }
@@ -82,7 +106,7 @@ def pause(command: Pause, now: int) -> State:
         to=to,
         status=Status.PAUSED,
         reason=command.reason,
-        alarm=_timeout(now, command.timeout, command.on_timeout or _somewhere(command, to)),
+        alarm=_timeout(now, command.timeout, command.on_timeout or _flow_or_error(command, to)),
         annotations=command.annotations,
     )
     return moved(command.state, transition)
@@ -91,7 +115,7 @@ def pause(command: Pause, now: int) -> State:
 def resume(command: Resume, now: int) -> State:
     check_legal(command)
     transition = Transition(
-        to=_somewhere(command, command.state.transition.to),
+        to=_flow_or_error(command, command.state.transition.to),
         status=Status.RUNNING,
         cause=Cause.RESUME,
         annotations=command.annotations,
@@ -101,12 +125,11 @@ def resume(command: Resume, now: int) -> State:
 
 def delay(command: Delay, now: int) -> State:
     check_legal(command)
-    to = _somewhere(command, command.state.transition.to if command.to is None else command.to)
-    at = command.at if command.after is None else now + clock.milliseconds(_s(command.after))
+    to = _flow_or_error(command, command.state.transition.to if command.to is None else command.to)
     transition = Transition(
         to=to,
         status=Status.DELAYED,
-        alarm=Alarm(at, to),  # type: ignore[arg-type]  # (one of the two is given)
+        alarm=Alarm(command.instant(now), to),
         annotations=command.annotations,
     )
     return moved(command.state, transition)
@@ -167,19 +190,40 @@ def retry(
 def fire(state: State, now: int, policy: RetryPolicy, *, is_released: bool = False) -> State | None:
     """What becomes of a state whose due time has come; None if it is to be left alone.
 
-    Its alarm sends it to the alarm's flow; a lease that ran out to the same flow again, until its
-    attempts are used up. If its lease was given up instead, nothing went wrong: it goes on where
-    it is, in whoever commits it first.
+    The first of these that holds decides:
+
+    1. its timeout has come, or its delay is over: RUNNING at the alarm's flow, cause ALARM;
+    2. the backoff before a retry is over: RUNNING where it is, and its timeout stands again;
+    3. it has no lease, because it rests or its policy is switched off: it is left alone;
+    4. its lease was released, so nothing went wrong: as it is, in whoever commits it first;
+    5. its lease ran out: RUNNING where it is, cause RETRY; given up once attempts are used up.
     """
     transition = state.transition
+    alarm = _alarm_that_came(transition, now)
+    if alarm is None:
+        return _lease_ended(state, policy, is_released=is_released)
+    if alarm is transition.alarm and _waits_for_retry(transition):
+        return moved(state, replace(transition, status=Status.RUNNING, alarm=alarm.then))
+    return moved(state, Transition(to=alarm.to, status=Status.RUNNING, cause=Cause.ALARM))
+
+
+def _alarm_that_came(transition: Transition, now: int) -> Alarm | None:
+    """The alarm that has come by now; of a backoff and the timeout behind it the timeout, if that
+    has come as well: nobody was there to retry the state before it."""
     alarm = transition.alarm
-    if alarm is not None and alarm.at <= now:
-        if alarm.then is not None and alarm.then.at <= now:
-            alarm = alarm.then  # nobody was there to retry it before its timeout
-        elif transition.status is Status.DELAYED and transition.cause is Cause.RETRY:
-            return moved(state, replace(transition, status=Status.RUNNING, alarm=alarm.then))
-        return moved(state, Transition(to=alarm.to, status=Status.RUNNING, cause=Cause.ALARM))
+    if alarm is None or alarm.at > now:
+        return None
+    timeout = alarm.then
+    return timeout if timeout is not None and timeout.at <= now else alarm
+
+
+def _waits_for_retry(transition: Transition) -> bool:
+    return transition.status is Status.DELAYED and transition.cause is Cause.RETRY
+
+
+def _lease_ended(state: State, policy: RetryPolicy, *, is_released: bool) -> State | None:
     policy = state.retry or policy
+    transition = state.transition
     if transition.status is not Status.RUNNING or not policy.enabled:
         return None
     if is_released:
@@ -214,7 +258,7 @@ def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Pl
     if len(commands) == 1 and (move := MOVES.get(type(commands[0]))) is not None:
         state = move(commands[0], now)
         if not state.data and not state.stacked:  # the most frequent commit has a short way
-            return Plan(commit_id, (write(state, now, policy),))
+            return Plan(commit_id, (with_due(state, now, policy),))
     if not commands:
         raise InvalidValueError("Commit", "is empty: give it at least one command")
     writes: list[Write] = []
@@ -226,7 +270,7 @@ def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Pl
             state = move(command, now)
             if state.data or state.stacked:
                 state = take_payloads(state, payloads)
-            writes.append(write(state, now, policy))
+            writes.append(with_due(state, now, policy))
         elif type(command) is Require:
             check_legal(command)
             requires.append((command.state.id, command.state.rev))
@@ -245,19 +289,18 @@ def plan_state(state: State, *, commit_id: str, now: int, policy: RetryPolicy) -
     """What is written for a state that the kernel itself moved."""
     payloads: dict[str, bytes] = {}
     state = take_payloads(state, payloads)
-    return Plan(commit_id, (write(state, now, policy),), (), payloads or EMPTY)
+    return Plan(commit_id, (with_due(state, now, policy),), (), payloads or EMPTY)
 
 
-def write(state: State, now: int, policy: RetryPolicy) -> Write:
+def with_due(state: State, now: int, policy: RetryPolicy) -> Write:
     """The state with its due time: its alarm, or the end of its lease, whichever is first."""
     transition = state.transition
     alarm = transition.alarm
     if transition.status is not _RUNNING:
         return Write(state, None, "") if alarm is None else Write(state, alarm.at, alarm.to)
-    policy = state.retry or policy
-    lease_ends = now + int(policy.lease * 1000) if policy.enabled else None
-    if alarm is None or (lease_ends is not None and lease_ends < alarm.at):
-        return Write(state, lease_ends, transition.to)
+    length = lease_ms(state.retry or policy)
+    if alarm is None or (length and now + length < alarm.at):
+        return Write(state, now + length if length else None, transition.to)
     return Write(state, alarm.at, alarm.to)
 
 
@@ -288,7 +331,6 @@ def _illegal(command: Any) -> IllegalTransitionError:
 @functools.lru_cache(maxsize=4096)
 def _running_at(to: str) -> Transition:
     """The plain transition to a flow: a value, so every state there can share it."""
-    check_flow("Transit.to", to)  # here, so that the hot path checks each name once
     return Transition(to=to, status=Status.RUNNING)
 
 
@@ -296,17 +338,15 @@ def _timeout(now: int, timeout: Any, to: str) -> Alarm | None:
     return None if timeout is None else Alarm(now + clock.milliseconds(timeout), to)
 
 
-def _somewhere(command: Pause | Resume | Delay, to: str) -> str:
-    if not to and not (isinstance(command, Pause) and command.timeout is None):
+def _flow_or_error(command: Pause | Resume | Delay, to: str) -> str:
+    """The flow to go on at; an error if none is known, unless the command can do without."""
+    needs_flow = not isinstance(command, Pause) or command.timeout is not None
+    if needs_flow and not to:
         raise InvalidValueError(
             f"{type(command).__name__}.to",
             f"state {command.state.id!r} is at no flow; say which with to=…",
         )
     return to
-
-
-def _s(duration: Any) -> float:
-    return duration  # type: ignore[no-any-return]  # made seconds where the command was made
 
 
 def _check_once(commands: tuple[Any, ...]) -> None:

@@ -2,13 +2,16 @@
 
 A watcher is a cursor, nothing else: it holds no task and no subscription, so one that is dropped
 half-way leaks nothing, and a slow one slows only itself. Near the head it is served from the
-tail's buffer; further behind it reads pages from the driver, at its own pace.
+tail's buffer; further behind it reads pages from the driver, at its own pace. What this engine
+itself commits while a watcher waits goes into the buffer without a read.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -16,8 +19,9 @@ import anyio
 import anyio.lowlevel
 from attrs import define, field
 
-from .driver import Driver, Page, Query
+from .driver import Driver
 from .errors import CompactedError
+from .query import Page, Query
 from .state import State
 
 _EVERYTHING = Query()
@@ -27,19 +31,21 @@ _EVERYTHING = Query()
 class Tail:
     """The newest versions of the log, read once for all watchers of an engine.
 
-    Whoever waits first reads for everybody. ``size`` bounds the buffer, ``page_size`` a read; both
+    Whoever waits first reads for everybody. ``listeners`` are those of the engine's committer: the
+    tail is among them while somebody waits. ``size`` bounds the buffer, ``page_size`` a read; both
     in versions.
     """
 
     driver: Driver
+    listeners: list[Callable[[tuple[State, ...]], None]] = field(repr=False)
     size: int = 10_000
     page_size: int = 1_000
     _versions: list[State] = field(factory=list[State], init=False)
+    """Every version above revision ``_from`` and up to ``_upto``."""
     _from: int = field(default=-1, init=False)
-    """The buffer holds every version with a revision above this one…"""
     _upto: int = field(default=-1, init=False)
-    """…and up to this one."""
     _reading: anyio.Lock = field(factory=anyio.Lock, init=False)
+    _waiting: int = field(default=0, init=False)
 
     def covers(self, after: int) -> bool:
         """Whether the buffer knows what comes right after that revision."""
@@ -60,24 +66,52 @@ class Tail:
 
     async def advance(self, after: int) -> None:
         """Wait until there is something after that revision, and read it into the buffer."""
-        await self.driver.wait(after)
+        if not self._from <= after <= self._upto:
+            # nobody looked for a while: begin anew here rather than read what nobody wants
+            self._begin(after)
+        with self._listening():
+            await self.driver.wait(after)
         async with self._reading:
-            if self._upto > after:
-                return  # another watcher has read meanwhile
-            if not self._from <= after <= self._upto:
-                # nobody looked for a while: begin anew here rather than read what nobody wants
-                self._versions, self._from, self._upto = [], after, after
-            page = await self.driver.read(_EVERYTHING, self._upto, self.page_size)
-            if page.compacted > self._upto:
+            start = self._upto
+            if start > after:
+                return  # another watcher has read meanwhile, or this engine committed it
+            page = await self.driver.read(_EVERYTHING, start, self.page_size)
+            if self._upto != start:
+                return  # the same, while this one read
+            if page.compacted > start:
                 # the buffer would have a gap: begin anew above it. Who was waiting here looks for
-                # itself, and is told what it has missed
-                self._versions, self._from, self._upto = [], page.compacted, page.compacted
-                return
-            self._versions.extend(page.versions)
-            self._upto = page.upto
-            if len(self._versions) > 2 * self.size:  # trim rarely, so that a version is moved once
-                self._from = self._versions[-self.size - 1].rev
-                del self._versions[: -self.size]
+                # itself, and learns what it has missed
+                self._begin(page.compacted)
+            else:
+                self._extend(page.versions, page.upto)
+
+    def offer(self, versions: tuple[State, ...]) -> None:
+        """What this engine has committed: taken if it follows on, so that nobody has to read it.
+        Else somebody else's commits are in between, and whoever waits reads them all."""
+        if versions and versions[0].rev == self._upto + 1:
+            self._extend(versions, versions[-1].rev)
+
+    @contextmanager
+    def _listening(self) -> Generator[None]:
+        if not self._waiting:
+            self.listeners.append(self.offer)
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.listeners.remove(self.offer)
+
+    def _begin(self, after: int) -> None:
+        self._versions, self._from, self._upto = [], after, after
+
+    def _extend(self, versions: Sequence[State], upto: int) -> None:
+        self._versions.extend(versions)
+        self._upto = upto
+        if len(self._versions) > 2 * self.size:  # trim rarely, so that a version is moved once
+            self._from = self._versions[-self.size - 1].rev
+            del self._versions[: -self.size]
 
 
 @define(eq=False)
@@ -155,7 +189,7 @@ class Watcher(Versions):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        self._live = _changes(self.query)
+        self._live = self.query.live()
 
     async def __aenter__(self) -> Self:
         if self._end < 0:  # "from now" means from here, not from the first time of looking
@@ -190,16 +224,6 @@ class Watcher(Versions):
         else:
             await self._tail.advance(after)
         return True
-
-
-def _changes(query: Query) -> Query:
-    return Query(
-        labels=query.alternatives,
-        id=query.id,
-        id_prefix=query.id_prefix,
-        status=query.statuses,
-        since=query.since_ms,
-    )
 
 
 def _rev(state: State) -> int:

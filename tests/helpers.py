@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import anyio
 from attrs import define
@@ -27,6 +28,11 @@ class FixedClock:
             await (event.wait() if event is not None else anyio.sleep_forever())
         if waiting.cancelled_caught:
             self.ms = max(self.ms, instant)
+
+
+def to_datetime(instant_ms: int) -> datetime:
+    """The aware datetime (UTC) of an instant."""
+    return datetime.fromtimestamp(instant_ms / 1000, UTC)
 
 
 async def begin(engine: Engine, id: str, flow: str) -> State:

@@ -15,8 +15,9 @@ from flowstate.clock import (
     instant,
     milliseconds,
     seconds,
-    to_datetime,
 )
+
+from .helpers import to_datetime
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,12 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "a flow id that is no string": (lambda: Transit(A, 5), "Transit.to: takes a string, not 5"),  # type: ignore[arg-type]
     "an empty flow to pause at": (lambda: Pause(A, to=""), "Pause.to: the flow id may not be"),
     "an empty flow to delay to": (lambda: Delay(A, to="", after=1), "Delay.to: the flow id may"),
+    "a flow id with NUL": (lambda: Transit(A, NUL), "Transit.to: may not hold a NUL"),
+    "a flow id with a lone surrogate": (
+        lambda: Transit(A, SURROGATE),
+        "Transit.to: is not valid Unicode",
+    ),
+    "a flow id that cannot be hashed": (lambda: Transit(A, []), "Transit.to: takes a string"),  # type: ignore[arg-type]
     "a flow id with NUL, and a timeout": (
         lambda: Transit(A, NUL, timeout=1),
         "Transit.to: may not hold a NUL",
@@ -91,6 +97,34 @@ def test_an_invalid_command_is_refused_where_it_is_made(
         make()
 
 
+OF_A_STATE: dict[type[Any], Callable[[Any], object]] = {
+    Transit: lambda state: Transit(state, "x"),
+    Pause: Pause,
+    Resume: Resume,
+    Delay: lambda state: Delay(state, after=1),
+    End: End,
+    Require: Require,
+    Execute: Execute,
+}
+
+
+def test_every_command_but_commit_and_noop_is_of_a_state() -> None:
+    assert {*OF_A_STATE, Commit, Noop} == set(get_args(AnyCommand))
+
+
+@pytest.mark.parametrize("kind", OF_A_STATE)
+@pytest.mark.parametrize("given", ["order-1", None, 5, State])
+def test_a_command_says_what_it_takes_if_it_is_given_no_state(
+    kind: type[Any], given: object
+) -> None:
+    """Whoever gives an id is told how to come by its state."""
+    with pytest.raises(InvalidValueError) as raised:
+        OF_A_STATE[kind](given)
+    assert raised.value.field == f"{kind.__name__}.state"
+    assert f"takes a State, not {given!r}; begin a new one" in raised.value.problem
+    assert "await engine.get('order-1')" in raised.value.problem
+
+
 PLANS: dict[str, tuple[Command, str]] = {
     "an empty commit": (Commit(), "Commit: is empty: give it at least one command"),
     "the same id twice": (Commit(End(A), End(A)), "Commit: names state 'a' twice"),
@@ -99,8 +133,6 @@ PLANS: dict[str, tuple[Command, str]] = {
     "an execute in a commit": (Commit(Execute(A)), "Commit: cannot hold Execute"),  # type: ignore[arg-type]
     "a noop in a commit": (Commit(End(A), Noop()), "Commit: cannot hold Noop"),  # type: ignore[arg-type]
     "what is no command, in a commit": (Commit("End"), "Commit: cannot hold str"),  # type: ignore[arg-type]
-    "a flow id with NUL": (Commit(Transit(A, NUL)), "Transit.to: may not hold a NUL"),
-    "a flow id with a lone surrogate": (Commit(Transit(A, SURROGATE)), "Transit.to: is not valid"),
     "a delay to nowhere": (Commit(Delay(NEW, after=1)), "Delay.to: state 'new' is at no flow"),
     "a pause that times out to nowhere": (
         Commit(Pause(NEW, timeout=1)),

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("url", ["memory:", "sqlite:///{}/store.db"])
 async def test_the_flows_are_those_of_current_alarms_and_leases(url: str, tmp_path: Path) -> None:
     async with connect(url.format(tmp_path)) as driver, Engine(driver) as engine:
-        assert await engine.due_flows() == ()
+        assert await engine.timers.due_flows() == ()
         (moved,) = await engine.do(Commit(Delay(State("a"), "before", after=3600)))
         await engine.do(
             Commit(
@@ -26,6 +26,6 @@ async def test_the_flows_are_those_of_current_alarms_and_leases(url: str, tmp_pa
                 End(State("f")),
             )
         )
-        assert await engine.due_flows() == ("late", "run", "wake")
+        assert await engine.timers.due_flows() == ("late", "run", "wake")
         # the contract's own, for drivers without an index
         assert await Driver.due_flows(driver) == ("late", "run", "wake")

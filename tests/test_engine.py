@@ -38,8 +38,8 @@ from flowstate import (
     Transit,
     UnknownOutcomeError,
 )
-from flowstate.driver import Plan
 from flowstate.drivers.memory import MemoryDriver
+from flowstate.plan import Plan
 from flowstate.testing import Fault, FaultDriver
 
 from .helpers import NOW, FixedClock, begin
@@ -405,7 +405,7 @@ async def test_a_commit_that_lost_a_race_and_its_answer_is_told_so_in_the_end(
 async def test_an_answer_that_is_lost_again_and_again_is_given_up(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowstate.engine.COMMIT_BACKOFF_MS", 0)
+    monkeypatch.setattr("flowstate.committer.COMMIT_BACKOFF_MS", 0)
     losing = FaultDriver(driver, cycle([Fault.BEFORE]))
     async with Engine(losing) as engine:
         with pytest.raises(UnknownOutcomeError, match="was lost on purpose"):

@@ -58,7 +58,7 @@ EXAMPLES: list[tuple[FlowstateError, dict[str, Any], str]] = [
     (errors.EngineClosedError("the engine is not open"), {}, "the engine is not open"),
     (
         errors.RevMismatchError({"a": (3, 5), "b": (0, 4), "c": (2, 0)}),
-        {"conflicts": {"a": (3, 5), "b": (0, 4), "c": (2, 0)}, "ids": ("a", "b", "c")},
+        {"conflicts": {"a": (3, 5), "b": (0, 4), "c": (2, 0)}},
         (
             "commit refused, someone else was first: 'a' expected revision 3, found revision 5; "
             "'b' expected no such state, found revision 4; "

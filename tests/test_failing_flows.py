@@ -21,8 +21,8 @@ from flowstate import (
     Transit,
     Transition,
 )
-from flowstate.driver import Plan
 from flowstate.drivers.memory import MemoryDriver
+from flowstate.plan import Plan
 
 from .helpers import NOW, FixedClock, begin
 
@@ -66,8 +66,8 @@ async def test_a_retry_is_due_when_its_backoff_is_over(
     with pytest.raises(BoomError):
         await engine.execute(await begin(engine, "a", "boom"))
     retried = await engine.get("a")
-    assert await driver.due(NOW + 999, ["boom"], 10) == ()
-    assert await driver.due(NOW + 1_000, ["boom"], 10) == (Due(retried, NOW + 1_000),)
+    assert (await driver.due(NOW + 999, ["boom"], 10)).due == ()
+    assert (await driver.due(NOW + 1_000, ["boom"], 10)).due == (Due(retried, NOW + 1_000),)
 
 
 async def test_a_flow_that_keeps_raising_is_given_up(engine: Engine, flows: Flows) -> None:

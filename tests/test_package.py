@@ -93,7 +93,7 @@ def test_the_installed_plugin_is_there_in_any_pytest(
     """Without a warning, and with its fixtures on both event loops."""
     (tmp_path / "test_it.py").write_text(
         "import pytest\n\n@pytest.mark.anyio\nasync def test_it(engine, virtual_clock):\n"
-        "    assert await engine.head() == 0\n"
+        "    assert await engine.timers.head() == 0\n"
     )
     told = run(python_with_extras, "-m", "pytest", "-q", "-Werror", "test_it.py", cwd=tmp_path)
     assert "2 passed" in told

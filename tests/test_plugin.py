@@ -110,7 +110,7 @@ import pytest
 pytestmark = pytest.mark.anyio
 
 async def test_it(engine):
-    assert await engine.head() == 0
+    assert await engine.timers.head() == 0
 """
 
 

@@ -39,7 +39,7 @@ class BoomError(Exception):
 
 
 async def due_now(engine: Engine, flow: str) -> list[str]:
-    return [due.state.id for due in await engine.due([flow], 100)]
+    return [due.state.id for due in (await engine.timers.due([flow], 100)).due]
 
 
 async def test_leaving_the_engine_lets_running_flows_finish(
@@ -122,7 +122,7 @@ async def test_what_is_never_retried_is_not_given_up(
         await engine.start(begun)
         await running.wait()
     assert begun.transition.alarm is not None
-    assert await engine.next_due(["forever"]) == begun.transition.alarm.at
+    assert (await engine.timers.due(["forever"], 0)).next_at == begun.transition.alarm.at
 
 
 async def test_after_the_grace_period_a_sync_flow_is_abandoned_and_its_lease_given_up(

@@ -30,7 +30,8 @@ from flowstate import (
 )
 from flowstate.codec import decode
 from flowstate.commands import Delay, End, Execute, Noop, Pause, Require, Resume
-from flowstate.driver import Page, Write
+from flowstate.plan import Write
+from flowstate.query import Page
 from flowstate.transitions import plan
 
 FULL = State(
@@ -236,8 +237,8 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "an id that is no string": (lambda: State(5), "state id: takes a string, not 5"),  # type: ignore[arg-type]
     "an id with NUL": (lambda: State(NUL), "state id: may not hold a NUL"),
     "an id with a lone surrogate": (lambda: State(SURROGATE), "state id: is not valid Unicode"),
-    "a negative revision": (lambda: State("a", rev=-1), "'a', rev: takes a whole number from 0"),
-    "a revision that is no int": (lambda: State("a", rev=True), "'a', rev: takes a whole number"),
+    "a negative revision": (lambda: State("a", rev=-1), "'a', rev: takes a revision"),
+    "a revision that is no int": (lambda: State("a", rev=True), "'a', rev: takes a revision"),
     "a label value that is no string": (
         lambda: State("a", labels={"n": 1}),  # type: ignore[dict-item]
         r"state 'a', labels\['n'\]: takes a string, not 1",

@@ -31,10 +31,9 @@ from flowstate import (
     Transition,
     transitions,
 )
-from flowstate.clock import to_datetime
 from flowstate.transitions import MOVES, TRANSITIONS, check_legal, plan, retry
 
-from .helpers import NOW
+from .helpers import NOW, to_datetime
 
 POLICY = RetryPolicy()
 COMMANDS: Mapping[type[Any], Callable[[State], Any]] = {
@@ -150,7 +149,7 @@ def test_transitions_import_no_io_and_no_chance() -> None:
             imported.add(f"{'.' * node.level}{node.module or ''}")
     assert imported <= {
         *("__future__", "collections.abc", "functools", "typing", "msgspec.structs"),
-        *(".", ".commands", ".data", ".driver", ".errors", ".frozendict", ".state"),
+        *(".", ".commands", ".data", ".errors", ".frozendict", ".leases", ".plan", ".state"),
     }
 
 

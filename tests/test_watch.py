@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import weakref
 from collections.abc import AsyncIterator
 
@@ -62,9 +63,21 @@ async def wait_for_one(engine: Engine, watcher: Watcher) -> None:
         await post(engine, 1)
 
 
+@pytest.fixture
+async def other(engine: Engine) -> AsyncIterator[Engine]:
+    """Another engine on the same store: what it commits has to be read."""
+    async with Engine(engine.driver) as other:
+        yield other
+
+
 def small_tail(engine: Engine, size: int, page_size: int) -> Tail:
-    engine._tail.size, engine._tail.page_size = size, page_size
-    return engine._tail
+    """A tail that nobody offers anything to: it reads all."""
+    return Tail(engine.driver, [], size, page_size)
+
+
+def following(tail: Tail, query: Query = Query()) -> Watcher:  # noqa: B008  (immutable)
+    """A watcher that is fed by that tail."""
+    return Watcher(tail.driver, query, tail=tail)
 
 
 # ---------------------------------------------------------------- order and completeness
@@ -72,11 +85,11 @@ def small_tail(engine: Engine, size: int, page_size: int) -> Tail:
 
 async def test_every_version_comes_once_and_in_order_however_it_is_read(engine: Engine) -> None:
     """Some from pages, some from the buffer, some waited for: nobody can tell."""
-    small_tail(engine, size=20, page_size=7)
+    tail = small_tail(engine, size=20, page_size=7)
     seen: dict[str, list[int]] = {"early": [], "late": []}
 
     async def watch(name: str) -> None:
-        watcher = engine.watch()
+        watcher = following(tail)
         watcher.page_size = 5
         while len(seen[name]) < 300:
             seen[name] += await take(watcher, 1)
@@ -186,7 +199,7 @@ async def test_a_token_from_the_future_waits_for_it(engine: Engine) -> None:
 
 
 async def test_many_watchers_at_the_head_cost_one_read(
-    engine: Engine, driver: CountingDriver
+    engine: Engine, other: Engine, driver: CountingDriver
 ) -> None:
     seen: list[int] = []
 
@@ -199,30 +212,70 @@ async def test_many_watchers_at_the_head_cost_one_read(
             tasks.start_soon(watch)
         await anyio.wait_all_tasks_blocked()
         driver.reads.clear()
-        await post(engine, 1)
+        await post(other, 1)
     assert seen == [1] * 100
     assert len(driver.reads) == 1
 
 
+async def test_what_its_own_engine_commits_is_not_read_again(
+    engine: Engine, driver: CountingDriver
+) -> None:
+    """The tail takes it from the commit: it is what the log gives."""
+    seen: list[State] = []
+
+    async def watch() -> None:
+        async with engine.watch(Query(from_now=True)) as watcher:
+            seen.extend([await anext(watcher) for _ in range(20)])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        written: list[State] = []
+        for _ in range(10):
+            await anyio.wait_all_tasks_blocked()
+            written += await engine.do(
+                Commit(*(Pause(State(f"{len(written)}-{n}", labels={"n": f"{n}"})) for n in "ab"))
+            )
+    assert driver.reads == []
+    assert seen == written == [await driver.get(state.id) for state in seen]
+
+
+async def test_what_others_commit_in_between_is_not_stepped_over(
+    engine: Engine, other: Engine
+) -> None:
+    """Whatever comes from where, in whatever order, while watchers wait: each version once."""
+    chance = random.Random(0)
+    seen: list[int] = []
+
+    async def watch() -> None:
+        seen.extend(await take(engine.watch(), 400))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        for _ in range(200):
+            if chance.random() < 0.5:
+                await anyio.wait_all_tasks_blocked()
+            await post(chance.choice([engine, other]), 2)
+    assert seen == list(range(1, 401))
+
+
 async def test_the_buffer_of_the_tail_is_bounded(engine: Engine) -> None:
     tail = small_tail(engine, size=10, page_size=5)
-    watcher = engine.watch()
+    watcher = following(tail)
     await wait_for_one(engine, watcher)
-    kept: list[int] = []
+    reach: list[int] = []
     for _ in range(50):
         await post(engine, 2)
         await take(watcher, 2)
-        kept.append(len(tail._versions))
-    assert tail.size <= max(kept) <= 2 * tail.size
+        reach.append(sum(tail.covers(rev) for rev in range(tail.upto)))
+    assert tail.size <= max(reach) <= 2 * tail.size
     assert tail.upto == 101
 
 
 async def test_a_watcher_that_is_far_behind_reads_pages_at_its_own_pace(
     engine: Engine, driver: CountingDriver
 ) -> None:
-    small_tail(engine, size=2, page_size=2)
     await post(engine, 20)
-    watcher = engine.watch()
+    watcher = following(small_tail(engine, size=2, page_size=2))
     watcher.page_size = 5
     assert await take(watcher, 5) == [1, 2, 3, 4, 5]
     assert driver.reads == [(0, 5)]  # not a page more than what was taken
@@ -231,7 +284,7 @@ async def test_a_watcher_that_is_far_behind_reads_pages_at_its_own_pace(
 async def test_a_slow_watcher_slows_only_itself(engine: Engine, driver: CountingDriver) -> None:
     """The fast one is fed from the buffer; the slow one, overtaken by it, reads pages."""
     tail = small_tail(engine, size=5, page_size=5)
-    slow, fast = engine.watch(), engine.watch()
+    slow, fast = following(tail), following(tail)
     await wait_for_one(engine, fast)
     assert await take(slow, 1) == [1]
     for n in range(2, 40):
@@ -248,12 +301,13 @@ async def test_the_tail_does_not_read_what_nobody_wants(
     engine: Engine, driver: CountingDriver
 ) -> None:
     """After a while without watchers it begins anew where the next one looks."""
-    await wait_for_one(engine, engine.watch())
+    tail = small_tail(engine, size=10_000, page_size=1_000)
+    await wait_for_one(engine, following(tail))
     await post(engine, 1_000)
     driver.reads.clear()
-    await wait_for_one(engine, engine.watch(Query(from_now=True)))
+    await wait_for_one(engine, following(tail, Query(from_now=True)))
     assert [after for after, _ in driver.reads] == [1_001]
-    assert len(engine._tail._versions) == 1
+    assert [rev for rev in range(1_002) if tail.covers(rev)] == [1_001]
 
 
 # ---------------------------------------------------------------- what a watcher holds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import anyio
 import pytest
 
@@ -18,11 +20,20 @@ from flowstate import (
     StateNotFoundError,
     Status,
     Transit,
+    Watcher,
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.testing.virtual import all_blocked
+from flowstate.watch import Tail
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def other(engine: Engine) -> AsyncIterator[Engine]:
+    """Another engine on the same store: what it commits the tail of the first has to read."""
+    async with Engine(engine.driver) as other:
+        yield other
 
 
 async def compact(engine: Engine, *, ended: bool = False) -> None:
@@ -123,25 +134,25 @@ async def test_a_watcher_that_is_overtaken_while_it_is_given_current_versions_is
 
 
 async def test_waiting_watchers_that_are_overtaken_are_told_and_the_tail_goes_on(
-    engine: Engine,
+    engine: Engine, other: Engine
 ) -> None:
     """All that happened between two looks of the tail is gone: it begins anew above the gap, and
     feeds those who begin there."""
     await versions(engine, 2)
-    told: list[tuple[int, int]] = []
+    found: list[tuple[int, int]] = []
 
     async def watch() -> None:
         with pytest.raises(CompactedError) as error:
             await anext(engine.watch(after=2))
-        told.append((error.value.after, error.value.oldest))
+        found.append((error.value.after, error.value.oldest))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(watch)
         await all_blocked()
-        *_, last = await versions(engine, 4)
+        *_, last = await versions(other, 4)
         await compact(engine)
-    assert told == [(2, 6)] * 3
+    assert found == [(2, 6)] * 3
     watcher = engine.watch(after=5)
     assert await anext(watcher) == last
     assert await versions(engine, 3) == [await anext(watcher) for _ in range(3)]
@@ -149,15 +160,15 @@ async def test_waiting_watchers_that_are_overtaken_are_told_and_the_tail_goes_on
 
 async def test_a_gap_that_is_longer_than_a_page_is_one_gap(engine: Engine) -> None:
     """The tail reads a page at a time; it does not offer what lies between as whole."""
-    engine._tail.page_size = 2
+    tail = Tail(engine.driver, [], page_size=2)
     for name in "abcdef":
         await versions(engine, 1, name)
-    watcher = engine.watch(after=6)
+    watcher = Watcher(engine.driver, Query(after=6), tail=tail)
 
     async def watch() -> None:
-        with pytest.raises(CompactedError) as told:
+        with pytest.raises(CompactedError) as raised:
             await anext(watcher)
-        assert told.value.oldest == 26
+        assert raised.value.oldest == 26
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
@@ -165,7 +176,8 @@ async def test_a_gap_that_is_longer_than_a_page_is_one_gap(engine: Engine) -> No
         for name in "gggghhhhiiiijjjjkkkk":
             await versions(engine, 1, name)
         await compact(engine)
-    assert await anext(engine.watch(after=25)) == await engine.get("k")
+    late = Watcher(engine.driver, Query(after=25), tail=tail)
+    assert await anext(late) == await engine.get("k")
 
 
 async def test_a_watcher_in_the_buffer_is_not_disturbed(engine: Engine) -> None:
@@ -248,7 +260,7 @@ async def test_who_waits_and_was_overtaken_is_given_what_is_as_wanted_now(engine
 
 
 async def test_who_waits_is_told_when_what_was_wanted_may_have_been_missed(
-    engine: Engine,
+    engine: Engine, other: Engine
 ) -> None:
     """The state moved, and what it was in between nobody knows."""
     (state,) = await engine.do(Commit(Transit(State("a"), "work")))
@@ -260,12 +272,12 @@ async def test_who_waits_is_told_when_what_was_wanted_may_have_been_missed(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
         await all_blocked()
-        (paused,) = await engine.do(Commit(Pause(state)))
-        await engine.do(Commit(Transit(paused, "work")))
+        (paused,) = await other.do(Commit(Pause(state)))
+        await other.do(Commit(Transit(paused, "work")))
         await compact(engine)
 
 
-async def test_who_waits_for_a_state_that_went_whole_is_told(engine: Engine) -> None:
+async def test_who_waits_for_a_state_that_went_whole_is_told(engine: Engine, other: Engine) -> None:
     """It is not there any more."""
     (state,) = await engine.do(Commit(Transit(State("a"), "work")))
 
@@ -276,8 +288,8 @@ async def test_who_waits_for_a_state_that_went_whole_is_told(engine: Engine) -> 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
         await all_blocked()
-        await engine.do(Commit(End(state)))
-        await versions(engine, 1, "b")
+        await other.do(Commit(End(state)))
+        await versions(other, 1, "b")
         await compact(engine, ended=True)
 
 

@@ -23,7 +23,7 @@ from .workloads.commits import go_round
 
 async def main(place: Place, flows: int) -> None:
     async with place.engine(Flows()) as engine:
-        await engine.head()  # its connections are open
+        await engine.timers.head()  # its connections are open
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         await anyio.to_thread.run_sync(sys.stdin.readline)

@@ -137,7 +137,8 @@ class Job:
         # those who have the same flows can stand in for each other, and others cannot
         group = f"run-{hashlib.sha256(repr(flows).encode()).hexdigest()[:8]}"
         while not self._over.is_set():
-            due, look = await engine.next_due(flows), clock.now() + LOOK_MS
+            due = (await engine.timers.due(flows, 0)).next_at
+            look = clock.now() + LOOK_MS
             if due is not None and due <= clock.now():
                 async with Recoverer(
                     engine, group, lease=RECOVERY_LEASE_S, concurrency=self.concurrency
@@ -154,7 +155,8 @@ class Job:
 
     async def _forked(self, until: int) -> State | None:
         """A state that was put off in this run and is waited for; whichever made it."""
-        if await self.engine.next_due([flow.name for flow in self.engine.flows]) is None:
+        flows = [flow.name for flow in self.engine.flows]
+        if (await self.engine.timers.due(flows, 0)).next is None:
             return None
         put_off = Query(status=[Status.DELAYED, Status.PAUSED], since=self._began, latest=True)
         async for state in self.engine.states(put_off):

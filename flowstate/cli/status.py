@@ -88,20 +88,20 @@ async def _group(engine: Engine, state: State) -> Group:
         group=state.id.removeprefix(PREFIX),
         leader=state.labels.get("leader", "") if leads else "",
         term=state.rev if leads else 0,
-        is_overdue=leads and bool(await engine.due([state.transition.to], 1)),
+        is_overdue=leads and bool((await engine.timers.due([state.transition.to], 1)).due),
         reason=state.transition.reason,
     )
 
 
 async def _due(engine: Engine) -> Sequence[Due]:
     found: list[Due] = []
-    for flow in await engine.due_flows():
-        at = await engine.next_due([flow])
+    for flow in await engine.timers.due_flows():
+        page = await engine.timers.due([flow], MAX_COUNTED)
+        at = page.due[0].at if page.due else page.next_at
         if at is not None and not flow.startswith(PREFIX):
-            due = await engine.due([flow], MAX_COUNTED)
             late = max(0, engine.clock.now() - at)
-            found.append(Due(flow, len(due), at, late))
-    return sorted(found, key=lambda one: one.next_due)
+            found.append(Due(flow, len(page.due), at, late))
+    return sorted(found, key=lambda due: due.next_due)
 
 
 # ---------------------------------------------------------------- for people

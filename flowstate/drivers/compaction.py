@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from attrs import define, field, frozen
 
-from ..driver import Compaction, Retention
+from ..retention import Compaction, Retained, Retention
 
 MAX_BATCH_BYTES = 8 << 20
 """Bytes of versions, and of payloads that they refer to, after which a batch ends."""
@@ -36,43 +36,30 @@ class Old:
     """Those that it refers to, with their sizes in bytes."""
 
 
-@frozen
-class History:
-    """What decides about the versions of one state."""
-
-    oldest: int
-    """Asked for only if it is over."""
-    latest: int
-    is_over: bool
-    """It has ended long enough ago for all of it to go."""
-    kept_from: int
-    """The oldest of its newest versions that are to be kept; 0 if it has no more than those."""
-
-
 @define
 class Batch:
     """The versions that go, up to a revision."""
 
     upto: int
     done: bool
-    gone: list[Old] = field(factory=list[Old])
+    removed: list[Old] = field(factory=list[Old])
     current: list[Old] = field(factory=list[Old])
     """Those of them that are current: the last of their states."""
 
     @property
     def keys(self) -> list[Key]:
         """The payloads that they refer to."""
-        return list({key for version in self.gone for key in version.payloads})
+        return list({key for version in self.removed for key in version.payloads})
 
     @property
     def references(self) -> list[tuple[int, str, int]]:
         """Revision and checksum of a payload, and the version that refers to it."""
-        return [(*key, version.rev) for version in self.gone for key in version.payloads]
+        return [(*key, version.rev) for version in self.removed for key in version.payloads]
 
-    def told(self, payloads: Collection[int]) -> Compaction:
+    def summary(self, payloads: Collection[int]) -> Compaction:
         """What became of it; *payloads* are the sizes of those that go."""
-        size = sum(version.size for version in self.gone) + sum(payloads)
-        counts = len(self.gone), len(self.current), len(payloads)
+        size = sum(version.size for version in self.removed) + sum(payloads)
+        counts = len(self.removed), len(self.current), len(payloads)
         return Compaction(self.upto, *counts, size, self.done)
 
 
@@ -85,7 +72,7 @@ class Decider(ABC):
     def look(self, after: int, limit: int) -> Compaction:
         """What a batch would do in a run that began at 0."""
         batch = self.decide(after, limit, begun_at=0)
-        return batch.told(self._sizes(self._freed(batch)))
+        return batch.summary(self._sizes(self._freed(batch)))
 
     def decide(self, after: int, limit: int, begun_at: int) -> Batch:
         """The versions that go, of those after a revision."""
@@ -93,16 +80,13 @@ class Decider(ABC):
         looked, done = self._old(after, min(limit, max(1, MAX_NEWER // self.retention.keep)))
         upto = looked[-1].rev if looked else after
         batch = Batch(upto, done or upto >= head)
-        histories = self._histories({version.id for version in looked})
+        retained = self._retained({version.id for version in looked})
         for version in looked:
-            history = histories[version.id]
-            if not self._may_go(version.rev, history, head):
-                continue
-            if version.rev < history.latest:
-                batch.gone.append(version)
-            elif history.oldest > begun_at:  # what is current goes last
-                batch.gone.append(version)
-                batch.current.append(version)
+            of_state = retained[version.id]
+            if of_state.removes(version.rev, head, begun_at):
+                batch.removed.append(version)
+                if version.rev == of_state.latest:
+                    batch.current.append(version)
         return batch
 
     def _old(self, after: int, limit: int) -> tuple[list[Old], bool]:
@@ -111,7 +95,7 @@ class Decider(ABC):
         seen: set[Key] = set()
         size = 0
         for version in self._versions(after, limit):
-            if version.committed_at >= self.retention.before:
+            if not self.retention.is_old(version.committed_at):
                 return found, True
             found.append(version)
             new = version.payloads.keys() - seen
@@ -121,9 +105,6 @@ class Decider(ABC):
                 return found, False
         return found, len(found) < limit
 
-    def _may_go(self, rev: int, history: History, head: int) -> bool:
-        return rev < history.kept_from or (history.is_over and rev != head)
-
     def _freed(self, batch: Batch) -> list[Key]:
         """The payloads that go with a batch, if all goes that it and those before it find."""
         if not batch.keys:
@@ -132,9 +113,9 @@ class Decider(ABC):
         newest = self._newest_references(batch.keys)
         last = [key for key, rev in newest if rev <= batch.upto]
         referring = list(self._referring(last))
-        histories = self._histories({id for _, id, _ in referring})
+        retained = self._retained({id for _, id, _ in referring})
         head = self._head()
-        stay = {key for key, id, rev in referring if not self._may_go(rev, histories[id], head)}
+        stay = {key for key, id, rev in referring if not retained[id].may_remove(rev, head)}
         return [key for key in last if key not in stay]
 
     # ------------------------------------------------------------ what a driver knows
@@ -149,8 +130,9 @@ class Decider(ABC):
         more than ``MAX_BATCH_BYTES``."""
 
     @abstractmethod
-    def _histories(self, ids: Collection[str]) -> Mapping[str, History]:
-        """Of each of these states."""
+    def _retained(self, ids: Collection[str]) -> Mapping[str, Retained]:
+        """What ``retention`` leaves of each of these states. ``oldest`` counts only if the state
+        goes whole."""
 
     @abstractmethod
     def _newest_references(self, keys: Collection[Key]) -> Iterable[tuple[Key, int]]:

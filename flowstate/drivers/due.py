@@ -45,41 +45,40 @@ class DueTimes:
         if entry is not None:
             self.set(id, entry[1], due, entry[3])
 
-    def until(self, until: int, flows: Collection[str], limit: int) -> list[tuple[str, int]]:
-        """What is due, soonest first: ids, with their due times."""
+    def page(
+        self, until: int, flows: Collection[str], limit: int
+    ) -> tuple[list[tuple[str, int]], int | None]:
+        """What is due, soonest first: ids, with their due times; and the soonest due time of what
+        is not among them."""
         self._catch_up()
         found: list[_Entry] = []
+        others: list[int] = []
         for flow in flows:
             heap = self._heaps.get(flow, [])
             taken: list[_Entry] = []
-            while heap and heap[0][0] <= until and len(taken) < limit:
-                entry = heapq.heappop(heap)
-                if self._due.get(entry[2]) is entry:
-                    taken.append(entry)
-                else:
-                    self._entries -= 1
+            while (entry := self._first(heap)) is not None:
+                if entry[0] > until or len(taken) == limit:
+                    others.append(entry[0])
+                    break
+                taken.append(heapq.heappop(heap))
             for entry in taken:
                 heapq.heappush(heap, entry)
             found.extend(taken)
-        return [(id, due) for due, _, id, _ in sorted(found)[:limit]]
+        found.sort()
+        others.extend(due for due, *_ in found[limit : limit + 1])
+        return [(id, due) for due, _, id, _ in found[:limit]], min(others, default=None)
 
     def flows(self) -> tuple[str, ...]:
         """Every flow that something is due for, now or later."""
         self._catch_up()
-        return tuple(sorted(flow for flow in self._heaps if self.soonest([flow]) is not None))
+        return tuple(sorted(flow for flow, heap in self._heaps.items() if self._first(heap)))
 
-    def soonest(self, flows: Collection[str]) -> int | None:
-        """The soonest due time for one of the flows."""
-        self._catch_up()
-        times: list[int] = []
-        for flow in flows:
-            heap = self._heaps.get(flow, [])
-            while heap and self._due.get(heap[0][2]) is not heap[0]:
-                heapq.heappop(heap)
-                self._entries -= 1
-            if heap:
-                times.append(heap[0][0])
-        return min(times, default=None)
+    def _first(self, heap: list[_Entry]) -> _Entry | None:
+        """The first entry of a heap that still counts."""
+        while heap and self._due.get(heap[0][2]) is not heap[0]:
+            heapq.heappop(heap)
+            self._entries -= 1
+        return heap[0] if heap else None
 
     def _catch_up(self) -> None:
         for id, entry in self._set.items():

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
-from ..driver import Plan
+from ..plan import Plan
 from ..state import State
 from .loop import Loop, Waiter
 

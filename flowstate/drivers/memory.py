@@ -1,4 +1,5 @@
-"""The reference driver: plain dictionaries, a list, a heap.
+"""A driver in memory: dictionaries, a list, a heap. A fast one; ``testing/model.py`` is the plain
+one, which it is compared with.
 
 Nothing here awaits between reading and writing, so every method is atomic on its event loop. It
 lives as long as the object; use it from one event loop.
@@ -18,19 +19,13 @@ from msgspec import Struct
 from ..clock import Clock, SystemClock
 from ..codec import encode_state
 from ..data import DataRef
-from ..driver import (
-    Compaction,
-    Driver,
-    Due,
-    Durability,
-    Page,
-    Plan,
-    Query,
-    Retention,
-    references,
-)
+from ..driver import Driver, Durability
 from ..errors import DataNotFoundError, RevMismatchError
-from ..state import State, Status
+from ..leases import Due, DuePage
+from ..plan import Plan, references
+from ..query import Page, Query
+from ..retention import Compaction, Retained, Retention
+from ..state import State
 from .due import DueTimes
 from .head import Head
 from .url import StoreUrl
@@ -77,11 +72,11 @@ class MemoryDriver(Driver):
     """payload -> the revisions that refer to it."""
     _due: DueTimes = field(factory=DueTimes, init=False)
     _removed: int = field(default=0, init=False)
-    """How many versions compaction took out of the log…"""
+    """How many versions compaction took out of the log."""
     _compacted: int = field(default=0, init=False)
-    """…none of them above this revision…"""
+    """The highest revision that it took out; 0 if there is none."""
     _compacted_at: int = field(default=0, init=False)
-    """…and none committed after this time (ms)."""
+    """When that was committed (ms)."""
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> MemoryDriver:
@@ -103,7 +98,7 @@ class MemoryDriver(Driver):
             history = histories.get(state.id)
             if (history.latest.rev if history is not None else 0) != state.rev:
                 return self._first_outcome(plan)
-        if plan.requires and (conflicts := self._conflicts(plan)):
+        if plan.requires and (conflicts := plan.conflicts(self._latest_rev)):
             raise RevMismatchError(conflicts)
 
         first = len(log) + self._removed + 1
@@ -162,7 +157,7 @@ class MemoryDriver(Driver):
     async def read(self, query: Query, after: int, limit: int) -> Page:
         if query.since_ms:
             after = max(after, self._rev_before(query.since_ms))
-        compacted = 0 if query.since_ms > self._compacted_at else self._compacted
+        compacted = query.compacted(self._compacted, self._compacted_at)
         versions: list[State] = []
         for looked, state in enumerate(self._candidates(query, after), 1):
             if query.matches(state) and (not query.latest or self._is_current(state)):
@@ -178,12 +173,11 @@ class MemoryDriver(Driver):
         self._head.advance(self._newest())  # commits tell it only while somebody waits
         await self._head.wait(after)
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
-        due = self._due.until(until, flows, limit)
-        return tuple(Due(self._histories[id].latest, at) for id, at in due)
-
-    async def next_due(self, flows: Collection[str]) -> int | None:
-        return self._due.soonest(flows)
+    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
+        due, following = self._due.page(until, flows, limit)
+        return DuePage(
+            tuple([Due(self._histories[id].latest, time) for id, time in due]), following
+        )
 
     async def due_flows(self) -> tuple[str, ...]:
         return self._due.flows()
@@ -211,39 +205,23 @@ class MemoryDriver(Driver):
     async def compact(
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
     ) -> Compaction:
-        log = self._log
         start = self._index(after + 1)
-        stop = min(start + limit, len(log))
-        stop = bisect_left(log, retention.before, start, max(start, stop), key=_committed_at)
-        looked = log[start:stop]
+        looked = self._log[start : start + limit]
+        del looked[bisect_left(looked, retention.before, key=_committed_at) :]
+        stop = start + len(looked)
         upto = looked[-1].rev if looked else after
-        done = stop >= len(log) or log[stop].committed_at >= retention.before
-        gone = [state for state in looked if self._may_go(state, retention)]
-        if not dry_run:
-            gone = [state for state in gone if self._leaves_nothing_behind(state, after)]
-        if not gone:
-            return Compaction(upto, done=done)
+        done = stop >= len(self._log) or not retention.is_old(self._log[stop].committed_at)
         if dry_run:
-            payloads = [
-                key
-                for key, revs in self._references(gone).items()
-                if revs[-1] <= upto and all(self._may_go(self._at(r), retention) for r in revs)
-            ]
+            going = [state for state in looked if self._may_remove(state, retention)]
+            payloads = self._freed(going, upto, retention)
         else:
-            payloads = self._release(gone)
-        contents = [self._payloads[key] for key in payloads if key in self._payloads]
-        compaction = Compaction(
-            upto,
-            len(gone),
-            sum(map(self._is_current, gone)),
-            len(contents),
-            sum(len(encode_state(state)) for state in gone) + sum(map(len, contents)),
-            done,
-        )
-        if not dry_run:
+            going = [state for state in looked if self._removes(state, retention, after)]
+            payloads = self._release(going)
+        compaction = self._summary(going, payloads, upto, done=done)
+        if going and not dry_run:
             for key in payloads:
                 self._payloads.pop(key, None)
-            self._remove(gone, slice(start, stop))
+            self._remove(going, slice(start, stop))
         return compaction
 
     def _first_outcome(self, plan: Plan) -> tuple[State, ...]:
@@ -256,22 +234,17 @@ class MemoryDriver(Driver):
                     first = rev - plan.writes.index(write)
                     return plan.stamp(first, self._log[index].committed_at)
                 break  # only the very next version can be of a plan that expected this revision
-        raise RevMismatchError(self._conflicts(plan))
-
-    def _conflicts(self, plan: Plan) -> dict[str, tuple[int, int]]:
-        conflicts: dict[str, tuple[int, int]] = {}
-        for id, expected in plan.expectations():
-            latest = self._latest(id)
-            found = 0 if latest is None else latest.rev
-            if found != expected:
-                conflicts[id] = (expected, found)
-        return conflicts
+        raise RevMismatchError(plan.conflicts(self._latest_rev))
 
     # ------------------------------------------------------------ indexes
 
     def _latest(self, id: str) -> State | None:
         history = self._histories.get(id)
         return None if history is None else history.latest
+
+    def _latest_rev(self, id: str) -> int:
+        history = self._histories.get(id)
+        return 0 if history is None else history.latest.rev
 
     def _is_current(self, state: State) -> bool:
         return self._histories[state.id].latest is state
@@ -344,23 +317,39 @@ class MemoryDriver(Driver):
 
     # ------------------------------------------------------------ compaction
 
-    def _may_go(self, state: State, retention: Retention) -> bool:
-        """Whether a version that is old enough may be removed."""
-        history = self._histories[state.id]
-        current = history.latest
-        if (
-            retention.ended
-            and current.transition.status is Status.ENDED
-            and current.committed_at < retention.before
-        ):
-            return state is not self._log[-1]
-        revs = history.revs
-        return len(revs) > retention.keep and state.rev < revs[-retention.keep]
+    def _retained(self, id: str, retention: Retention) -> Retained:
+        history = self._histories[id]
+        latest, revs = history.latest, history.revs
+        return Retained(
+            oldest=revs[0],
+            latest=latest.rev,
+            first_kept=revs[-retention.keep] if len(revs) >= retention.keep else 0,
+            whole_goes=retention.removes_state(latest.transition.status, latest.committed_at),
+        )
 
-    def _leaves_nothing_behind(self, state: State, after: int) -> bool:
-        """Whether a version is superseded, or no older one is left below the batch: what is
-        current goes last."""
-        return not self._is_current(state) or self._histories[state.id].revs[0] > after
+    def _may_remove(self, state: State, retention: Retention) -> bool:
+        """Whether a version that is old enough goes in a run that began at 0."""
+        return self._retained(state.id, retention).may_remove(state.rev, self._newest())
+
+    def _removes(self, state: State, retention: Retention, after: int) -> bool:
+        """Whether a version that is old enough goes in a batch that looks above a revision."""
+        return self._retained(state.id, retention).removes(state.rev, self._newest(), after)
+
+    def _freed(self, going: list[State], upto: int, retention: Retention) -> list[tuple[int, str]]:
+        """The payloads that go with a batch, if all goes that it and those before it find."""
+        return [
+            key
+            for key, revs in self._references(going).items()
+            if revs[-1] <= upto and all(self._may_remove(self._at(rev), retention) for rev in revs)
+        ]
+
+    def _summary(
+        self, going: list[State], payloads: list[tuple[int, str]], upto: int, *, done: bool
+    ) -> Compaction:
+        contents = [self._payloads[key] for key in payloads if key in self._payloads]
+        size = sum(len(encode_state(state)) for state in going) + sum(map(len, contents))
+        states = sum(map(self._is_current, going))
+        return Compaction(upto, len(going), states, len(contents), size, done)
 
     def _references(self, states: Iterable[State]) -> dict[tuple[int, str], list[int]]:
         """The payloads that versions refer to, with all the revisions that do."""

@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 from attrs import define, field
 from msgspec import Struct
 
-from ..driver import Plan, Write
 from ..errors import RevMismatchError
+from ..plan import Plan, Write
 from ..state import State
 from .group import Outcome
 

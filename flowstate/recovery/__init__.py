@@ -26,7 +26,7 @@ then its commits lose.
 
 **Hand-over.** A recoverer that is left pauses the group's state; those who stand by watch it, and
 the first to commit it leads at once. One that dies is replaced when its lease runs out. An engine
-that is left gives up the leases of what it ran: such a state is due at once, ahead of all others,
+that is left releases the leases of what it ran: such a state is due at once, ahead of all others,
 and goes on as it is, without a retry.
 
 **Promptness.** The leader sleeps until the next due time, or until a commit may have brought a

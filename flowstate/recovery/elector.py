@@ -24,19 +24,18 @@ from flowstate import (
     Status,
     Transit,
 )
+from flowstate.leases import renewal_ms
 
 logger = logging.getLogger("flowstate.recovery")
 
 PREFIX = "flowstate.recovery/"
 """What the ids of groups' states begin with."""
-RENEW_AFTER = 1 / 3
-"""The part of a term's lease that may go by before it is renewed."""
 MARGIN = 1 / 6
 """The part of a lease that a leader does not trust itself for."""
 BACKOFF_MS = 200
-"""The wait after an error of the store; it doubles…"""
+"""The wait after an error of the store. It doubles with each further error."""
 MAX_BACKOFF_MS = 10_000
-"""…up to this."""
+"""The longest wait after an error of the store."""
 RESIGN_TIMEOUT_S = 5.0
 """How long handing over may take."""
 
@@ -107,22 +106,22 @@ class Elector:
         """Return once this candidate leads. Raises what the store raises."""
         while self.role is not Role.LEADER:
             try:
-                group = await self.engine.get(self.id)
+                state = await self.engine.get(self.id)
             except StateNotFoundError:
-                group = State(self.id)
-            self.leader = group.labels.get("leader", "")
-            if group.transition.status is Status.RUNNING:
-                ends = await self.engine.next_due([self.id])
+                state = State(self.id)
+            self.leader = state.labels.get("leader", "")
+            if state.transition.status is Status.RUNNING:
+                ends = (await self.engine.timers.due([self.id], 0)).next_at
                 if ends is not None and ends > self.engine.clock.now():
-                    await self._vacancy(group.rev, ends)
+                    await self._vacancy(state.rev, ends)
                     continue
-            await self._stand(group)
+            await self._stand(state)
 
     async def keep(self) -> None:
         """Renew the term until it is lost; returns then."""
         while self.role is Role.LEADER:
             began = self.trusted_until - self._trust_ms()
-            await self._until(began + int(self.lease_ms * RENEW_AFTER))
+            await self._until(began + renewal_ms(self.lease_ms))
             await self._renew()
 
     async def resign(self) -> None:
@@ -131,26 +130,26 @@ class Elector:
         self.role = Role.STOPPED
         self.leader = ""
         with anyio.move_on_after(RESIGN_TIMEOUT_S, shield=True), suppress(FlowstateError):
-            group = await self.engine.get(self.id)
+            state = await self.engine.get(self.id)
             # by name, not by term: it may have won in the moment in which it was told to stop
-            if group.labels.get("leader") == self.name:
-                vacant = group.without_labels("leader")
+            if state.labels.get("leader") == self.name:
+                vacant = state.without_labels("leader")
                 await self.engine.do(Commit(Pause(vacant, reason=f"{self.name} has left")))
         self.tell(Event.RESIGNED, term)
 
     # ------------------------------------------------------------ inside
 
-    async def _stand(self, group: State) -> None:
+    async def _stand(self, state: State) -> None:
         """Commit the group's state under this name: whoever is first wins."""
         began = self.engine.clock.now()
         # the lease is this candidate's own: whoever led before may have had another
-        group = replace(group, retry=RetryPolicy(lease=self.lease_ms / 1000))
+        state = replace(state, retry=RetryPolicy(lease=self.lease_ms / 1000))
         try:
             (won,) = await self.engine.do(
-                Commit(Transit(group.with_labels(leader=self.name), self.id))
+                Commit(Transit(state.with_labels(leader=self.name), self.id))
             )
         except RevMismatchError:
-            self._become(Event.LOST, group.rev)
+            self._become(Event.LOST, state.rev)
         else:
             self.term, self.leader = won.rev, self.name
             self.trusted_until = began + self._trust_ms()
@@ -174,7 +173,7 @@ class Elector:
             self._become(Event.TRUST_ENDED, self.term)
             return
         try:
-            moved = await self.engine.renew([(self.id, self.term)], began + self.lease_ms)
+            moved = await self.engine.timers.renew([(self.id, self.term)], began + self.lease_ms)
         except FlowstateError:
             logger.warning("%s: term %d was not renewed", self.id, self.term, exc_info=True)
             await self._until(min(began + BACKOFF_MS, self.trusted_until))

@@ -53,7 +53,7 @@ class Stats:
     retried: int
     """Leases that had run out."""
     taken_over: int
-    """Leases that were given up, by an engine that was left or lacks the flow."""
+    """Leases that were released, by an engine that was left or lacks the flow."""
     gave_up: int
     """States ended because their attempts were used up."""
     lost_races: int
@@ -201,30 +201,30 @@ class Recoverer:
 
     async def _act(self) -> None:
         """Take what is due, or sleep until there may be something."""
-        clock = self.engine.clock
+        clock, timers = self.engine.clock, self.engine.timers
         looked = clock.now()
-        head = await self.engine.head()
+        head = await timers.head()
         news = self._done = anyio.Event()
         async with anyio.create_task_group() as tasks:
 
-            async def changed(task_status: anyio.abc.TaskStatus[None]) -> None:
+            async def wait_for_commit(task_status: anyio.abc.TaskStatus[None]) -> None:
                 task_status.started()
-                await self.engine.changed(head)
+                await timers.wait_for_commit(head)
                 news.set()
 
             # it waits before the index is read: what changes in between wakes it
-            await tasks.start(changed)
-            if not await self._take_due(looked):
-                await clock.wait_until(await self._next_look(looked), news)
+            await tasks.start(wait_for_commit)
+            flows = self._open_flows()
+            soonest = (await timers.due(flows, 0)).next_at
+            if not await self._take_due(flows, soonest, looked):
+                await clock.wait_until(self._next_look(soonest, looked), news)
             tasks.cancel_scope.cancel()
         await clock.wait_until(looked + MIN_INTERVAL_MS)
 
-    async def _take_due(self, now: int) -> int:
+    async def _take_due(self, flows: list[str], soonest: int | None, now: int) -> int:
         """Begin with as much of what is due as there is room for, and give how much that is."""
         taken = 0
-        flows = self._open_flows()
-        nearest = await self.engine.next_due(flows)
-        if nearest is not None and nearest <= now:
+        if soonest is not None and soonest <= now:
             for flow in flows:
                 taken += await self._take_flow(flow)
         if len(flows) < len(self.engine.flows):
@@ -237,23 +237,22 @@ class Recoverer:
     async def _take_flow(self, flow: str) -> int:
         room = self._room(flow)
         try:
-            due = await self.engine.due([flow], min(BATCH, room + len(self._taken)))
+            page = await self.engine.timers.due([flow], min(BATCH, room + len(self._taken)))
         except StoreCorruptError:
             # what cannot be read stops its own flow, not the others
             self._counts["errors"] += 1
             logger.exception("flow %r cannot be recovered", flow)
             return 0
-        return self._take(flow, due, room)
+        return self._take(flow, page.due, room)
 
-    async def _next_look(self, looked: int) -> int:
+    def _next_look(self, soonest: int | None, looked: int) -> int:
         """When to look again, if nothing wakes it: at the next due time, and after a lease, since
         a wake-up may be lost."""
-        nearest = await self.engine.next_due(self._open_flows())
         to_come = [timeout.at for _, timeout in self._timeouts() if timeout.at > looked]
         latest = looked + self._elector.lease_ms
         # what is due already is being committed at this moment
-        if nearest is not None and nearest > looked:
-            to_come.append(nearest)
+        if soonest is not None and soonest > looked:
+            to_come.append(soonest)
         return min([latest, *to_come])
 
     def _open_flows(self) -> list[str]:
@@ -275,21 +274,21 @@ class Recoverer:
         """The timeouts of what runs here, and where each leads."""
         return [
             (alarm.to, Due(state, alarm.at))
-            for state in self.engine.executing()
+            for state in self.engine.timers.executing()
             if (alarm := state.transition.alarm) is not None
         ]
 
     def _take(self, flow: str, due: Iterable[Due], room: int) -> int:
         taken = 0
-        for one in due:
+        for each in due:
             if taken == room:
                 break
-            version = (one.state.id, one.state.rev)
+            version = (each.state.id, each.state.rev)
             if version not in self._taken and self._elector.leads:
                 self._taken.add(version)
                 self._busy[flow] += 1
                 taken += 1
-                self._tasks.start_soon(self._recover, flow, one)
+                self._tasks.start_soon(self._recover, flow, each)
         return taken
 
     # ------------------------------------------------------------ one state
@@ -316,7 +315,7 @@ class Recoverer:
         if self._is_left_to_others(due):
             return None
         try:
-            fired = await self.engine.fire(due)
+            fired = await self.engine.timers.fire(due)
         except RevMismatchError:
             raise
         except Exception as error:  # noqa: BLE001  (told, and tried again)
@@ -327,7 +326,7 @@ class Recoverer:
         return fired
 
     def _is_left_to_others(self, due: Due) -> bool:
-        """Whether its lease was given up, and only its timeout, which is to come, leads here."""
+        """Whether its lease was released, and only its timeout, which is to come, leads here."""
         transition = due.state.transition
         alarm = transition.alarm
         is_to_come = alarm is None or alarm.at > self.engine.clock.now()

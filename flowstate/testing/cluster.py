@@ -13,11 +13,12 @@ import anyio.lowlevel
 from attrs import define, field
 
 from ..clock import Clock
-from ..driver import Plan, Query
 from ..drivers.memory import MemoryDriver
 from ..engine import Engine
 from ..errors import FlowstateError, StoreError, UnknownOutcomeError
 from ..flows import Flows
+from ..plan import Plan
+from ..query import Query
 from ..recovery import Event, Recoverer
 from ..state import RetryPolicy, State
 from .history import Acknowledged, RecordingDriver, Seen

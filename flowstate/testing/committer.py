@@ -18,8 +18,9 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from ..commands import Command, Commit, Pause, Transit
-from ..driver import Driver, Plan
+from ..driver import Driver
 from ..drivers import connect
+from ..plan import Plan
 from ..state import RetryPolicy, State
 from ..transitions import plan
 

@@ -13,8 +13,8 @@ import sys
 import anyio
 
 from ..clock import MAX_INSTANT_MS
-from ..driver import Retention
 from ..drivers import connect
+from ..retention import Retention
 
 
 async def main(url: str, limit: int) -> None:

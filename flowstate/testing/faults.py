@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from attrs import define, field
 
-from ..driver import Plan
 from ..errors import FlowstateError, UnknownOutcomeError
+from ..plan import Plan
 from ..state import State
 from .wrapper import WrapperDriver
 

@@ -15,8 +15,10 @@ from attrs import define, field
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..driver import Driver, Plan, Query
+from ..driver import Driver
 from ..errors import CompactedError
+from ..plan import Plan
+from ..query import Query
 from ..recovery import PREFIX
 from ..state import Alarm, Cause, RetryPolicy, State, Status
 from .wrapper import WrapperDriver

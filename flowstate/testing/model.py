@@ -9,10 +9,12 @@ from collections.abc import Collection
 
 from attrs import define, field
 
-from ..clock import MAX_INSTANT_MS
 from ..codec import encode_state
-from ..driver import Compaction, Due, Plan, Query, Retention, references
 from ..errors import RevMismatchError
+from ..leases import Due, DuePage
+from ..plan import Plan, references
+from ..query import Query
+from ..retention import Compaction, Retention
 from ..state import State, Status
 
 
@@ -27,9 +29,9 @@ class Model:
     outcomes: dict[str, tuple[State, ...]] = field(factory=dict[str, tuple[State, ...]])
     """commit id -> what it wrote; forgotten once no version of it is left."""
     compacted: int = 0
-    """The highest revision that was removed…"""
+    """The highest revision that was removed."""
     compacted_at: int = 0
-    """…and when it was committed (ms)."""
+    """When that was committed (ms)."""
 
     @property
     def head(self) -> int:
@@ -78,20 +80,17 @@ class Model:
         found = [state for state in self.current.values() if query.matches(state)]
         return found[-1] if found else None
 
-    def due(self, until: int, flows: Collection[str]) -> list[Due]:
-        """What is due, soonest first."""
-        due = [
+    def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
+        """What is due, soonest first, and when the next one is."""
+        times = [
             Due(state, self.due_times[state.rev][0])
             for state in self.current.values()
             if state.rev in self.due_times and self.due_times[state.rev][1] in flows
         ]
-        return sorted(
-            (one for one in due if one.time <= until), key=lambda one: (one.time, one.state.rev)
-        )
-
-    def next_due(self, flows: Collection[str]) -> int | None:
-        """The soonest due time for one of the flows."""
-        return min((one.time for one in self.due(MAX_INSTANT_MS, flows)), default=None)
+        times.sort(key=lambda due: (due.time, due.state.rev))
+        found = tuple([due for due in times if due.time <= until][:limit])
+        others = times[len(found) :]
+        return DuePage(found, others[0].time if others else None)
 
     def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         gone: set[str] = set()

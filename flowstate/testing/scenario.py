@@ -9,9 +9,9 @@ import anyio
 from attrs import field, frozen
 
 from ..commands import Command, Commit, Delay, End, Pause, Resume, Transit
-from ..driver import Query
 from ..engine import Engine
 from ..flows import Flows
+from ..query import Query
 from ..state import RetryPolicy, State
 from .history import Invariant
 

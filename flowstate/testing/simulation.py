@@ -26,9 +26,9 @@ import click
 from attrs import define, field, frozen
 
 from ..commands import Command, Commit
-from ..driver import Query
 from ..engine import Engine
 from ..errors import FlowstateError
+from ..query import Query
 from ..recovery import PREFIX
 from ..state import State, Status
 from .cluster import Process, World

@@ -26,7 +26,7 @@ import anyio
 import anyio.lowlevel
 from attrs import define, field
 
-from ..leases import NEVER
+from ..clock import MAX_INSTANT_MS
 from .wrapper import WrapperDriver
 
 R = TypeVar("R")
@@ -148,7 +148,7 @@ class VirtualClock:
             if self._held:
                 self._released = anyio.Event()
                 await self._released.wait()
-            elif instant is not None and instant < NEVER and not self._is_busy():
+            elif instant is not None and instant < MAX_INSTANT_MS and not self._is_busy():
                 self._step()
             else:  # nobody waits for time: for a thread or a process, then
                 await anyio.sleep(POLL_S)

@@ -8,16 +8,11 @@ from typing import TypeVar
 from attrs import define
 
 from ..data import DataRef
-from ..driver import (
-    Compaction,
-    Driver,
-    Due,
-    Durability,
-    Page,
-    Plan,
-    Query,
-    Retention,
-)
+from ..driver import Driver, Durability
+from ..leases import DuePage
+from ..plan import Plan
+from ..query import Page, Query
+from ..retention import Compaction, Retention
 from ..state import State
 
 R = TypeVar("R")
@@ -59,11 +54,8 @@ class WrapperDriver(Driver):
     async def wait(self, after: int) -> None:
         await self.around("wait", lambda: self.driver.wait(after))
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
+    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
         return await self.around("due", lambda: self.driver.due(until, flows, limit))
-
-    async def next_due(self, flows: Collection[str]) -> int | None:
-        return await self.around("next_due", lambda: self.driver.next_due(flows))
 
     async def due_flows(self) -> tuple[str, ...]:
         return await self.around("due_flows", self.driver.due_flows)

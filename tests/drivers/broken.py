@@ -18,17 +18,17 @@ from msgspec.structs import force_setattr, replace
 from flowstate import (
     Compaction,
     DataRef,
-    Due,
+    DuePage,
     Page,
     Plan,
     Query,
     Retention,
     RevMismatchError,
     State,
-    Status,
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.drivers.memory import MemoryDriver
+from flowstate.retention import Retained
 from flowstate.testing import DriverConformance, Store
 
 from .test_memory import MemoryStore
@@ -65,7 +65,7 @@ class WritesInPieces(MemoryDriver):
     """Stores the states of a commit one after the other."""
 
     async def commit(self, plan: Plan) -> States:
-        if self._conflicts(plan):
+        if plan.conflicts(self._latest_rev):
             return await super().commit(plan)
         written: list[State] = []
         for write in plan.writes:
@@ -109,7 +109,7 @@ class ChecksTooEarly(MemoryDriver):
     """Lets others get between checking a commit and writing it."""
 
     async def commit(self, plan: Plan) -> States:
-        if self._conflicts(plan):
+        if plan.conflicts(self._latest_rev):
             return await super().commit(plan)
         await anyio.lowlevel.checkpoint()
         current = {id: history.latest.rev for id, history in self._histories.items()}
@@ -124,7 +124,7 @@ class ForgetsOutcomes(MemoryDriver):
     """Takes a commit that is made again for a new one."""
 
     def _first_outcome(self, plan: Plan) -> States:
-        raise RevMismatchError(self._conflicts(plan))
+        raise RevMismatchError(plan.conflicts(self._latest_rev))
 
 
 class GivesTheNewestAsOutcome(MemoryDriver):
@@ -223,8 +223,9 @@ class FindsThePast(MemoryDriver):
 class DueInAnyOrder(MemoryDriver):
     """Gives what is due, the latest first."""
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
-        return (await super().due(until, flows, limit))[::-1]
+    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
+        page = await super().due(until, flows, limit)
+        return DuePage(page.due[::-1], page.next)
 
 
 class ForgetsFlows(MemoryDriver):
@@ -232,7 +233,7 @@ class ForgetsFlows(MemoryDriver):
 
     async def due_flows(self) -> tuple[str, ...]:
         flows = await super().due_flows()
-        return tuple([flow for flow in flows if (await self.next_due([flow]) or 0) < 10**9])
+        return tuple([flow for flow in flows if (await self.due(10**9, [flow], 1)).due])
 
 
 class RefusesToTravelBack(MemoryDriver):
@@ -340,17 +341,16 @@ class KeepsEndedStates(MemoryDriver):
 class RemovesWhatJustEnded(MemoryDriver):
     """Looks at the age of a version only, not at when its state has ended."""
 
-    def _may_go(self, state: State, retention: Retention) -> bool:
-        is_old = state.committed_at < retention.before
-        return super()._may_go(state, replace(retention, before=MAX_INSTANT_MS)) and is_old
+    def _retained(self, id: str, retention: Retention) -> Retained:
+        return super()._retained(id, replace(retention, before=MAX_INSTANT_MS))
 
 
 class RemovesTheHead(MemoryDriver):
     """Removes the newest version of all, and gives its revision to the next."""
 
-    def _may_go(self, state: State, retention: Retention) -> bool:
-        is_ended = state.transition.status is Status.ENDED
-        return super()._may_go(state, retention) or (retention.ended and is_ended)
+    def _retained(self, id: str, retention: Retention) -> Retained:
+        retained = super()._retained(id, retention)
+        return replace(retained, first_kept=MAX_INSTANT_MS) if retained.whole_goes else retained
 
     def _newest(self) -> int:
         return self._log[-1].rev if self._log else 0
@@ -359,8 +359,8 @@ class RemovesTheHead(MemoryDriver):
 class RevivesTheDead(MemoryDriver):
     """Removes the end of a state and leaves what came before."""
 
-    def _leaves_nothing_behind(self, state: State, after: int) -> bool:  # noqa: ARG002
-        return True
+    def _retained(self, id: str, retention: Retention) -> Retained:
+        return replace(super()._retained(id, retention), oldest=MAX_INSTANT_MS)
 
 
 class NeverFrees(MemoryDriver):

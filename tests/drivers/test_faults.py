@@ -19,8 +19,8 @@ from flowstate import (
     Transit,
     UnknownOutcomeError,
 )
+from flowstate.committer import COMMIT_RETRIES
 from flowstate.drivers.memory import MemoryDriver
-from flowstate.engine import COMMIT_RETRIES
 from flowstate.testing import DriverConformance, Fault, FaultDriver, Store
 from flowstate.transitions import plan
 

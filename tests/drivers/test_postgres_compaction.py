@@ -30,11 +30,11 @@ from flowstate import (
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.codec import encode_state
-from flowstate.driver import references
 from flowstate.drivers.postgres import reader
 from flowstate.drivers.postgres.connection import Connection, Target
 from flowstate.drivers.postgres.schema import TABLES, key
 from flowstate.drivers.url import StoreUrl
+from flowstate.plan import references
 from flowstate.testing.conformance.read import write_varied
 
 from ..postgres import Database, with_options

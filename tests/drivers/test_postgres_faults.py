@@ -30,7 +30,7 @@ from flowstate import (
     UnknownOutcomeError,
     connect,
 )
-from flowstate.driver import Plan
+from flowstate.plan import Plan
 from flowstate.transitions import plan
 
 from ..helpers import until

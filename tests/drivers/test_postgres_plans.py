@@ -110,7 +110,7 @@ READS: dict[str, Callable[[Reader], object]] = {
     "a page": lambda r: r.read(Query(), 500_000, 1_000),
     "a version": lambda r: r.get("s77", None),
     "due": lambda r: r.due(950_000, ["wake", "work"], 100),
-    "next due": lambda r: r.next_due(["wake", "work"]),
+    "when to look again": lambda r: r.due(950_000, ["wake", "work"], 0),
     "due flows": lambda r: r.due_flows(),
 }
 

@@ -97,7 +97,7 @@ async def works(url: str) -> None:
         assert state == await engine.find({"queue": "mail"})
         assert b"pears" == await engine.data(state, "order", type=bytes)
         assert frozenset() == await driver.renew([("a", state.rev)], 5)
-        assert [state] == [one.state for one in await driver.due(5, ["work"], 10)]
+        assert [state] == [due.state for due in (await driver.due(5, ["work"], 10)).due]
 
 
 async def test_nothing_of_a_session_is_relied_upon(

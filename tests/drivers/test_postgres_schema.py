@@ -218,8 +218,8 @@ async def test_texts_of_any_length_are_indexed(url: str) -> None:
         state = State("a", labels={long: long, "queue": "mail"})
         (state,) = await engine.do(Commit(Delay(state, long, after=0)))
         assert state == await engine.find({long: long})
-        due = await driver.due(state.committed_at * 2, [long], 10)
-        assert [state] == [one.state for one in due]
+        page = await driver.due(state.committed_at * 2, [long], 10)
+        assert [state] == [due.state for due in page.due]
         assert (long,) == await driver.due_flows()
 
 

@@ -51,9 +51,9 @@ class TestElection:
         process = cluster.begin("a")
         await cluster.heard("a: won")
         cluster.begin("b")
-        head = await cluster.engine.head()
+        head = await cluster.engine.timers.head()
         await cluster.sleep(1000 * TERM_S)
-        assert head == await cluster.engine.head()
+        assert head == await cluster.engine.timers.head()
         assert (Role.LEADER, head) == (
             process.recoverer.stats().role,
             process.recoverer.stats().term,

@@ -182,7 +182,7 @@ async def test_a_store_that_fails_is_asked_again(bench: Bench) -> None:
     bench.driver.fails = False
     await sleep(bench.clock, 1)
     assert ([], bench.clock.now() + 7000) <= (bench.ended, bench.driver.calls[-1][2])
-    (due,) = [await bench.engine.next_due(["hang"])]
+    due = (await bench.engine.timers.due(["hang"], 0)).next_at
     assert due is not None
     assert due > bench.clock.now() + 7000
 
@@ -220,4 +220,4 @@ async def test_leases_of_a_driver_are_its_own(bench: Bench) -> None:
     await sleep(bench.clock, 3600)
     assert [] == bench.driver.calls
     driver: Driver = bench.driver
-    assert await driver.next_due(["hang"]) is None
+    assert (await driver.due(0, ["hang"], 0)).next is None

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from flowstate import Alarm, Cause, Plan, Query, State, Status, Transition
-from flowstate.driver import Write
+from flowstate.plan import Write
 from flowstate.testing.history import Acknowledged, History, Seen, check
 from flowstate.testing.simulation import Outcome, simulate
 

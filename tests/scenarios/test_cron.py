@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flowstate import Command, Commit, Delay, Driver, End, Engine, Flows, State, Status
-from flowstate.clock import to_datetime
 from flowstate.testing.virtual import VirtualClock
+from tests.helpers import to_datetime
 
 from . import recovering
 

@@ -16,7 +16,7 @@ from flowstate import (
     Status,
     Transit,
 )
-from flowstate.clock import to_datetime
+from tests.helpers import to_datetime
 
 from . import next_millisecond
 

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from flowstate import Commit, Driver, End, Engine, Pause, Query, State, Status, Watcher
-from flowstate.clock import to_datetime
+from tests.helpers import to_datetime
 
 from . import next_millisecond
 

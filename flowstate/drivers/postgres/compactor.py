@@ -6,7 +6,7 @@ payload has a revision above the head as it was. But two who compact would count
 and each might remove what the other leaves; so the head row counts batches, and what was decided
 holds only if no other batch came between.
 
-Rows that are gone leave dead ones behind, in tables and indexes: that is autovacuum's business.
+Rows that are removed leave dead ones behind, in tables and indexes: that is autovacuum's business.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Any, LiteralString, TypeAlias
 
 from attrs import define, field, frozen
 
-from ..compaction import MAX_BATCH_BYTES, Batch, Decider, History, Key, Old
+from ...retention import Retained
+from ...state import Status
+from ..compaction import MAX_BATCH_BYTES, Batch, Decider, Key, Old
 from .arrays import BigInts, Texts
 from .rows import NOT_CURRENT, Statement, pairs
 from .schema import key
@@ -48,14 +50,14 @@ class Compactor(Decider):
     def removal(self, after: int, limit: int) -> Removal:
         """A batch that is to be removed."""
         batch = self.decide(after, limit, begun_at=after)
-        statements = [*_removing(batch), self._removing_payloads(batch)] if batch.gone else []
+        statements = [*_removing(batch), self._removing_payloads(batch)] if batch.removed else []
         return Removal(batch, self._batches, statements)
 
     def _removing_payloads(self, batch: Batch) -> Statement:
         rows: list[tuple[Any, ...]] = []
         if keys := batch.keys:
-            gone = BigInts.of(version.rev for version in batch.gone)
-            rows = self.ask(_UNREFERRED, **_columns(keys), gone=gone)
+            removed = BigInts.of(version.rev for version in batch.removed)
+            rows = self.ask(_UNREFERRED, **_columns(keys), removed=removed)
         revs, checksums = BigInts.of(rev for rev, _ in rows), Texts.of(name for _, name in rows)
         return _PAYLOADS, (revs, checksums, self._newest)
 
@@ -73,15 +75,15 @@ class Compactor(Decider):
                 payloads.update(zip(zip(revs, checksums, strict=True), sizes, strict=True))
             yield Old(rev, id, committed_at, size, labels, payloads)
 
-    def _histories(self, ids: Collection[str]) -> Mapping[str, History]:
+    def _retained(self, ids: Collection[str]) -> Mapping[str, Retained]:
+        retention = self.retention
         rows = self.ask(
-            _HISTORIES,
-            ids=Texts.of(ids),
-            ended=self.retention.ended,
-            before=self.retention.before,
-            others=self.retention.keep - 1,
+            _HISTORIES, ids=Texts.of(ids), ended=retention.ended, others=retention.keep - 1
         )
-        return {id: History(*history) for id, *history in rows}
+        return {
+            id: Retained(oldest, latest, first, retention.removes_state(Status(status), at))
+            for id, oldest, latest, status, at, first in rows
+        }
 
     def _newest_references(self, keys: Collection[Key]) -> Iterable[tuple[Key, int]]:
         rows = self.ask(_NEWEST_REFERENCES, **_columns(keys))
@@ -104,8 +106,8 @@ def _columns(keys: Collection[Key]) -> Mapping[str, Any]:
 
 def _removing(batch: Batch) -> Iterator[Statement]:
     """What removes all but payloads."""
-    gone, current = batch.gone, batch.current
-    if labels := [pair for version in gone for pair in _labels(version)]:
+    removed, current = batch.removed, batch.current
+    if labels := [pair for version in removed for pair in _labels(version)]:
         yield _LABELS, pairs(labels)
     if labels := [pair for version in current for pair in _labels(version)]:
         yield NOT_CURRENT, pairs(labels)
@@ -115,8 +117,8 @@ def _removing(batch: Batch) -> Iterator[Statement]:
     if references := batch.references:
         revs, checksums, by = zip(*references, strict=True)
         yield _REFERENCES, (BigInts.of(revs), Texts.of(checksums), BigInts.of(by))
-    yield _VERSIONS, (BigInts.of(version.rev for version in gone),)
-    yield _HEAD, (gone[-1].rev, gone[-1].committed_at)
+    yield _VERSIONS, (BigInts.of(version.rev for version in removed),)
+    yield _HEAD, (removed[-1].rev, removed[-1].committed_at)
 
 
 def _labels(version: Old) -> list[tuple[int, int]]:
@@ -145,21 +147,17 @@ FROM (
 """
 
 _HISTORIES: LiteralString = """
-SELECT l.id,
-    CASE WHEN l.is_over THEN (
-        SELECT v.rev FROM {s}.versions v WHERE v.id = l.id ORDER BY v.rev LIMIT 1
+SELECT s.id,
+    CASE WHEN %(ended)s THEN (
+        SELECT v.rev FROM {s}.versions v WHERE v.id = s.id ORDER BY v.rev LIMIT 1
     ) ELSE 0 END,
-    l.rev, l.is_over,
+    s.rev, l.status, l.committed_at,
     coalesce((
-        SELECT v.rev FROM {s}.versions v WHERE v.id = l.id ORDER BY v.rev DESC
+        SELECT v.rev FROM {s}.versions v WHERE v.id = s.id ORDER BY v.rev DESC
         OFFSET %(others)s LIMIT 1
     ), 0)
-FROM (
-    SELECT s.id, s.rev,
-        %(ended)s AND v.status = 'ended' AND v.committed_at < %(before)s AS is_over
-    FROM unnest(%(ids)s) AS w(id)
-    JOIN {s}.states s ON s.id = w.id JOIN {s}.versions v ON v.rev = s.rev
-) l
+FROM unnest(%(ids)s) AS w(id)
+JOIN {s}.states s ON s.id = w.id JOIN {s}.versions l ON l.rev = s.rev
 """
 
 _NEWEST_REFERENCES: LiteralString = """
@@ -203,10 +201,10 @@ _UNREFERRED: LiteralString = """
 SELECT k.rev, k.checksum FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
 WHERE (
     SELECT r.rev FROM {s}.payload_refs r WHERE r.payload_rev = k.rev AND r.checksum = k.checksum
-    AND r.rev <> ALL(%(gone)s) ORDER BY r.rev DESC LIMIT 1
+    AND r.rev <> ALL(%(removed)s) ORDER BY r.rev DESC LIMIT 1
 ) IS NULL
 """
-"""From the newest reference on: of the older ones many may be gone and not yet vacuumed."""
+"""From the newest reference on: of the older ones many may be removed and not yet vacuumed."""
 
 _PAYLOADS: LiteralString = """
 DELETE FROM {s}.payloads p USING unnest(%s, %s) AS k(rev, checksum)

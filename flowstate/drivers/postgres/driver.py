@@ -13,8 +13,12 @@ from attrs import define, field
 
 from ...clock import Clock
 from ...data import DataRef
-from ...driver import Compaction, Driver, Due, Durability, Page, Plan, Query, Retention
+from ...driver import Driver, Durability
 from ...errors import StoreClosedError, StoreReadOnlyError, StoreUnreachableError
+from ...leases import DuePage
+from ...plan import Plan
+from ...query import Page, Query
+from ...retention import Compaction, Retention
 from ...state import State
 from ..group import GroupCommitter
 from ..head import Head
@@ -118,11 +122,8 @@ class PostgresDriver(Driver):
         with self._poller.watching():
             await self._head.wait(after)
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
+    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
         return await self._read(lambda reader: reader.due(until, flows, limit))
-
-    async def next_due(self, flows: Collection[str]) -> int | None:
-        return await self._read(lambda reader: reader.next_due(flows))
 
     async def due_flows(self) -> tuple[str, ...]:
         return await self._read(lambda reader: reader.due_flows())
@@ -146,8 +147,8 @@ class PostgresDriver(Driver):
             return await self._read(lambda reader: reader.look(retention, after, limit))
         while True:
             removal = await self._read(lambda reader: reader.removal(retention, after, limit))
-            if not removal.batch.gone:
-                return removal.batch.told(())
+            if not removal.batch.removed:
+                return removal.batch.summary(())
             self._check_writable()
             done = await self._group.run(partial(self._writer.compact, removal))
             if done is not None:

@@ -16,8 +16,10 @@ from attrs import define
 
 from ... import codec
 from ...data import DataRef
-from ...driver import Compaction, Due, Page, Query, Retention
 from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
+from ...leases import Due, DuePage
+from ...query import Page, Query
+from ...retention import Compaction, Retention
 from ...state import State
 from .arrays import BigInts, Documents, Texts
 from .compactor import Compactor, Removal
@@ -74,11 +76,11 @@ class Reader:
         rows = self._indexed(
             text.replace("{filters}", filters), after=after, limit=limit, **more, **values
         )
-        upto, floor, newest_gone = rows[0][:3]
+        upto, floor, removed_at = rows[0][:3]
         versions = tuple([self._decode(rev, text) for *_, rev, text in rows if rev is not None])
         if len(versions) == limit:
             upto = versions[-1].rev
-        return Page(versions, max(upto, after), 0 if query.since_ms > newest_gone else floor)
+        return Page(versions, max(upto, after), query.compacted(floor, removed_at))
 
     def find(self, query: Query) -> State | None:
         text, more = _newest(query)
@@ -86,28 +88,14 @@ class Reader:
         rows = self._indexed(text.replace("{filters}", filters), **more, **values)
         return self._decode(*rows[0]) if rows else None
 
-    def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
-        rows = self._indexed(
-            "SELECT s.due, v.rev, v.state::text FROM (SELECT s.due, s.rev "
-            "FROM unnest(%(keys)s, %(flows)s) AS f(key, flow) CROSS JOIN LATERAL ("
-            "SELECT s.due, s.rev FROM {s}.states s WHERE s.due_key = f.key "
-            "AND s.due_flow = f.flow AND s.due IS NOT NULL AND s.due <= %(until)s "
-            "ORDER BY s.due LIMIT %(limit)s) s ORDER BY s.due, s.rev LIMIT %(limit)s) s "
-            "JOIN {s}.versions v ON v.rev = s.rev ORDER BY s.due, s.rev",
-            **_flows(flows),
-            until=until,
-            limit=limit,
+    def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
+        rows = self._indexed(_DUE, **_flows(flows), until=until, most=limit + 1)
+        due = [row for row in rows[:limit] if row[1] is not None]
+        others = rows[len(due) :]
+        return DuePage(
+            tuple([Due(self._decode(rev, state), time) for time, rev, state in due]),
+            others[0][0] if others else None,
         )
-        return tuple([Due(self._decode(rev, state), due) for due, rev, state in rows])
-
-    def next_due(self, flows: Collection[str]) -> int | None:
-        soonest: int | None = self._indexed(
-            "SELECT min(s.due) FROM unnest(%(keys)s, %(flows)s) AS f(key, flow) "
-            "CROSS JOIN LATERAL (SELECT s.due FROM {s}.states s WHERE s.due_key = f.key "
-            "AND s.due_flow = f.flow AND s.due IS NOT NULL ORDER BY s.due LIMIT 1) s",
-            **_flows(flows),
-        )[0][0]
-        return soonest
 
     def due_flows(self) -> tuple[str, ...]:
         # from one flow to the next: a step of the index each, however many states are due
@@ -279,6 +267,26 @@ def _flows(flows: Collection[str]) -> Mapping[str, Any]:
 
 
 # ---------------------------------------------------------------- statements
+
+_DUE: LiteralString = """
+WITH due AS MATERIALIZED (
+    SELECT s.due, s.rev FROM unnest(%(keys)s, %(flows)s) AS f(key, flow) CROSS JOIN LATERAL (
+        SELECT s.due, s.rev FROM {s}.states s
+        WHERE s.due_key = f.key AND s.due_flow = f.flow AND s.due IS NOT NULL
+        AND s.due <= %(until)s ORDER BY s.due LIMIT %(most)s
+    ) s ORDER BY s.due, s.rev LIMIT %(most)s
+), following AS (
+    SELECT s.due FROM unnest(%(keys)s, %(flows)s) AS f(key, flow) CROSS JOIN LATERAL (
+        SELECT s.due FROM {s}.states s
+        WHERE s.due_key = f.key AND s.due_flow = f.flow AND s.due IS NOT NULL
+        AND s.due > %(until)s ORDER BY s.due LIMIT 1
+    ) s ORDER BY s.due LIMIT 1
+)
+SELECT d.due, v.rev, v.state::text FROM due d JOIN {s}.versions v ON v.rev = d.rev
+UNION ALL SELECT due, NULL, NULL FROM following
+ORDER BY 1, 2
+"""
+"""What is due, and without a revision the soonest of what is not yet."""
 
 _PAGE: LiteralString = """
 SELECT h.rev, h.compacted, h.compacted_at, v.rev, v.state::text

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, LiteralString, TypeAlias, TypeVar
 
 from ...codec import encode_state
-from ...driver import references
+from ...plan import references
 from ...state import State
 from ..plans import Group, Version
 from .arrays import BigInts, Contents, Documents, Texts

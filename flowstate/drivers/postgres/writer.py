@@ -15,13 +15,14 @@ import psycopg
 from attrs import define, field
 
 from ...clock import Clock
-from ...driver import Compaction, Plan
 from ...errors import (
     StoreBusyError,
     StoreReadOnlyError,
     StoreUnreachableError,
     UnknownOutcomeError,
 )
+from ...plan import Plan
+from ...retention import Compaction
 from ...state import State
 from ..group import Outcome
 from ..plans import Group, Latest, wanted_ids
@@ -253,7 +254,7 @@ class Writer:
                 return None
             *_, payloads = [self._execute(text, *given) for text, given in removal.statements]
             self._execute("COMMIT")
-        return removal.batch.told([size for (size,) in payloads])
+        return removal.batch.summary([size for (size,) in payloads])
 
     # ------------------------------------------------------------ the connection
 

@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable, Mapping
 
 from attrs import define
 
-from ...driver import Compaction
-from ..compaction import Decider, History, Key, Old
+from ...retention import Compaction, Retained
+from ...state import Status
+from ..compaction import Decider, Key, Old
 from .rows import among, delete, labels_of, payloads_of
 
 
@@ -25,12 +26,12 @@ class Compactor(Decider):
     def compact(self, after: int, limit: int) -> Compaction:
         """Remove a batch."""
         batch = self.decide(after, limit, begun_at=after)
-        if not batch.gone:
-            return batch.told(())
+        if not batch.removed:
+            return batch.summary(())
         delete(
             self.connection,
             "labels",
-            [row for v in batch.gone for row in labels_of(v.rev, v.labels)],
+            [row for v in batch.removed for row in labels_of(v.rev, v.labels)],
         )
         ended = [row for v in batch.current for row in labels_of(v.rev, v.labels)]
         delete(self.connection, "current_labels", ended)
@@ -38,13 +39,13 @@ class Compactor(Decider):
         freed = self._unreferred(batch.keys)
         sizes = self._sizes(freed)
         delete(self.connection, "payloads", freed)
-        delete(self.connection, "versions", [(version.rev,) for version in batch.gone])
-        newest = batch.gone[-1]
+        delete(self.connection, "versions", [(version.rev,) for version in batch.removed])
+        newest = batch.removed[-1]
         self.connection.execute(
             "UPDATE compacted SET rev = ?, committed_at = ? WHERE rev < ?",
             (newest.rev, newest.committed_at, newest.rev),
         )
-        return batch.told(sizes)
+        return batch.summary(sizes)
 
     # ------------------------------------------------------------ what deciding asks
 
@@ -63,22 +64,13 @@ class Compactor(Decider):
             for rev, id, committed_at, size, labels, payloads in rows
         )
 
-    def _histories(self, ids: Collection[str]) -> Mapping[str, History]:
-        of_id = "FROM versions WHERE id = wanted.value"
-        rows = self.connection.execute(
-            f"SELECT latest.id, (SELECT min(rev) {of_id}), latest.rev, "
-            "? AND latest.status = 'ended' AND latest.committed_at < ?, "
-            f"coalesce((SELECT rev {of_id} ORDER BY rev DESC LIMIT 1 OFFSET ?), 0) "
-            "FROM json_each(?) AS wanted "
-            f"CROSS JOIN versions AS latest ON latest.rev = (SELECT max(rev) {of_id})",
-            (
-                self.retention.ended,
-                self.retention.before,
-                self.retention.keep - 1,
-                json.dumps(list(ids)),
-            ),
-        )
-        return {id: History(*rest) for id, *rest in rows}
+    def _retained(self, ids: Collection[str]) -> Mapping[str, Retained]:
+        retention = self.retention
+        rows = self.connection.execute(_HISTORIES, (retention.keep - 1, json.dumps(list(ids))))
+        return {
+            id: Retained(oldest, latest, first, retention.removes_state(Status(status), at))
+            for id, oldest, latest, status, at, first in rows
+        }
 
     # ------------------------------------------------------------ payloads
 
@@ -125,3 +117,14 @@ _REFERENCES = (
     "AND checksum = CAST(value ->> 1 AS TEXT)"
 )
 """The references to the payload whose key is a JSON array."""
+
+_HISTORIES = """
+SELECT latest.id,
+    (SELECT min(rev) FROM versions WHERE id = wanted.value),
+    latest.rev, latest.status, latest.committed_at,
+    coalesce((
+        SELECT rev FROM versions WHERE id = wanted.value ORDER BY rev DESC LIMIT 1 OFFSET ?
+    ), 0)
+FROM json_each(?) AS wanted CROSS JOIN versions AS latest
+ON latest.rev = (SELECT max(rev) FROM versions WHERE id = wanted.value)
+"""

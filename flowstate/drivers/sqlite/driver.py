@@ -13,17 +13,12 @@ from attrs import define, field
 
 from ...clock import Clock, SystemClock
 from ...data import DataRef
-from ...driver import (
-    Compaction,
-    Driver,
-    Due,
-    Durability,
-    Page,
-    Plan,
-    Query,
-    Retention,
-)
+from ...driver import Driver, Durability
 from ...errors import StoreClosedError, StoreReadOnlyError
+from ...leases import DuePage
+from ...plan import Plan
+from ...query import Page, Query
+from ...retention import Compaction, Retention
 from ...state import State
 from ..group import GroupCommitter
 from ..head import Head
@@ -114,11 +109,8 @@ class SQLiteDriver(Driver):
         with self._poller.watching():
             await self._head.wait(after)
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
+    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
         return await self._read(lambda reader: reader.due(until, flows, limit))
-
-    async def next_due(self, flows: Collection[str]) -> int | None:
-        return await self._read(lambda reader: reader.next_due(flows))
 
     async def due_flows(self) -> tuple[str, ...]:
         return await self._read(lambda reader: reader.due_flows())
@@ -139,8 +131,8 @@ class SQLiteDriver(Driver):
         if dry_run:
             return await self._read(lambda reader: reader.look(retention, after, limit))
         found = await self._read(lambda reader: reader.decide(retention, after, limit))
-        if not found.gone:
-            return found.told(())
+        if not found.removed:
+            return found.summary(())
         self._check_writable()
         return await self._group.run(partial(self._writer.compact, retention, after, limit))
 

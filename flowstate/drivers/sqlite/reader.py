@@ -17,14 +17,10 @@ from attrs import define, frozen
 
 from ... import codec
 from ...data import DataRef
-from ...driver import (
-    Compaction,
-    Due,
-    Page,
-    Query,
-    Retention,
-)
 from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
+from ...leases import Due, DuePage
+from ...query import Page, Query
+from ...retention import Compaction, Retention
 from ...state import State
 from ..compaction import Batch
 from . import schema
@@ -78,8 +74,8 @@ class Reader:
     def read(self, query: Query, after: int, limit: int) -> Page:
         with self._snapshot():
             head = self._head()
-            floor, newest_gone = self._compacted()
-            compacted = 0 if query.since_ms > newest_gone else floor
+            floor, removed_at = self._compacted()
+            compacted = query.compacted(floor, removed_at)
             if query.since_ms:
                 after = max(after, self._rev_before(query.since_ms, head))
             if after >= head:
@@ -105,35 +101,19 @@ class Reader:
             ]
             return max(filter(None, newest), key=lambda state: state.rev, default=None)
 
-    def due(self, until: int, flows: Collection[str], limit: int) -> tuple[Due, ...]:
+    def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
         with self._snapshot():
             soonest = heapq.nsmallest(
-                limit,
-                (
-                    row
-                    for flow in flows
-                    for row in self.connection.execute(
-                        "SELECT due, rev, state FROM versions WHERE due_flow = ? AND due <= ? "
-                        "AND due IS NOT NULL ORDER BY due LIMIT ?",
-                        (flow, until, limit),
-                    )
-                ),
+                limit + 1,
+                (row for flow in flows for row in self._rows(_DUE, flow, until, limit + 1)),
             )
-            return tuple(Due(self._decode(text, rev), due) for due, rev, text in soonest)
-
-    def next_due(self, flows: Collection[str]) -> int | None:
-        with self._snapshot():
-            times = [
-                row[0]
-                for flow in flows
-                if (
-                    row := self._one(
-                        "SELECT min(due) FROM versions WHERE due_flow = ? AND due IS NOT NULL", flow
-                    )
-                )
-                and row[0] is not None
-            ]
-            return min(times, default=None)
+            if len(soonest) > limit:
+                following = soonest.pop()[0]
+            else:
+                rows = [self._one(_NEXT_DUE, flow, until) for flow in flows]
+                following = min((row[0] for row in rows if row is not None), default=None)
+            due = tuple(Due(self._decode(text, rev), time) for time, rev, text in soonest)
+            return DuePage(due, following)
 
     def due_flows(self) -> tuple[str, ...]:
         with self._snapshot():
@@ -295,6 +275,9 @@ class Reader:
         row: tuple[Any, ...] | None = self.connection.execute(sql, parameters).fetchone()
         return row
 
+    def _rows(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        return self.connection.execute(sql, parameters)
+
     def _decode(self, text: str, rev: int) -> State:
         try:
             return codec.decode(text, State, "state")
@@ -314,3 +297,13 @@ def _columns(query: Query) -> Condition:
         prefix = query.id_prefix
         where &= Condition("substr(id, 1, ?) = ?", (len(prefix), prefix))
     return where
+
+
+_DUE = """
+SELECT due, rev, state FROM versions WHERE due_flow = ? AND due <= ? AND due IS NOT NULL
+ORDER BY due LIMIT ?
+"""
+
+_NEXT_DUE = """
+SELECT due FROM versions WHERE due_flow = ? AND due > ? AND due IS NOT NULL ORDER BY due LIMIT 1
+"""

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...driver import references
+from ...plan import references
 from ...state import State
 from ..compaction import Key
 

@@ -15,8 +15,9 @@ from attrs import define
 
 from ...clock import Clock
 from ...codec import encode_state
-from ...driver import Compaction, Plan, Retention
 from ...errors import StoreFullError, UnknownOutcomeError
+from ...plan import Plan
+from ...retention import Compaction, Retention
 from ...state import State
 from ..group import Outcome
 from ..plans import Group, Latest, Version, wanted_ids

@@ -11,9 +11,11 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ...commands import Delay, Require, Transit
 from ...data import DataRef
-from ...driver import Driver, Due, Durability, Query
+from ...driver import Driver, Durability
 from ...engine import Engine
 from ...errors import RevMismatchError
+from ...leases import Due
+from ...query import Query
 from ...state import State
 from ..store import Store
 from .base import Ack, Crowd, CrowdLaws, committer, create, move, put, read_acks, read_all
@@ -65,7 +67,7 @@ class AtomicityLaws(CrowdLaws):
                 Delay(c, to="wake", at=1_000),
                 Transit(b, "x"),
             )
-        assert await driver.due(1_000, ["wake"], 10) == (Due(a, 1_000),)
+        assert (await driver.due(1_000, ["wake"], 10)).due == (Due(a, 1_000),)
 
     async def test_a_reader_never_sees_half_a_commit(self, driver: Driver, crowd: Crowd) -> None:
         """A page that ends at the end of what there is never ends inside a commit."""

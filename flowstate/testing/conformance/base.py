@@ -17,7 +17,9 @@ from attrs import define, field
 
 from ... import transitions
 from ...commands import Command, Commit, Transit
-from ...driver import Driver, Plan, Query
+from ...driver import Driver
+from ...plan import Plan
+from ...query import Query
 from ...state import RetryPolicy, State
 from ..committer import commit_many
 from ..store import Store

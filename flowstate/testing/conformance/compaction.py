@@ -11,8 +11,11 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ...clock import MAX_INSTANT_MS
 from ...commands import Command, End, Transit
-from ...driver import Compaction, Driver, Durability, Query, Retention, references
+from ...driver import Driver, Durability
 from ...errors import RevMismatchError
+from ...plan import references
+from ...query import Query
+from ...retention import Compaction, Retention
 from ...state import State, Status
 from ..store import Store
 from .base import Crowd, CrowdLaws, Laws, create, move, plan, put, read_all, revs

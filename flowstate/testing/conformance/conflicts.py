@@ -125,7 +125,7 @@ class ConflictLaws(Laws):
             try:
                 written.extend(await put(driver, fresh, *([Transit(stale, "x")] * (n % 2))))
             except RevMismatchError as error:
-                refused.extend(error.ids)
+                refused.extend(error.conflicts)
 
         with anyio.fail_after(self.patience_s):
             async with anyio.create_task_group() as tasks:

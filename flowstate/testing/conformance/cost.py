@@ -13,7 +13,9 @@ from attrs import define, field
 
 from ...clock import MAX_INSTANT_MS
 from ...commands import Delay, Pause
-from ...driver import Driver, Query, Retention
+from ...driver import Driver
+from ...query import Query
+from ...retention import Retention
 from ...state import State
 from .base import Laws, plan
 
@@ -220,11 +222,11 @@ async def _page_at_the_head(store: _Filled) -> None:
 
 
 async def _due(store: _Filled) -> None:
-    assert len(await store.driver.due(2_000_000, ["wake"], 10)) == 10
+    assert len((await store.driver.due(2_000_000, ["wake"], 10)).due) == 10
 
 
 async def _nothing_due(store: _Filled) -> None:
-    assert await store.driver.due(1_000, ["wake"], 10) == ()
+    assert (await store.driver.due(1_000, ["wake"], 10)).due == ()
 
 
 async def _count_old(store: _Filled) -> None:

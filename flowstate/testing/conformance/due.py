@@ -6,8 +6,10 @@ import anyio
 import pytest
 
 from ...commands import Delay, End, Pause, Transit
-from ...driver import RELEASED, Driver, Due, Plan, Write
+from ...driver import Driver
 from ...errors import RevMismatchError
+from ...leases import RELEASED, Due, DuePage
+from ...plan import Plan, Write
 from ...state import State
 from ..store import Store
 from .base import Laws, move, plan, put
@@ -20,7 +22,8 @@ class DueLaws(Laws):
         states += await put(driver, _delay("c", 20))
         assert await _due(driver, 100) == ["b", "c", "a"]
         times = zip((states[1], states[2], states[0]), (10, 20, 30), strict=True)
-        assert await driver.due(100, ["wake"], 10) == tuple(Due(*one) for one in times)
+        found = await driver.due(100, ["wake"], 10)
+        assert found == DuePage(tuple(Due(state, at) for state, at in times), None)
 
     async def test_at_or_before(self, driver: Driver) -> None:
         """A state is due from its very millisecond on."""
@@ -41,33 +44,33 @@ class DueLaws(Laws):
         assert await _due(driver, 100, "wake") == ["a"]
         assert await _due(driver, 100, "other", "wake") == ["a", "b"]
         assert await _due(driver, 100, "third") == []
-        assert await driver.due(100, [], 10) == ()
+        assert (await driver.due(100, [], 10)).due == ()
 
     async def test_the_next_due_time_is_the_soonest_over_the_flows(self, driver: Driver) -> None:
         """Who asks learns when to ask again: the soonest time for any of the flows it runs,
         however far ahead; None if nothing will ever be due for them."""
-        assert await driver.next_due(["wake", "other"]) is None
+        assert await _next(driver, ["wake", "other"]) is None
         await put(driver, _delay("a", FAR), _delay("b", 30, "other"), Pause(State("c"), "wake"))
-        assert await driver.next_due(["wake"]) == FAR
-        assert await driver.next_due(["wake", "other"]) == 30
-        assert await driver.next_due(["other", "wake"]) == 30
-        assert await driver.next_due(["third"]) is None
-        assert await driver.next_due([]) is None
+        assert await _next(driver, ["wake"]) == FAR
+        assert await _next(driver, ["wake", "other"]) == 30
+        assert await _next(driver, ["other", "wake"]) == 30
+        assert await _next(driver, ["third"]) is None
+        assert await _next(driver, []) is None
 
     async def test_the_next_due_time_moves_with_the_states(self, driver: Driver) -> None:
         """Only current versions count, each at the last time that it was given."""
         a, b = await put(driver, _delay("a", 10), _delay("b", 20))
-        assert await driver.next_due(["wake"]) == 10
+        assert await _next(driver, ["wake"]) == 10
         await driver.renew([("a", a.rev)], 40)
-        assert await driver.next_due(["wake"]) == 20
+        assert await _next(driver, ["wake"]) == 20
         (b,) = await put(driver, _moved(b, 50))
-        assert await driver.next_due(["wake"]) == 40
+        assert await _next(driver, ["wake"]) == 40
         (b,) = await put(driver, _moved(b, 15))
-        assert await driver.next_due(["wake"]) == 15
+        assert await _next(driver, ["wake"]) == 15
         await put(driver, End(b))
-        assert await driver.next_due(["wake"]) == 40
+        assert await _next(driver, ["wake"]) == 40
         (a,) = await put(driver, _moved(a, 40, "other"))
-        assert await driver.next_due(["wake"]) is None
+        assert await _next(driver, ["wake"]) is None
 
     async def test_the_flows_that_something_is_due_for(self, driver: Driver) -> None:
         """Each by its name, once, also if that is ten years ahead; not those of what moved on."""
@@ -87,10 +90,23 @@ class DueLaws(Laws):
     async def test_what_is_due_is_due_at_the_next_due_time(self, driver: Driver) -> None:
         """Who sleeps until the next due time finds something then, and nothing sooner."""
         await put(driver, *(_delay(f"{n}", 30 - n % 7) for n in range(20)))
-        at = await driver.next_due(["wake"])
+        at = await _next(driver, ["wake"])
         assert at is not None
         assert await _due(driver, at - 1) == []
         assert await _due(driver, at) != []
+
+    async def test_a_page_says_when_to_look_again(self, driver: Driver) -> None:
+        """The soonest time that is not in the page: of what the limit left out, though it is due,
+        or else of what is still to come, over all the flows."""
+        await put(driver, *(_delay(f"{n}", 10 * n, ("wake", "other")[n % 2]) for n in range(1, 6)))
+        flows = ["wake", "other"]
+        for limit, following in [(0, 10), (1, 20), (2, 30), (3, 40), (4, 40)]:
+            page = await driver.due(35, flows, limit)
+            assert [due.time for due in page.due] == [10, 20, 30][:limit]
+            assert page.next == following
+        assert (await driver.due(50, flows, 10)).next is None
+        assert (await driver.due(50, ["other"], 2)).next == 50
+        assert (await driver.due(9, ["wake"], 10)) == DuePage((), 20)
 
     async def test_asking_twice_gives_the_same(self, driver: Driver) -> None:
         """To ask what is due changes nothing."""
@@ -129,7 +145,7 @@ class DueLaws(Laws):
         before = store.raw_versions()
         assert await driver.renew([("a", a.rev)], 30) == frozenset()
         assert await _due(driver, 29) == ["b"]
-        assert await driver.due(30, ["wake"], 10) == (Due(b, 20), Due(a, 30))
+        assert (await driver.due(30, ["wake"], 10)).due == (Due(b, 20), Due(a, 30))
         assert store.raw_versions() == before
         assert await driver.get("a") == a
 
@@ -145,8 +161,8 @@ class DueLaws(Laws):
         a, b = await put(driver, _delay("a", 0), _delay("b", FAR))
         released = 1_700_000_000_000 - RELEASED
         assert await driver.renew([("b", b.rev)], released) == frozenset()
-        assert await driver.next_due(["wake"]) == released
-        assert await driver.due(0, ["wake"], 10) == (Due(b, released), Due(a, 0))
+        assert await _next(driver, ["wake"]) == released
+        assert (await driver.due(0, ["wake"], 10)).due == (Due(b, released), Due(a, 0))
 
     async def test_a_lease_that_is_given_up_wakes_who_waits(self, driver: Driver) -> None:
         """Whoever sleeps until the next due time waits for commits meanwhile; a due time that
@@ -167,7 +183,7 @@ class DueLaws(Laws):
         (new,) = await put(driver, _moved(b, 15))
         leases = [("a", a.rev), ("b", b.rev), ("c", c.rev), ("nobody", 1), ("a2", a.rev)]
         assert await driver.renew(leases, 50) == {"b", "nobody", "a2"}
-        assert await driver.due(49, ["wake"], 10) == (Due(new, 15),)
+        assert (await driver.due(49, ["wake"], 10)).due == (Due(new, 15),)
         assert await _due(driver, 50) == ["b", "a", "c"]
 
     async def test_renew_of_nothing(self, driver: Driver) -> None:
@@ -219,5 +235,10 @@ def _moved(state: State, at: int, to: str = "wake") -> Delay:
 
 
 async def _due(driver: Driver, until: int, *flows: str, limit: int = 10) -> list[str]:
-    due = await driver.due(until, flows or ("wake",), limit)
-    return [one.state.id for one in due]
+    page = await driver.due(until, flows or ("wake",), limit)
+    return [due.state.id for due in page.due]
+
+
+async def _next(driver: Driver, flows: list[str]) -> int | None:
+    """The soonest due time of all."""
+    return (await driver.due(0, flows, 0)).next

@@ -8,7 +8,9 @@ import pytest
 
 from ...commands import Transit
 from ...data import DataRef
-from ...driver import Driver, Plan, Query
+from ...driver import Driver
+from ...plan import Plan
+from ...query import Query
 from ...state import RetryPolicy, State
 from .base import Laws, plan, put, read_all
 

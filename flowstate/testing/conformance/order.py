@@ -7,7 +7,8 @@ from itertools import pairwise
 import anyio
 import anyio.lowlevel
 
-from ...driver import Driver, Query
+from ...driver import Driver
+from ...query import Query
 from ...state import State
 from ..store import Store
 from .base import Crowd, CrowdLaws, create, move, read_all, revs

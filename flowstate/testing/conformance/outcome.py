@@ -12,9 +12,10 @@ import pytest
 
 from ...commands import Commit, Require, Transit
 from ...data import DataRef
-from ...driver import Driver, Plan
+from ...driver import Driver
 from ...engine import Engine
 from ...errors import RevMismatchError, UnknownOutcomeError
+from ...plan import Plan
 from ...state import State
 from ..faults import Fault, FaultDriver
 from ..store import Store

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...commands import Delay, Transit
 from ...data import DataRef
-from ...driver import Due, Query
+from ...leases import Due
+from ...query import Query
 from ...state import State
 from ..store import Store
 from .base import Laws, create, move, put, read_all
@@ -23,7 +24,7 @@ class PersistenceLaws(Laws):
             assert await read_all(driver) == log
             assert await driver.get("a") == log[-1]
             assert await driver.find(Query(labels={"queue": "mail"})) == log[-1]
-            assert await driver.due(10, ["wake"], 10) == (Due(log[-1], 10),)
+            assert (await driver.due(10, ["wake"], 10)).due == (Due(log[-1], 10),)
             ref = a.data["order"]
             assert isinstance(ref, DataRef)
             assert await driver.load(ref) == b"pears"

@@ -6,8 +6,9 @@ import pytest
 
 from ...commands import Command, Delay, End, Pause, Require, Transit
 from ...data import DataRef
-from ...driver import Driver, Query
+from ...driver import Driver
 from ...errors import DataNotFoundError
+from ...query import Query
 from ...state import RetryPolicy, State, Status
 from ..store import Store
 from .base import Laws, create, move, put, read_all, revs

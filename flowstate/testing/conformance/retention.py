@@ -10,8 +10,10 @@ from ...clock import MAX_INSTANT_MS
 from ...codec import encode_state
 from ...commands import Delay, End, Pause, Require, Transit
 from ...data import DataRef
-from ...driver import Compaction, Driver, Query, Retention
+from ...driver import Driver
 from ...errors import DataNotFoundError, RevMismatchError
+from ...query import Query
+from ...retention import Compaction, Retention
 from ...state import State, Status
 from ..store import Store
 from .base import Laws, create, move, put, read_all
@@ -220,11 +222,11 @@ class RetentionLaws(Laws):
         await put(driver, End(c))
         await create(driver, "newest")
         await compact(driver, WITH_ENDED)
-        due = await driver.due(100, ["wake", "other"], 10)
-        assert [one.state for one in due] == [a, b]
-        assert await driver.next_due(["wake", "other"]) == 20
+        page = await driver.due(100, ["wake", "other"], 10)
+        assert [due.state for due in page.due] == [a, b]
+        assert (await driver.due(0, ["wake", "other"], 0)).next == 20
         assert await driver.renew([("a", a.rev), ("c", c.rev)], 40) == {"c"}
-        assert [one.state for one in await driver.due(100, ["wake"], 10)] == [b, a]
+        assert [due.state for due in (await driver.due(100, ["wake"], 10)).due] == [b, a]
 
 
 class PayloadRetentionLaws(Laws):

@@ -10,9 +10,11 @@ import pytest
 
 from ...clock import MAX_INSTANT_MS
 from ...commands import Transit
-from ...driver import Driver, Query, Retention
+from ...driver import Driver
 from ...engine import Engine
 from ...errors import CompactedError
+from ...query import Query
+from ...retention import Retention
 from ...state import State, Status
 from ...watch import Watcher
 from ..store import Store

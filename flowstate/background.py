@@ -1,0 +1,165 @@
+"""Running in the background: so many states at a time, and leaving in good order.
+
+A slot runs one state, then what waits for a slot. A flow that makes states RUNNING never waits for
+one itself: were all slots held by executions that wait for a slot, nothing would ever move again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+from attrs import define, field
+
+from .clock import milliseconds
+from .committer import Committer
+from .errors import EngineClosedError
+from .executor import MAX_STEPS_WITHOUT_YIELD, Executor, check_runnable, forget_flow, runs_flow
+from .flows import Flows
+from .state import State
+
+logger = logging.getLogger("flowstate")
+
+
+@define(eq=False)
+class Background:
+    """The tasks of one engine. Open on one event loop.
+
+    ``context`` is what a flow is given beside its state. ``slots`` is how many states may run in
+    the background at a time.
+    """
+
+    committer: Committer
+    flows: Flows
+    context: Any
+    slots: int
+    executor: Executor = field(init=False)
+    _tasks: anyio.abc.TaskGroup = field(init=False)
+    _free: anyio.Semaphore = field(init=False)
+    """Its value is the number of free slots."""
+    _backlog: deque[State] = field(factory=deque[State], init=False)
+    """What waits for a slot."""
+    _idle: anyio.Event | None = field(default=None, init=False)
+    """Set once nothing runs; there is one only while somebody waits for that."""
+
+    async def open(self) -> None:
+        self._free = anyio.Semaphore(self.slots)
+        self.executor = Executor(
+            self.committer, self.flows, self.context, fork=self.fork, ended=self._tell_if_idle
+        )
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self.executor.leases.run)
+
+    async def close(self, grace: float) -> None:
+        """Take no more work, let what runs finish for *grace* seconds, cancel the rest, and release
+        the leases of what was left RUNNING."""
+        executor = self.executor
+        executor.is_closing = True
+        while self._backlog:
+            executor.leases.abandon(self._backlog.popleft())
+        try:
+            await self._grace(grace)
+        finally:
+            executor.cancel()
+            self._tasks.cancel_scope.cancel()
+            try:
+                await self._tasks.__aexit__(None, None, None)
+            finally:
+                await executor.leases.release_abandoned()
+
+    async def start(self, state: State) -> None:
+        """Run a state when a slot is free; waits for that, unless a flow asks."""
+        check_runnable(state)
+        if runs_flow():
+            self.fork(state)
+            return
+        self.executor.check_takes_work()
+        await self._free.acquire()
+        try:
+            self.executor.check_takes_work()  # it may have been closed while this waited
+        except EngineClosedError:
+            self._free.release()
+            raise
+        self._tasks.start_soon(self._work, state)
+
+    def fork(self, state: State) -> None:
+        """Run a state when a slot is free, and do not wait for that."""
+        if self.executor.is_closing:
+            self.executor.leases.abandon(state)
+            return
+        try:
+            self._free.acquire_nowait()
+        except anyio.WouldBlock:
+            self._backlog.append(state)
+        else:
+            self._tasks.start_soon(self._work, state)
+
+    async def idle(self) -> None:
+        """Return once nothing is running and nothing waits for a slot."""
+        while not self._is_idle():
+            if self._idle is None:
+                self._idle = anyio.Event()
+            await self._idle.wait()
+
+    # ------------------------------------------------------------ inside
+
+    async def _grace(self, grace: float) -> None:
+        """Wait until nothing runs, for so many seconds at most."""
+        clock = self.committer.clock
+
+        async def give_up(scope: anyio.CancelScope) -> None:
+            end = clock.now() + milliseconds(grace)
+            while clock.now() < end:
+                await clock.wait_until(end)
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(give_up, tasks.cancel_scope)
+            await self.idle()
+            tasks.cancel_scope.cancel()
+
+    async def _work(self, state: State) -> None:
+        """A slot: runs one state, then what waits for a slot."""
+        forget_flow()
+        try:
+            await self._work_off(state)
+        finally:
+            self._free.release()
+            self._tell_if_idle()
+
+    async def _work_off(self, state: State) -> None:
+        runs = 0
+        while True:
+            await self._run(state)
+            runs += 1
+            if runs == MAX_STEPS_WITHOUT_YIELD:
+                runs = 0
+                await anyio.lowlevel.checkpoint()
+            if not self._backlog:
+                return
+            state = self._backlog.popleft()
+
+    async def _run(self, state: State) -> None:
+        if self.executor.is_closing:
+            self.executor.leases.abandon(state)
+            return
+        try:
+            await self.executor.execute(state)
+        except EngineClosedError:
+            pass  # left for another engine; its lease is released
+        except Exception:
+            flow = state.transition.to
+            logger.exception("state %r failed in the background, in flow %r", state.id, flow)
+
+    def _is_idle(self) -> bool:
+        return not self.executor.leases.executions and self._free.value == self.slots
+
+    def _tell_if_idle(self) -> None:
+        if self._idle is not None and self._is_idle():
+            self._idle.set()
+            self._idle = None

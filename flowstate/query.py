@@ -1,0 +1,110 @@
+"""A query: which versions to read or watch; and a page, what a driver answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import force_setattr, replace
+
+from . import clock
+from .errors import InvalidValueError
+from .frozendict import FrozenDict
+from .state import State, Status, check_rev, check_text, strings
+
+Labels: TypeAlias = Mapping[str, str]
+
+
+class Query(Struct, frozen=True, kw_only=True):
+    """Which versions to read or watch. Conditions are joined by *and*; an empty one matches all.
+
+    ``labels`` is a list of mappings: a version matches if *any* mapping matches, a mapping if
+    *all* its pairs are among the version's labels. One mapping may be given bare. ``since`` is a
+    time: versions committed at or after it. ``latest`` looks at current versions only; a watcher
+    that starts there goes on with every change. ``after`` (a revision) and ``from_now`` say where
+    reading starts; at most one of ``after``, ``from_now`` and ``latest`` may be given.
+    """
+
+    labels: Sequence[Labels] | Labels = ()
+    id: str = ""
+    id_prefix: str = ""
+    status: Collection[Status] | Status = ()
+    since: datetime | int = 0
+    after: int = 0
+    from_now: bool = False
+    latest: bool = False
+
+    def __post_init__(self) -> None:
+        alternatives: Iterable[Labels] = (
+            (self.labels,) if isinstance(self.labels, Mapping) else self.labels
+        )
+        # an empty mapping asks for nothing, so the whole condition holds for everything
+        frozen = tuple(strings("Query.labels", labels) for labels in alternatives)
+        force_setattr(self, "labels", frozen if all(frozen) else ())
+        check_text("Query.id", self.id)
+        check_text("Query.id_prefix", self.id_prefix)
+        status = (self.status,) if isinstance(self.status, Status) else tuple(self.status)
+        for value in status:
+            if not isinstance(value, Status):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidValueError("Query.status", f"takes Status values, not {value!r}")
+        force_setattr(self, "status", frozenset(status))
+        force_setattr(self, "since", clock.instant("Query.since", self.since))
+        check_rev("Query.after", self.after)
+        if (self.after > 0) + self.from_now + self.latest > 1:
+            raise InvalidValueError(
+                "Query", "takes at most one of after=…, from_now=True and latest=True"
+            )
+
+    @property
+    def alternatives(self) -> tuple[FrozenDict[str, str], ...]:
+        """``labels``, always a tuple."""
+        return self.labels  # type: ignore[return-value]
+
+    @property
+    def since_ms(self) -> int:
+        """``since``, always in milliseconds."""
+        return self.since  # type: ignore[return-value]
+
+    @property
+    def statuses(self) -> frozenset[Status]:
+        """``status``, always a set."""
+        return self.status  # type: ignore[return-value]
+
+    def live(self) -> Query:
+        """What is left of the query for reading on, once it is settled where reading starts: every
+        condition, without ``after``, ``from_now`` and ``latest``."""
+        return replace(self, after=0, from_now=False, latest=False)
+
+    def compacted(self, removed_rev: int, removed_at: int) -> int:
+        """What a page for this query has as ``compacted``, if the newest version that compaction
+        ever removed was *removed_rev*, committed at *removed_at* (ms)."""
+        return 0 if self.since_ms > removed_at else removed_rev
+
+    def matches(self, state: State) -> bool:
+        """Whether a version matches, as far as the version itself tells (not ``latest``)."""
+        if self.labels:
+            pairs = state.labels.items()
+            if not any(labels.items() <= pairs for labels in self.alternatives):
+                return False
+        return (
+            (not self.id or state.id == self.id)
+            and (not self.id_prefix or state.id.startswith(self.id_prefix))
+            and (not self.status or state.transition.status in self.statuses)
+            and state.committed_at >= self.since_ms
+        )
+
+
+class Page(Struct, frozen=True):
+    """What one read of the log gives: matching versions in revision order.
+
+    Up to revision ``upto`` no other version matches; reading goes on after it. ``compacted`` is the
+    highest revision that compaction ever removed (0: none), read in the same moment: above it the
+    log is whole. With ``query.since`` it is 0 if everything that was removed had been committed
+    before that time, so that nothing asked for can be missing (``Query.compacted``).
+    """
+
+    versions: tuple[State, ...]
+    upto: int
+    compacted: int = 0

@@ -1,0 +1,58 @@
+"""Timers: what is due, and acting on it.
+
+What recovery and the command line need of an engine beyond what its users call. A timer is whatever
+makes a version due: its alarm, or the end of its lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from attrs import frozen
+
+from .committer import Committer
+from .executor import Executor
+from .leases import Due, DuePage
+from .state import State
+
+
+@frozen(eq=False)
+class Timers:
+    """The timers of the store that an engine is open on: ``engine.timers``."""
+
+    _committer: Committer
+    _executor: Executor
+
+    async def due(self, flows: Collection[str], limit: int) -> DuePage:
+        """The states that are due now for one of these flows, soonest first, and when to look
+        again. A *limit* of 0 asks for that time alone."""
+        return await self._committer.driver.due(self._committer.clock.now(), flows, limit)
+
+    async def due_flows(self) -> tuple[str, ...]:
+        """The flows, also of other processes, for which states are or will be due, by name."""
+        return await self._committer.driver.due_flows()
+
+    async def fire(self, due: Due) -> State | None:
+        """Commit what has become of a state that is due, and give it; None if nothing has.
+
+        Its alarm fires, or its lease has run out or was released. Raises ``RevMismatchError`` if it
+        has moved on.
+        """
+        return await self._committer.fire(due)
+
+    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        """Move the ends of the leases of these (id, rev) to *until* (ms); gives the ids that have
+        moved on."""
+        return await self._committer.driver.renew(leases, until)
+
+    def executing(self) -> list[State]:
+        """The states that this engine executes, as they were last committed."""
+        return self._executor.executing()
+
+    async def head(self) -> int:
+        """The newest revision."""
+        return await self._committer.driver.head()
+
+    async def wait_for_commit(self, after: int) -> None:
+        """Return once there is a revision above *after*. A hint: it may return early."""
+        await self._committer.driver.wait(after)
