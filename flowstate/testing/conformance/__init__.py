@@ -23,6 +23,7 @@ from .isolation import IsolationLaws
 from .order import OrderLaws
 from .outcome import OutcomeLaws
 from .persistence import PersistenceLaws
+from .query import QueryLaws
 from .read import DataLaws, ReadLaws
 from .retention import PayloadRetentionLaws, RetentionLaws
 from .watch import WatchLaws
@@ -38,6 +39,7 @@ class DriverConformance(
     OutcomeLaws,
     ReadLaws,
     DataLaws,
+    QueryLaws,
     DueLaws,
     HeadLaws,
     PersistenceLaws,
