@@ -92,7 +92,6 @@ LOOKS: dict[str, Look] = {
     "read": lambda driver: driver.read(Query(), 0, 2 * COMMITS),
     "head": lambda driver: driver.head(),
     "due": lambda driver: driver.due(MAX_INSTANT_MS, ["work"], 1),
-    "next_due": lambda driver: driver.next_due(["work"]),
     "load": load_newest,
     "compact": lambda driver: driver.compact(
         Retention(MAX_INSTANT_MS), 0, 2 * COMMITS, dry_run=True

@@ -20,7 +20,12 @@ from ...watch import Watcher
 from .base import Laws, put, read_all
 
 IDS = ("a/0", "b/0", "a/1", "b/1", "a/2", "b/2", "a/3")
-LABELS = ({"queue": "mail"}, {"queue": "post"}, {"queue": "mail", "urgent": "yes"}, {})
+LABELS: tuple[dict[str, str], ...] = (
+    {"queue": "mail"},
+    {"queue": "post"},
+    {"queue": "mail", "urgent": "yes"},
+    {},
+)
 
 
 class Example(NamedTuple):
