@@ -34,10 +34,16 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*:(//.*)?", re.IGNORECASE)
     "-k",
     "select",
     multiple=True,
-    metavar="TEXT",
-    help="Only laws with this in their name or text; may be given again.",
+    metavar="LAW",
+    help="Only laws with this number (5), or with these words in their heading, name or text; "
+    "may be given again.",
 )
-@click.option("--without", multiple=True, metavar="TEXT", help="Leave such laws out.")
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="LAW",
+    help="Leave out the laws that --law would select; may be given again.",
+)
 @click.option(
     "--machine",
     "examples",
@@ -101,6 +107,7 @@ def check(
       flowstate check 'sqlite:///{tmp}/store.db'
       flowstate check my_driver.py:MyStore --machine
       flowstate check my_package.driver:MyDriver --law conflicts --backend trio
+      flowstate check memory: --law 5
       flowstate check 'mydb://localhost/check_{n}' --without cost --json
     """
     # here, for the extra may be missing, and every other command does without it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,9 +61,10 @@ def prove(  # noqa: PLR0913  (all but one are by name)
     """Prove the laws on the stores that *load* gives a maker of, and give a verdict for each.
 
     *load* is called once the run has begun, so that what it imports shows values where it asserts.
-    *select* and *leave_out* are parts of the names or texts of laws. With *examples*, the machine
-    tries so many series of operations. *lacks* is what the stores cannot do though they say so.
-    The files of the stores go to *directory*, an empty one, or to one that is removed afterwards.
+    *select* and *leave_out* are numbers of laws (``5``, ``law 5``), or words of their headings,
+    names or texts. With *examples*, the machine tries so many series of operations. *lacks* is what
+    the stores cannot do though they say so. The files of the stores go to *directory*, which is
+    empty, or else to a temporary directory.
 
     Raises ``NotNewError`` if a store is in use, before anything is written to it,
     ``NoStoreError`` if there is none, ``NoSuchLawError``, and whatever *load* raises.
@@ -176,16 +177,13 @@ class _Run:
         session.config.stash[SETUP] = self.setup
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=place_of)
         chosen = [
-            item
-            for item in sorted(items, key=place_of)
-            if place_of(item) == MACHINE or self._is_chosen(law_of(item))
+            item for item in items if place_of(item) == MACHINE or self._is_chosen(law_of(item))
         ]
         laws = list({law_of(item).name: None for item in chosen})
         if not laws:
-            asked = ", ".join(map(repr, self.select)) or "all"
-            but = ", ".join(map(repr, self.leave_out))
-            self._stop(NoSuchLawError("law", f"none matches {asked}{f' but {but}' if but else ''}"))
+            self._stop(self._no_such_law(law_of(item) for item in items))
         wanted = {
             name: [item for item in chosen if law_of(item).name == name and self._is_on_loop(item)]
             # some laws have one loop of their own
@@ -200,6 +198,16 @@ class _Run:
     def _is_chosen(self, law: Law) -> bool:
         selected = not self.select or any(map(law.matches, self.select))
         return selected and not any(map(law.matches, self.leave_out))
+
+    def _no_such_law(self, laws: Iterable[Law]) -> NoSuchLawError:
+        asked = ", ".join(map(repr, self.select)) or "all"
+        but = ", ".join(map(repr, self.leave_out))
+        titles = dict.fromkeys(law.title for law in laws)
+        return NoSuchLawError(
+            "law",
+            f"none matches {asked}{f' but {but}' if but else ''}; give the number of a law, or "
+            f"words of its heading, name or text. There are: {'; '.join(titles)}",
+        )
 
     def _is_on_loop(self, item: pytest.Item) -> bool:
         loop = parameters_of(item).get("anyio_backend")
