@@ -70,7 +70,10 @@ def test_each_law_has_a_line_with_its_sentence_and_verdict(shell: Shell) -> None
     lines = re.sub(r" *\d+\.\d+ s", " … s", done.stdout).splitlines()
     assert lines == [
         "Conflicts: a commit holds only if every state is still where its plan expects it.",
-        "  kept … s  Who expects a superseded revision is told what was found.",
+        (
+            "  kept … s  A commit that expects a superseded revision is refused, and says which "
+            "was found."
+        ),
         "  kept … s  A required state must be at the revision that was seen.",
         (
             "  kept … s  Every id that is not as expected is named, and no other: writes "

@@ -5,19 +5,20 @@ from __future__ import annotations
 import secrets
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 from attrs import define, field
 
 from ... import transitions
 from ...commands import Command, Commit, Transit
-from ...driver import Driver, Plan, Query
+from ...driver import Driver, Durability, Plan, Query
 from ...state import RetryPolicy, State
 from ..committer import commit_many
 from ..store import Store
@@ -188,6 +189,40 @@ def committer(
     module = "flowstate.testing.committer"
     step = ["--in-step"] if in_step else []
     return [sys.executable, "-m", module, store.url, writer, str(commits), str(size), *step]
+
+
+async def kill_after(command: Sequence[str], lines: int) -> bytes:
+    """Start a process, kill it once it has printed so many lines, and give all that it printed."""
+    async with await anyio.open_process(command, stderr=None) as process:
+        assert process.stdout is not None
+        out = BufferedByteReceiveStream(process.stdout)
+        printed = b""
+        for _ in range(lines):
+            printed += await out.receive_until(b"\n", 1_000) + b"\n"
+        process.kill()
+        printed += out.buffer
+        with suppress(anyio.EndOfStream):
+            while True:  # what it printed before it died counts too
+                printed += await out.receive()
+    return printed
+
+
+async def kill_writers(store: Store, size: int) -> list[Ack]:
+    """Have processes commit *size* states at a time, kill each after some commits, and give what
+    was acknowledged. Skips the test if commits need not survive that."""
+    async with store.driver() as driver:  # makes the store before they race for it
+        if driver.durability < Durability.PROCESS:
+            pytest.skip("the driver does not declare that commits survive the process")
+    acks: list[Ack] = []
+
+    async def work(writer: str, commits: int) -> None:
+        acks.extend(read_acks(await kill_after(committer(store, writer, 0, size), commits)))
+
+    async with anyio.create_task_group() as tasks:
+        for n, commits in enumerate((1, 10, 40)):
+            tasks.start_soon(work, f"w{n}", commits)
+    assert len(acks) >= 51
+    return acks
 
 
 def read_acks(printed: bytes) -> list[Ack]:

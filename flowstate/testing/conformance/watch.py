@@ -66,7 +66,8 @@ class WatchLaws(CrowdLaws):
         assert seen == expected
 
     async def test_a_watcher_goes_on_from_any_revision(self, driver: Driver) -> None:
-        """Whatever revision it names, a watcher is given exactly what comes after."""
+        """A watcher that begins after a revision, whichever it is, is given exactly what comes
+        later."""
         states = [*(await create(driver, "a", "b")), *(await create(driver, "c"))]
         with anyio.fail_after(self.patience_s):
             async with Engine(driver) as engine:
@@ -102,7 +103,8 @@ class WatchLaws(CrowdLaws):
                 assert await anext(watcher) == new
 
     async def test_latest_gives_current_versions_and_then_changes(self, driver: Driver) -> None:
-        """First each matching state as it is now, by revision; then every version to come."""
+        """A watcher with ``latest`` is given each matching state as it is now, by revision, and
+        then every version to come."""
         a, b = await put(
             driver,
             Transit(State("a", labels={"queue": "mail"}), "x"),
@@ -124,8 +126,8 @@ class WatchLaws(CrowdLaws):
                     assert [await anext(watcher) for _ in range(3)] == [newer_a, newest_a, back]
 
     async def test_latest_loses_no_state_that_moves_meanwhile(self, crowd: Crowd) -> None:
-        """While others commit: of each state one version at most of before the watcher began, the
-        one current then; and every version since."""
+        """While others commit, a watcher with ``latest`` is given at most one version of each state
+        from before it began, the one that was current then, and every version since."""
         driver = crowd.driver
         query = Query(latest=True, labels={"writer": "w0"})
         with anyio.fail_after(self.patience_s):
@@ -163,8 +165,9 @@ class WatchLaws(CrowdLaws):
         assert all(into == states for into in seen)
 
     async def test_who_asks_for_compacted_history_is_told(self, driver: Driver) -> None:
-        """``CompactedError`` with the oldest revision from which it is whole; one that begins
-        there, with the current versions, from now on or since a time goes on."""
+        """A watcher that asks for compacted history gets ``CompactedError`` with the revision from
+        which the log is whole; one that begins there, with the current versions, from now on or
+        since a later time goes on."""
         (a,) = await create(driver, "a")
         b = await move(driver, a)
         c = await move(driver, b)
@@ -185,8 +188,8 @@ class WatchLaws(CrowdLaws):
                 assert await anext(engine.watch(Query(since=d.committed_at))) == d
 
     async def test_a_watcher_never_skips_what_was_compacted_in_silence(self, crowd: Crowd) -> None:
-        """While others commit and the log is compacted close behind them: each version is given
-        once, in order, or lies in a gap that the watcher was told of."""
+        """While others commit and the log is compacted close behind them, each version is given
+        once, in order, or lies in a gap that a ``CompactedError`` named."""
         driver = crowd.driver
         everything = Retention(MAX_INSTANT_MS)
         seen: list[State] = []
