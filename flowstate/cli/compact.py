@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Self
 
 import click
-import msgspec
 from attrs import define, field
 from rich.progress import (
     BarColumn,
@@ -24,7 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from flowstate import Compaction, CompactionRun
+from flowstate import Compaction, CompactionRun, SystemClock
 
 from . import output
 from .signals import INTERRUPTED, interruptible, leave
@@ -40,7 +39,7 @@ class Before(click.ParamType[datetime]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime:
         text = str(value).strip()
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(SystemClock().now() / 1000, UTC)
         try:
             before = now - _age(text) if _AGE.fullmatch(text) else _date(text)
         except OverflowError:
@@ -111,7 +110,7 @@ def compact(
                     if bar.is_stopped:
                         break
         if as_json:
-            click.echo(msgspec.json.encode(run.total))
+            output.print_json(run.total)
         else:
             _print_summary(run)
         return 0 if run.total.done else INTERRUPTED

@@ -61,9 +61,13 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
-def print_json(state: State) -> None:
-    """The state as it is stored, on a line of its own; instants are milliseconds (UTC)."""
-    click.echo(msgspec.json.encode(state))
+def print_json(value: object) -> None:
+    """A state or a report as a line of JSON; instants are milliseconds since 1970 (UTC)."""
+    click.echo(json_text(value))
+
+
+def json_text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def warn(message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -11,7 +10,7 @@ import anyio
 import click
 from attrs import asdict, define, field
 
-from flowstate import Engine, Flows, Query, connect
+from flowstate import Engine, Flows, Query, SystemClock, connect
 from flowstate.recovery import PREFIX, Event, Recoverer, Stats
 
 from . import output
@@ -151,7 +150,7 @@ def _flows(flows: Flows) -> str:
 
 
 def _say(text: str) -> None:
-    now = output.moment(time.time_ns() // 1_000_000)
+    now = output.moment(SystemClock().now())
     output.warn(output.plain(f"{now} {text}"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import click
@@ -68,10 +67,11 @@ def status(group: str, url: str, as_json: bool) -> None:
     async def show_status() -> None:
         async with opened(url, Access.READ) as engine:
             report = Report(await _groups(engine, group), await _due(engine))
+            now = engine.clock.now()
         if as_json:
-            click.echo(msgspec.json.encode(report))
+            output.print_json(report)
         else:
-            _print(report)
+            _print(report, now)
 
     run_async(show_status)
 
@@ -107,14 +107,14 @@ async def _due(engine: Engine) -> Sequence[Due]:
 # ---------------------------------------------------------------- for people
 
 
-def _print(report: Report) -> None:
+def _print(report: Report, now: int) -> None:
     console = output.console()
     if report.groups:
         console.print(_group_table(report.groups))
     else:
         console.print("no recoverer was ever here: nothing acts on what is due")
     if report.flows:
-        console.print(_due_table(report.flows))
+        console.print(_due_table(report.flows, now))
     else:
         console.print("nothing is or will be due")
 
@@ -132,10 +132,10 @@ def _group_table(groups: Sequence[Group]) -> Table:
     return table
 
 
-def _due_table(flows: Sequence[Due]) -> Table:
+def _due_table(flows: Sequence[Due], now: int) -> Table:
     table = output.table("flow", "due now", "the soonest (UTC)", "")
     for flow in flows:
-        wait = flow.next_due - time.time_ns() // 1_000_000
+        wait = flow.next_due - now
         table.add_row(
             output.plain(flow.flow),
             f"{MAX_COUNTED:,} or more" if flow.due == MAX_COUNTED else f"{flow.due:,}",

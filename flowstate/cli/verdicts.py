@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-import msgspec
 from attrs import define, field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -127,7 +126,7 @@ class Verdicts:
         if self._task is not None:
             self._progress.advance(self._task)
         if self.as_json:
-            self._out.file.write(msgspec.json.encode(_record(verdict)).decode() + "\n")
+            self._out.file.write(output.json_text(_record(verdict)) + "\n")
             self._out.file.flush()
             return
         if verdict.law.about != self._about:
