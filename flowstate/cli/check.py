@@ -110,9 +110,8 @@ def check(
       flowstate check memory: --law 5
       flowstate check 'mydb://localhost/check_{n}' --without cost --json
     """
-    # here, for the extra may be missing, and every other command does without it
     try:
-        from flowstate.testing import (  # noqa: PLC0415
+        from flowstate.testing import (  # noqa: PLC0415  (the extra may be missing)
             Ability,
             NoStoreError,
             NoSuchLawError,
@@ -183,7 +182,7 @@ def _loader(reference: str) -> Callable[[], MakeStore]:
     """What loads the factory, when it is asked to."""
 
     def load() -> MakeStore:
-        from flowstate.testing import stores_of  # noqa: PLC0415
+        from flowstate.testing import stores_of  # noqa: PLC0415  (the extra may be missing)
 
         form, examples = "URL or MODULE:FACTORY", "memory: or my_driver.py:MyStore"
         module, name = split(reference, form, examples)

@@ -27,7 +27,7 @@ Acknowledge = Callable[[str, tuple[State, ...]], None]
 Step = Callable[[], Awaitable[object]]
 
 
-async def commit_many(  # noqa: PLR0913
+async def commit_many(  # noqa: PLR0913  (what its callers vary)
     driver: Driver,
     writer: str,
     commits: int,

@@ -104,7 +104,7 @@ class RecordingDriver(WrapperDriver):
         self.acknowledged.append(Acknowledged(plan.commit_id, versions))
         return versions
 
-    async def history(self, policy: RetryPolicy = RetryPolicy()) -> History:  # noqa: B008
+    async def history(self, policy: RetryPolicy = RetryPolicy()) -> History:  # noqa: B008  (a value)
         """That of the store, with what was noted here. It must have been empty before."""
         known = await History.read(self.driver, policy)
         return replace(known, plans=tuple(self.plans), acknowledged=tuple(self.acknowledged))

@@ -74,7 +74,7 @@ async def driver(store_url: str, flowstate_clock: Clock) -> AsyncIterator[Driver
     """An open store, at ``store_url``."""
     made = connect(store_url)
     if _is_virtual(flowstate_clock):
-        from .virtual import TimedDriver  # noqa: PLC0415
+        from .virtual import TimedDriver  # noqa: PLC0415  (loaded when asked for)
 
         if hasattr(made, "clock"):  # that of a server is its own
             setattr(made, "clock", flowstate_clock)  # noqa: B010  (no part of the contract)
@@ -100,7 +100,7 @@ async def engine(
 @pytest.fixture
 async def recoverer(engine: Engine) -> AsyncIterator[Recoverer]:
     """A recoverer beside the engine: delays, timeouts and retries fire."""
-    from ..recovery import Recoverer  # noqa: PLC0415
+    from ..recovery import Recoverer  # noqa: PLC0415  (loaded when asked for)
 
     async with Recoverer(engine, lease=TERM_S) as opened:
         yield opened

@@ -224,10 +224,10 @@ class DriverMachine(RuleBasedStateMachine):
         self,
         nth: int | None,
         keep: int,
-        ended: bool,  # noqa: FBT001
+        ended: bool,  # noqa: FBT001  (drawn by name)
         after: int,
         limit: int,
-        dry_run: bool,  # noqa: FBT001
+        dry_run: bool,  # noqa: FBT001  (drawn by name)
     ) -> None:
         """One batch, of what is older than some version, or of everything."""
         times = [state.committed_at for state in self.model.log]

@@ -90,11 +90,11 @@ class _Outside(Store):
         return self.first.durability is not Durability.NONE
 
     @property
-    def shared(self) -> bool:  # type: ignore[override]
+    def shared(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.is_durable
 
     @property
-    def persistent(self) -> bool:  # type: ignore[override]
+    def persistent(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.is_durable
 
 
@@ -108,7 +108,7 @@ class _UrlStore(_Outside):
         return self.where
 
     @property
-    def processes(self) -> bool:  # type: ignore[override]
+    def processes(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.is_durable
 
     def driver(self) -> Driver:
@@ -186,19 +186,19 @@ class NewStore(Store):
     _was_opened: bool = field(default=False, init=False)
 
     @property
-    def shared(self) -> bool:  # type: ignore[override]
+    def shared(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.inside.shared and Ability.SHARED not in self.lacks
 
     @property
-    def processes(self) -> bool:  # type: ignore[override]
+    def processes(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.inside.processes and Ability.PROCESSES not in self.lacks
 
     @property
-    def persistent(self) -> bool:  # type: ignore[override]
+    def persistent(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.inside.persistent and Ability.PERSISTENT not in self.lacks
 
     @property
-    def raw(self) -> bool:  # type: ignore[override]
+    def raw(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.inside.raw
 
     @property

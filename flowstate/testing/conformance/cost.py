@@ -68,7 +68,7 @@ class CostLaws(Laws):
     async def test_cost_of_a_batch_does_not_grow_with_what_shares_a_payload(
         self,
         tmp_path: Path,
-        dry_run: bool,  # noqa: FBT001
+        dry_run: bool,  # noqa: FBT001  (a parameter of the test)
     ) -> None:
         """Whether few or many versions refer to a payload, each batch of compaction takes as long:
         it does not look at all of them."""

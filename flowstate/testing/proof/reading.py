@@ -37,7 +37,7 @@ def law_of(item: pytest.Item) -> Law:
 
 def place_of(item: pytest.Item) -> int:
     """Where in the suite a law comes: the suite is its base classes, in order."""
-    function: Any = getattr(item, "function")  # noqa: B009
+    function: Any = getattr(item, "function")  # noqa: B009  (only functions are collected)
     cls: type | None = getattr(item, "cls", None)
     if cls is None:
         return MACHINE

@@ -21,7 +21,7 @@ class TestDriver(DriverConformance):
     @pytest.fixture(autouse=True)
     def _setup(self, request: pytest.FixtureRequest) -> None:
         self._made = request.config.stash[SETUP]
-        self.patience_s = self._made.patience_s  # type: ignore[misc]  # of this run
+        self.patience_s = self._made.patience_s  # type: ignore[misc]  # a class variable, set for this run
 
     def new_store(self, tmp_path: Path) -> Store:
         return self._made.new_store(tmp_path)
