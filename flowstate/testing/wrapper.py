@@ -1,4 +1,4 @@
-"""A driver around a driver: what is done to every call is said in one place."""
+"""A driver around a driver: what is done to every call is written in one method."""
 
 from __future__ import annotations
 

@@ -120,7 +120,9 @@ class AtomicityLaws(CrowdLaws):
                     place = int(state.labels["place"])
                     last = state.rev - place + crowd.size - 1
                     whole = await driver.read(Query(), state.rev - place - 1, crowd.size)
-                    assert {s.labels["commit"] for s in whole.versions} == {state.labels["commit"]}
+                    assert {version.labels["commit"] for version in whole.versions} == {
+                        state.labels["commit"]
+                    }
                     assert whole.versions[-1].rev == last
                     content = await engine.data(state, "turn", type=bytes)
                     assert content.decode() == state.labels["commit"]

@@ -41,11 +41,11 @@ class BatchLaws(CrowdLaws):
         while not is_done:
             before = stored(store)
             batch = await driver.compact(WITH_ENDED, after, limit)
-            gone = [rev for rev, _ in before if (rev, _) not in stored(store)]
+            removed = [rev for rev, id in before if (rev, id) not in stored(store)]
             looked = [rev for rev, _ in before if after < rev <= batch.upto]
             assert len(looked) <= limit
-            assert set(gone) <= set(looked)
-            assert len(gone) == batch.versions
+            assert set(removed) <= set(looked)
+            assert len(removed) == batch.versions
             assert batch.upto > after or batch.done
             after, is_done = batch.upto, batch.done
         latest = {state.id: state for state in log}
@@ -72,7 +72,7 @@ class BatchLaws(CrowdLaws):
     @pytest.mark.parametrize(
         "retention",
         [Retention(MAX_INSTANT_MS, keep, ended) for keep in (1, 2) for ended in (False, True)],
-        ids=lambda it: f"keep-{it.keep}{'-ended' * it.ended}",
+        ids=lambda retention: f"keep-{retention.keep}{'-ended' * retention.ended}",
     )
     async def test_a_dry_run_counts_the_same_and_removes_nothing(
         self, store: Store, driver: Driver, limit: int, retention: Retention
@@ -124,11 +124,11 @@ class BatchLaws(CrowdLaws):
         time."""
         states = await states_over_time(driver, ticks=4)
         await compact(driver, EVERYTHING, until=states[len(states) // 2].rev)
-        floor = await highest_removed(driver)
-        newest_gone = next(state for state in states if state.rev == floor).committed_at
-        page = await driver.read(Query(since=newest_gone), 0, 10)
-        assert page.compacted == floor
-        page = await driver.read(Query(since=newest_gone + 1), 0, 10)
+        removed = await highest_removed(driver)
+        removed_at = next(state for state in states if state.rev == removed).committed_at
+        page = await driver.read(Query(since=removed_at), 0, 10)
+        assert page.compacted == removed
+        page = await driver.read(Query(since=removed_at + 1), 0, 10)
         assert page.compacted == 0
 
     async def test_commits_go_on_between_batches(self, driver: Driver, crowd: Crowd) -> None:
@@ -162,8 +162,8 @@ class BatchLaws(CrowdLaws):
         before = len(stored(shared_store)), len(shared_store.raw_payloads())
         counted: list[Compaction] = []
 
-        async def run(one: Driver) -> None:
-            counted.extend([batch async for batch in batches(one, WITH_ENDED, limit=2)])
+        async def run(runner: Driver) -> None:
+            counted.extend([batch async for batch in batches(runner, WITH_ENDED, limit=2)])
 
         async with shared_store.driver() as other, anyio.create_task_group() as tasks:
             tasks.start_soon(run, driver)

@@ -178,7 +178,7 @@ async def _increment(driver: Driver) -> bool:
 
 
 async def conflicts(driver: Driver, *commands: Command[State]) -> dict[str, tuple[int, int]]:
-    """The conflicts that a commit of these commands is refused with."""
+    """The conflicts of a commit of these commands, which must be refused."""
     with pytest.raises(RevMismatchError) as refused:
         await driver.commit(plan(*commands))
     return refused.value.conflicts

@@ -283,6 +283,6 @@ class OutcomeLaws(Laws):
 
 
 async def _lose(driver: Driver, lost: Plan, fault: Fault) -> None:
-    """Commit a plan so that its answer is lost."""
+    """Commit a plan, and lose the answer before or after it happens."""
     with pytest.raises(UnknownOutcomeError):
         await FaultDriver(driver, [fault]).commit(lost)

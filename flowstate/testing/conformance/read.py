@@ -59,7 +59,7 @@ class ReadLaws(Laws):
             status=query.status,
             latest=True,
         )
-        assert await _paged(driver, latest, 3) == [s for s in current if query.matches(s)]
+        assert await _paged(driver, latest, 3) == list(filter(query.matches, current))
 
     @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
     async def test_find_gives_the_newest_current_match(self, driver: Driver, query: Query) -> None:
@@ -221,7 +221,7 @@ class DataLaws(Laws):
 
 
 async def write_varied(driver: Driver) -> list[State]:
-    """Some forty versions in all statuses; gives the log."""
+    """Commit some thirty versions in all statuses, and give the log."""
     states: list[State] = []
     log: list[State] = []
     for n in range(6):
@@ -259,7 +259,7 @@ def _current(log: list[State]) -> list[State]:
 
 
 async def _paged(driver: Driver, query: Query, limit: int) -> list[State]:
-    """Everything that matches, checking each page."""
+    """All versions that match, with a check of each page."""
     head = await driver.head()
     found: list[State] = []
     after = 0

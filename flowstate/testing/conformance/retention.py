@@ -59,8 +59,12 @@ class RetentionLaws(Laws):
             log[0 if n % 4 else 1] = log[-1]
         history = stored(store)
         await compact(driver, Retention(MAX_INSTANT_MS, keep))
-        kept = {rev for id in "abc" for rev in [rev for rev, of in history if of == id][-keep:]}
-        assert stored(store) == [pair for pair in history if pair[0] in kept]
+        retained = {
+            version
+            for id in "abc"
+            for version in [version for version in history if version[1] == id][-keep:]
+        }
+        assert stored(store) == [version for version in history if version in retained]
 
     async def test_the_current_version_of_a_live_state_never_goes(self, driver: Driver) -> None:
         """The current version of a state that has not ended is never removed, however old it is and
@@ -221,10 +225,10 @@ class RetentionLaws(Laws):
         await create(driver, "newest")
         await compact(driver, WITH_ENDED)
         due = await driver.due(100, ["wake", "other"], 10)
-        assert [one.state for one in due] == [a, b]
+        assert [found.state for found in due] == [a, b]
         assert await driver.next_due(["wake", "other"]) == 20
         assert await driver.renew([("a", a.rev), ("c", c.rev)], 40) == {"c"}
-        assert [one.state for one in await driver.due(100, ["wake"], 10)] == [b, a]
+        assert [found.state for found in await driver.due(100, ["wake"], 10)] == [b, a]
 
 
 class PayloadRetentionLaws(Laws):

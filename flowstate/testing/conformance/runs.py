@@ -81,7 +81,7 @@ async def highest_removed(driver: Driver) -> int:
 
 
 def left_after(log: list[State], upto: int) -> list[State]:
-    """The versions that are left once all that may be removed is removed up to a revision."""
+    """What is left of a log once all that may be removed is removed, up to a revision."""
     current = {state.id: state for state in log}
     over = {id for id, state in current.items() if state.transition.status is Status.ENDED}
     return [

@@ -175,9 +175,9 @@ class WatchLaws(CrowdLaws):
         with anyio.fail_after(self.patience_s):
             async with Engine(driver) as engine:
                 for after in (0, a.rev):
-                    with pytest.raises(CompactedError) as told:
+                    with pytest.raises(CompactedError) as raised:
                         await anext(engine.watch(after=after))
-                    assert (told.value.after, told.value.oldest) == (after, b.rev + 1)
+                    assert (raised.value.after, raised.value.oldest) == (after, b.rev + 1)
                 assert await anext(engine.watch(after=b.rev)) == c
                 assert await anext(engine.watch(Query(latest=True))) == c
                 async with engine.watch(Query(from_now=True)) as watcher:
@@ -193,7 +193,7 @@ class WatchLaws(CrowdLaws):
         driver = crowd.driver
         everything = Retention(MAX_INSTANT_MS)
         seen: list[State] = []
-        gone: set[int] = set()
+        missed: set[int] = set()
 
         async def write() -> None:
             await crowd.work()
@@ -212,33 +212,33 @@ class WatchLaws(CrowdLaws):
                 tasks.start_soon(compact)
                 rev = 0
                 while not (seen and seen[-1].id == "end"):
-                    rev = await _watch_on(engine.watch(after=rev), seen, gone)
+                    rev = await _watch_on(engine.watch(after=rev), seen, missed)
         written = {ack.first_rev + n for ack in crowd.acks for n in range(crowd.size)}
-        assert gone, "it was behind when it began"
+        assert missed, "it was behind when it began"
         assert revs(seen) == sorted(set(revs(seen)))
-        assert written - gone <= set(revs(seen)) <= written | {seen[-1].rev}
+        assert written - missed <= set(revs(seen)) <= written | {seen[-1].rev}
 
 
-async def _watch_on(watcher: Watcher, seen: list[State], gone: set[int]) -> int:
-    """Take versions up to the end, or until history is gone; gives where to go on."""
+async def _watch_on(watcher: Watcher, seen: list[State], missed: set[int]) -> int:
+    """Take versions up to the last one, or to compacted history; give the revision to go on at."""
     watcher.page_size = 7
     try:
         async for state in watcher:
             seen.append(state)
             if state.id == "end":
                 break
-    except CompactedError as told:
-        gone.update(range(told.after + 1, told.oldest))
-        return told.oldest - 1
+    except CompactedError as error:
+        missed.update(range(error.after + 1, error.oldest))
+        return error.oldest - 1
     return watcher.rev
 
 
 async def _follow(watcher: Watcher, seen: list[State], count: int, crowd: Crowd) -> None:
-    """Take up to so many versions; give up waiting once the writers are done."""
+    """Take up to *count* versions; stop waiting once the writers are done."""
     with anyio.CancelScope() as scope:
 
         async def cut() -> None:
-            """A connection that breaks: cancels the watcher wherever it is."""
+            """Cancel the watcher wherever it is, as when a connection breaks."""
             turns = 0
             while not crowd.is_done and turns < 50 * count:
                 turns += 1
@@ -256,7 +256,7 @@ async def _follow(watcher: Watcher, seen: list[State], count: int, crowd: Crowd)
 
 
 async def states_over_time(driver: Driver, ticks: int) -> list[State]:
-    """Commit until the store's clock has moved so many times."""
+    """Commit until the store's clock has moved *ticks* times, and give the versions."""
     states = list(await create(driver, "a", "b"))
     while ticks:
         latest = await move(driver, states[-1])
@@ -266,7 +266,7 @@ async def states_over_time(driver: Driver, ticks: int) -> list[State]:
 
 
 def time_between(states: list[State]) -> int:
-    """A time at which some of them were committed, some before, and some after."""
+    """A time at which some of these versions were committed, some before, and some after."""
     _, _, between, *_ = sorted({state.committed_at for state in states})
     return between
 

@@ -1,4 +1,4 @@
-"""The proof itself: a run of pytest that tells what becomes of each law."""
+"""The proof itself: a run of pytest that gives a verdict for each law."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from .verdicts import Failure, Judgement, Law, Listener, Verdict
 
 BACKENDS = ("asyncio", "trio")
 PATIENCE_S = 30.0
-"""How long a law waits for what must happen."""
+"""How long a law waits for what must happen before it fails (s)."""
 
 _HERE = Path(__file__).parent
 STORES = "stores"
-"""Where their directories are."""
+"""The directory that the directories of the stores are in."""
 _TESTING = "flowstate.testing"
 _REWRITTEN = ("conformance", "stateful", "proof.machine")
 """Modules whose assertions show their values."""
@@ -43,7 +43,7 @@ _FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
 class NoSuchLawError(InvalidValueError):
-    """Nothing is left of the laws that were asked for."""
+    """No law matches what was selected and not left out."""
 
 
 def prove(  # noqa: PLR0913  (all but one are by name)
@@ -103,7 +103,7 @@ def prove(  # noqa: PLR0913  (all but one are by name)
 
 @contextmanager
 def _alone(directory: Path) -> Generator[None]:
-    """Nothing of the caller's pytest and hypothesis is used, or left."""
+    """Nothing of the caller's pytest and hypothesis is used, and nothing is left for it."""
     before = dict(os.environ)
     os.environ.update(_ENVIRONMENT, HYPOTHESIS_STORAGE_DIRECTORY=str(directory))
     for name in _FOREIGN:
@@ -119,7 +119,7 @@ def _alone(directory: Path) -> Generator[None]:
 
 @define
 class Setup:
-    """What the tests are given."""
+    """The stores, and the limits, that the tests are given."""
 
     patience_s: float
     examples: int
@@ -132,8 +132,8 @@ class Setup:
         except NoStoreError:
             raise
         except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-            raise NoStoreError("the store", f"cannot be made: {told}") from error
+            reason = f"cannot be made: {type(error).__name__}: {error}"
+            raise NoStoreError("the store", reason) from error
 
 
 SETUP = pytest.StashKey[Setup]()
@@ -152,13 +152,13 @@ class _Run:
     listener: Listener | None
     verdicts: list[Verdict] = field(factory=list[Verdict], init=False)
     error: BaseException | None = field(default=None, init=False)
-    """What ended the run before its end."""
+    """The error that ended the run early."""
     _now: str = field(default="", init=False)
-    """The law whose cases are being tried."""
+    """The name of the law whose cases are being tried."""
     _left: Counter[str] = field(factory=Counter[str], init=False)
-    """law -> cases still to try."""
+    """law -> how many of its cases are still to be tried"""
     _tried: Counter[str] = field(factory=Counter[str], init=False)
-    """law -> cases that were tried and did not fail."""
+    """law -> how many of its cases were tried and did not fail"""
     _seconds: defaultdict[str, float] = field(factory=lambda: defaultdict(float), init=False)
     _reasons: dict[str, list[str]] = field(factory=dict[str, list[str]], init=False)
     _failures: dict[str, list[Failure]] = field(factory=dict[str, list[Failure]], init=False)
@@ -172,7 +172,7 @@ class _Run:
     def pytest_collection(self, session: pytest.Session) -> None:
         try:
             self.setup.make = self.load()
-        except BaseException as error:  # noqa: BLE001  (it is raised where it was asked for)
+        except BaseException as error:  # noqa: BLE001  (it is raised to the caller of prove)
             self._stop(error)
         session.config.stash[SETUP] = self.setup
 
