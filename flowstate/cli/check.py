@@ -153,10 +153,10 @@ def check(
 
 @contextmanager
 def _interruptible(verdicts: Verdicts, directory: str, began: float) -> Generator[None]:
-    """SIGINT and SIGTERM end the process at once, with what was judged so far.
+    """SIGINT and SIGTERM end the process at once, with a summary of the laws that were judged.
 
-    Raising something instead would end a law, which is judged then, or an event loop that others
-    still need. There is nothing to be saved: what is left of the law has a store of its own.
+    An exception would end the law that is being proved, and a verdict would be given for it, or
+    end an event loop that is still needed. Nothing is lost: that law has a store of its own.
     """
 
     def end() -> None:
@@ -166,8 +166,8 @@ def _interruptible(verdicts: Verdicts, directory: str, began: float) -> Generato
         os._exit(INTERRUPTED)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
+        for ignored in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ignored, signal.SIG_IGN)
         verdicts.end_with(end)
 
     before = [(number, signal.signal(number, handle)) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -179,7 +179,7 @@ def _interruptible(verdicts: Verdicts, directory: str, began: float) -> Generato
 
 
 def _loader(reference: str) -> Callable[[], MakeStore]:
-    """What loads the factory, when it is asked to."""
+    """A function that loads the factory of the stores."""
 
     def load() -> MakeStore:
         from flowstate.testing import stores_of  # noqa: PLC0415  (the extra may be missing)

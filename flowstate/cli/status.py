@@ -15,7 +15,7 @@ from . import output
 from .store import Access, opened, run_async, store_option
 
 MAX_COUNTED = 1_000
-"""Due states of a flow that are counted; of more it is only said that there are more."""
+"""How many due states of a flow are counted; if there are more, only that is said."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -25,24 +25,24 @@ class Group(msgspec.Struct, frozen=True):
     leader: str
     term: int
     is_overdue: bool
-    """The leader's lease has run out: it died, and nobody has taken over yet."""
+    """Whether the leader's lease has run out: it died, and no other one has taken over yet."""
     reason: str
 
 
 class Due(msgspec.Struct, frozen=True):
-    """What is due for a flow: alarms to it, and leases of states that are at it."""
+    """The due times of a flow: alarms that lead to it, and leases of states that are at it."""
 
     flow: str
     due: int
-    """States that are due now, counted up to 1,000."""
+    """How many states are due now, counted up to 1,000."""
     next_due: int
-    """When the soonest is or was due, in ms since 1970 (UTC)."""
+    """The soonest due time, in ms since 1970 (UTC); it may be over."""
     late_ms: int
-    """How late that is; 0 if it is still to come."""
+    """How long the soonest due time is over; 0 if it is still to come."""
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What ``--json`` prints."""
+    """The groups and the flows, as ``--json`` prints them."""
 
     groups: Sequence[Group]
     flows: Sequence[Due]
@@ -101,7 +101,7 @@ async def _due(engine: Engine) -> Sequence[Due]:
             due = await engine.due([flow], MAX_COUNTED)
             late = max(0, engine.clock.now() - at)
             found.append(Due(flow, len(due), at, late))
-    return sorted(found, key=lambda one: one.next_due)
+    return sorted(found, key=lambda due: due.next_due)
 
 
 # ---------------------------------------------------------------- for people
