@@ -604,7 +604,7 @@ CAUGHT_BY: dict[type[MemoryDriver], str] = {
     FindsThePast: "test_find_overlooks_what_a_state_was",
     DueInAnyOrder: "test_soonest_first",
     ForgetsFlows: "test_the_flows_that_something_is_due_for",
-    RefusesToTravelBack: "test_a_lease_that_is_given_up_is_due_before_all",
+    RefusesToTravelBack: "test_a_released_lease_is_due_before_all",
     RenewsInSilence: "test_renew_gives_back_what_moved_on",
     RenewsWhatMovedOn: "test_renew_gives_back_what_moved_on",
     NeverWakes: "test_a_commit_wakes_who_waits",

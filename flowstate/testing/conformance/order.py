@@ -31,7 +31,11 @@ class OrderLaws(CrowdLaws):
         await create(driver, "before")
         states = await create(driver, "c", "a", "b")
         first = states[0].rev
-        assert [(s.id, s.rev) for s in states] == [("c", first), ("a", first + 1), ("b", first + 2)]
+        assert [(state.id, state.rev) for state in states] == [
+            ("c", first),
+            ("a", first + 1),
+            ("b", first + 2),
+        ]
 
     async def test_states_of_one_commit_have_one_time(self, driver: Driver) -> None:
         """A commit happens at one instant."""

@@ -99,14 +99,15 @@ class Log:
 
 class QueryLaws(Laws):
     def test_every_field_of_a_query_has_an_example(self) -> None:
-        """The law below goes through all fields: a new one cannot be forgotten."""
+        """Each field of a query is taken through every way to read: none can be forgotten."""
         assert set(EXAMPLES) == set(Query.__struct_fields__)
 
     @pytest.mark.parametrize("field", EXAMPLES)
     async def test_every_field_holds_however_versions_are_read(
         self, driver: Driver, field: str
     ) -> None:
-        """By a watcher at the head, one far behind it, ``states``, ``read`` and ``find``."""
+        """What a field of a query asks for is what is given, no less and no more: by a watcher at
+        the head, by one far behind it, by ``states``, ``read`` and ``find``."""
         make, is_wanted, is_for_drivers = EXAMPLES[field]
         with anyio.fail_after(self.patience_s):
             async with Engine(driver) as engine:
