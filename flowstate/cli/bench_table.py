@@ -175,7 +175,7 @@ def _change_table(changes: Sequence[Change]) -> Table:
             _figure(change.earlier, " "),
             _figure(change.now, " "),
             _changed(change),
-            change.verdict.told,
+            change.verdict.words,
             style=_STYLES[change.verdict],
         )
     return table

@@ -169,7 +169,7 @@ class Verdicts:
             self._line(f"and {len(like) - MAX_ALIKE:,} more", first="        ")
         cases: defaultdict[tuple[str, str], list[Failure]] = defaultdict(list)
         for failure in like[0].failures:
-            cases[failure.told, failure.where].append(failure)
+            cases[failure.message, failure.where].append(failure)
         for (message, where), failures in cases.items():
             names = ", ".join(failure.case for failure in failures if failure.case)
             self._line(f"{names + ': ' if names else ''}{where}", first="  ")
@@ -220,7 +220,7 @@ def _alike(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
     for verdict in verdicts:
         if verdict.failures:
             first = verdict.failures[0]
-            found[first.told, first.where].append(verdict)
+            found[first.message, first.where].append(verdict)
     return list(found.values())
 
 
@@ -252,7 +252,7 @@ def _record(verdict: Verdict) -> Any:
         "failures": [
             {
                 "case": failure.case,
-                "told": failure.told,
+                "message": failure.message,
                 "steps": failure.steps,
                 "where": failure.where,
             }

@@ -177,7 +177,7 @@ def test_patience_bounds_what_never_happens(drivers: Shell) -> None:
     )
     (law, *_) = verdicts(done).values()
     assert ("broken", True) == (law["verdict"], law["seconds"] < 10)
-    assert "TimeoutError" in law["failures"][0]["told"]
+    assert "TimeoutError" in law["failures"][0]["message"]
 
 
 def test_the_machine_tells_the_shortest_way_to_the_difference(drivers: Shell) -> None:

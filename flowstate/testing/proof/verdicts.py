@@ -61,7 +61,7 @@ class Failure(Struct, frozen=True):
 
     case: str
     """The event loop and what else varies, e.g. ``asyncio-tasks``; empty if nothing does."""
-    told: str
+    message: str
     """What the assertion or the error says."""
     steps: str
     """The shortest series of operations that the machine found to fail; empty for other laws."""
