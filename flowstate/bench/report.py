@@ -124,7 +124,7 @@ def _changes(run: Run, earlier: Run, changes: Sequence[Change]) -> str:
         ("figure", "store", "then", "now", "change", ""),
         (
             (
-                f"{change.workload.name} {change.value:,}, {_named(change.measure)}",
+                f"{change.workload.name} {change.value:,}, {_measured_in(change)}",
                 change.store,
                 _summary(change.earlier),
                 _summary(change.now),
@@ -168,8 +168,8 @@ def _reading(run: Run) -> str:
 # ---------------------------------------------------------------- parts
 
 
-def _named(measure: Measure) -> str:
-    return amount(measure.name, measure.unit)
+def _measured_in(change: Change) -> str:
+    return amount(change.measure.name, change.measure.unit)
 
 
 def _summary(summary: Summary | None) -> str:
