@@ -6,7 +6,6 @@ one itself: were all slots held by executions that wait for a slot, nothing woul
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from typing import Any
 
@@ -18,11 +17,19 @@ from attrs import define, field
 from .clock import milliseconds
 from .committer import Committer
 from .errors import EngineClosedError
-from .executor import MAX_STEPS_WITHOUT_YIELD, Executor, check_runnable, forget_flow, runs_flow
+from .executor import (
+    MAX_STEPS_WITHOUT_YIELD,
+    Executor,
+    check_runnable,
+    forget_flow,
+    is_flows_own,
+    runs_flow,
+)
 from .flows import Flows
 from .state import State
 
-logger = logging.getLogger("flowstate")
+COMMIT_PATIENCE_S = 5.0
+"""How long commits that are on their way are waited for once the grace period is over."""
 
 
 @define(eq=False)
@@ -59,7 +66,7 @@ class Background:
         """Take no more work, let what runs finish for *grace* seconds, cancel the rest, and release
         the leases of what was left RUNNING."""
         executor = self.executor
-        executor.is_closing = True
+        executor.leaving.begin()
         while self._backlog:
             executor.leases.abandon(self._backlog.popleft())
         try:
@@ -67,6 +74,7 @@ class Background:
         finally:
             executor.cancel()
             self._tasks.cancel_scope.cancel()
+            await executor.wait_for_commits(COMMIT_PATIENCE_S)
             try:
                 await self._tasks.__aexit__(None, None, None)
             finally:
@@ -89,7 +97,7 @@ class Background:
 
     def fork(self, state: State) -> None:
         """Run a state when a slot is free, and do not wait for that."""
-        if self.executor.is_closing:
+        if self.executor.leaving.has_begun:
             self.executor.leases.abandon(state)
             return
         try:
@@ -145,16 +153,17 @@ class Background:
             state = self._backlog.popleft()
 
     async def _run(self, state: State) -> None:
-        if self.executor.is_closing:
+        if self.executor.leaving.has_begun:
             self.executor.leases.abandon(state)
             return
         try:
             await self.executor.execute(state)
         except EngineClosedError:
             pass  # left for another engine; its lease is released
-        except Exception:
-            flow = state.transition.to
-            logger.exception("state %r failed in the background, in flow %r", state.id, flow)
+        except BaseException as error:
+            if not is_flows_own(error):
+                raise
+            # its executor has logged it, and has committed what follows from it
 
     def _is_idle(self) -> bool:
         return not self.executor.leases.executions and self._free.value == self.slots

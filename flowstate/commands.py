@@ -44,14 +44,14 @@ class Command(Struct, Generic[R], frozen=True, gc=False):
 class Transit(Command[State], frozen=True, gc=False):
     """RUNNING at flow ``to``.
 
-    With a ``timeout`` (seconds or timedelta), the state goes to ``on_timeout`` (default: the same
-    flow) if it has not moved by then.
+    With a ``timeout`` (seconds, a timedelta, or an aware datetime), the state goes to
+    ``on_timeout`` (default: the same flow) if it has not moved by then.
     """
 
     state: State
     to: str
     annotations: Mapping[str, str] = EMPTY
-    timeout: float | timedelta | None = None
+    timeout: float | timedelta | datetime | None = None
     on_timeout: str = ""
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class Pause(Command[State], frozen=True, gc=False):
     to: str | None = None
     reason: str = ""
     annotations: Mapping[str, str] = EMPTY
-    timeout: float | timedelta | None = None
+    timeout: float | timedelta | datetime | None = None
     on_timeout: str = ""
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class Pause(Command[State], frozen=True, gc=False):
 
 
 class Resume(Command[State], frozen=True, gc=False):
-    """A PAUSED or DELAYED state is RUNNING again where it was to resume, cause RESUME."""
+    """A PAUSED, DELAYED or FAILED state is RUNNING again at its flow, cause RESUME, attempt 0."""
 
     state: State
     annotations: Mapping[str, str] = EMPTY
@@ -127,6 +127,50 @@ class Delay(Command[State], frozen=True, gc=False):
         if self.after is None:
             return self.at  # type: ignore[return-value]  # one of the two is given, made exact
         return now + clock.milliseconds(self.after)  # type: ignore[arg-type]  # made seconds
+
+
+class Retry(Command[State], frozen=True, gc=False):
+    """What the kernel does when a flow raises, at a time of the flow's choosing.
+
+    DELAYED at the same flow for ``after`` (seconds or timedelta), one more attempt; a running
+    timeout is kept. Gives up once the attempts are used up (``RetryPolicy``).
+    """
+
+    state: State
+    after: float | timedelta
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _check_state(self)
+        force_setattr(self, "after", clock.seconds("Retry.after", self.after))
+        check_text("Retry.reason", self.reason)
+
+    @property
+    def after_ms(self) -> int:
+        """``after``, in milliseconds."""
+        return clock.milliseconds(self.after)  # type: ignore[arg-type]  # made seconds
+
+
+class Fail(Command[State], frozen=True, gc=False):
+    """What the kernel does when it gives up: FAILED at the flow where the state is, or RUNNING at
+    the flow ``on_give_up`` of its policy."""
+
+    state: State
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _check_state(self)
+        check_text("Fail.reason", self.reason)
+
+
+class Save(Command[State], frozen=True, gc=False):
+    """A new version of a state that rests, with other labels, annotations or data: its transition
+    and its alarm stay as they are."""
+
+    state: State
+
+    def __post_init__(self) -> None:
+        _check_state(self)
 
 
 class End(Command[State], frozen=True, gc=False):
@@ -193,7 +237,9 @@ class Noop(Command[None], frozen=True, gc=False):
     """Nothing: the state was moved elsewhere."""
 
 
-AnyCommand: TypeAlias = Transit | Pause | Resume | Delay | End | Require | Commit | Execute | Noop
+AnyCommand: TypeAlias = (
+    Transit | Pause | Resume | Delay | Retry | Fail | End | Save | Require | Commit | Execute | Noop
+)
 
 
 def _check_state(command: Any) -> None:
@@ -223,12 +269,21 @@ def _check_to(command: Command[State], to: str | None) -> None:
         check_flow(f"{type(command).__name__}.to", to)
 
 
+def timeout_at(timeout: float | timedelta | datetime, now: int) -> int:
+    """When a timeout comes (ms since the epoch) that begins now."""
+    if isinstance(timeout, datetime):
+        return clock.instant("timeout", timeout)
+    return now + clock.milliseconds(timeout)  # type: ignore[arg-type]  # made seconds
+
+
 def _check_timeout(
-    command: Command[State], timeout: float | timedelta | None, on_timeout: str
+    command: Command[State], timeout: float | timedelta | datetime | None, on_timeout: str
 ) -> None:
     name = type(command).__name__
     check_text(f"{name}.on_timeout", on_timeout)
-    if timeout is not None:
+    if isinstance(timeout, datetime):
+        clock.instant(f"{name}.timeout", timeout)
+    elif timeout is not None:
         force_setattr(command, "timeout", clock.seconds(f"{name}.timeout", timeout))
     elif on_timeout:
         raise InvalidValueError(f"{name}.on_timeout", "needs a timeout")

@@ -22,6 +22,7 @@ from .errors import EngineClosedError, StoreError, TooLargeError, UnknownOutcome
 from .leases import Due
 from .plan import Plan
 from .state import RetryPolicy, State
+from .transitions import Failure
 
 COMMIT_RETRIES = 5
 """How often a plan is committed again whose outcome is unknown."""
@@ -67,30 +68,38 @@ class Committer:
         plan = transitions.plan(
             commit, commit_id=self._commit_id(), now=self.clock.now(), policy=self.policy
         )
+        self._check_limits(plan)
         return self._store(plan) if not plan.requires else self._store_some(plan, commit)
 
-    async def commit_retry(self, state: State, error: str) -> None:
-        """Commit what ``transitions.retry`` makes of a state whose flow raised."""
-        retried = transitions.retry(state, error, self.clock.now(), self.policy, self.chance())
-        if retried is not None:
-            await self._commit_state(retried)
+    async def commit_failure(self, state: State, failure: Failure) -> State | None:
+        """Commit what ``transitions.after_error`` makes of a state whose flow raised, and give it;
+        None if it is to be left alone."""
+        moved = transitions.after_error(
+            state, failure, self.clock.now(), self.policy, self.chance()
+        )
+        return None if moved is None else await self.commit_state(moved)
 
     async def fire(self, due: Due) -> State | None:
         """Commit what ``transitions.fire`` makes of a state that is due, and give it; None if it is
         to be left alone."""
         fired = transitions.fire(
-            due.state, self.clock.now(), self.policy, is_released=due.is_released
+            due.state,
+            self.clock.now(),
+            self.policy,
+            self.chance(),
+            is_released=due.is_released,
         )
-        return None if fired is None else await self._commit_state(fired)
+        return None if fired is None else await self.commit_state(fired)
 
-    # ------------------------------------------------------------ inside
-
-    async def _commit_state(self, state: State) -> State:
+    async def commit_state(self, state: State) -> State:
+        """Commit a state that the kernel itself moved. It has no limit: it must always fit."""
         plan = transitions.plan_state(
             state, commit_id=self._commit_id(), now=self.clock.now(), policy=self.policy
         )
         (committed,) = await self._store(plan)
         return committed
+
+    # ------------------------------------------------------------ inside
 
     def _commit_id(self) -> str:
         self._commits += 1
@@ -100,13 +109,6 @@ class Committer:
         """Commit a plan and tell the listeners."""
         if not self.is_open:
             self.check_open()
-        for write in plan.writes:
-            size = len(encode_state(write.state))
-            if size > self.max_state_size:
-                where = f"state {write.state.id!r}"
-                raise TooLargeError(where, size, self.max_state_size, "max_state_size")
-        if plan.payloads:
-            _check_payloads(plan, self.max_data_size)
         try:
             written = await self.driver.commit(plan)
         except UnknownOutcomeError as lost:
@@ -114,6 +116,15 @@ class Committer:
         for listener in self.listeners:
             listener(written)
         return written
+
+    def _check_limits(self, plan: Plan) -> None:
+        for write in plan.writes:
+            size = len(encode_state(write.state))
+            if size > self.max_state_size:
+                where = f"state {write.state.id!r}"
+                raise TooLargeError(where, size, self.max_state_size, "max_state_size")
+        if plan.payloads:
+            _check_payloads(plan, self.max_data_size)
 
     async def _store_some(self, plan: Plan, commit: Commit) -> tuple[State, ...]:
         """Commit a plan that only requires some of its states; they are given back as they are."""

@@ -46,6 +46,9 @@ class Driver(ABC):
 
     durability: ClassVar[Durability]
     """What an acknowledged commit survives. An instance may override it."""
+    waits: ClassVar[bool] = True
+    """Whether a commit waits for something, so that whoever waits for it may be cancelled meanwhile
+    and not know what it came to."""
 
     @abstractmethod
     async def commit(self, plan: Plan) -> tuple[State, ...]:
@@ -103,7 +106,9 @@ class Driver(ABC):
         """
         found: set[str] = set()
         after, head = 0, await self.head()
-        query = Query(status=[Status.RUNNING, Status.PAUSED, Status.DELAYED], latest=True)
+        query = Query(
+            status=[Status.RUNNING, Status.PAUSED, Status.DELAYED, Status.FAILED], latest=True
+        )
         while after < head:
             page = await self.read(query, after, PAGE_SIZE)
             for state in page.versions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, cast, overload
@@ -33,7 +34,9 @@ from .errors import (
     StateNotFoundError,
     StoreCorruptError,
 )
+from .executor import runs_flow
 from .flows import Flows
+from .leaving import Leaving
 from .query import Labels, Query
 from .retention import Retention
 from .state import RetryPolicy, State, Status, check_id, check_rev
@@ -125,9 +128,10 @@ class Engine:
         kind = type(command)
         move = MOVES.get(kind)
         if move is not None:
-            return cast("R", move(command, self.clock.now()))
+            return cast("R", move(command, self.clock.now(), self.retry))
         if kind is Commit:
-            return cast("R", await self._committer.commit(cast("Commit", command)))
+            self._committer.check_open()
+            return cast("R", await self._background.executor.commit(cast("Commit", command)))
         if kind is Execute:
             return cast("R", await self.start(cast("Execute", command).state))
         if kind is Noop:
@@ -150,10 +154,31 @@ class Engine:
         self._committer.check_open()
         await self._background.start(state)
 
+    @property
+    def closing(self) -> anyio.Event:
+        """Set as soon as the engine begins to be left. ``watch``, ``wait`` and ``sleep_until``
+        inside flows raise ``EngineClosedError`` then, which gives the flow's state back without
+        an attempt."""
+        self._committer.check_open()
+        return self._leaving.event
+
+    async def sleep_until(self, at: datetime | int) -> None:
+        """Return at that time: an aware datetime, or milliseconds since the epoch. For short waits
+        of a flow; a ``Delay`` is one that needs no process."""
+        self._committer.check_open()
+        instant = clock.instant("sleep_until", at)
+        with self._leaving.ends_this() if runs_flow() else nullcontext():
+            while self.clock.now() < instant:
+                await self.clock.wait_until(instant)
+
     async def idle(self) -> None:
         """Return once nothing is running here, in the foreground or the background."""
         self._committer.check_open()
         await self._background.idle()
+
+    @property
+    def _leaving(self) -> Leaving:
+        return self._background.executor.leaving
 
     # ------------------------------------------------------------ reading
 
@@ -196,7 +221,9 @@ class Engine:
         if after is not None:
             check_rev("after", after)
             wanted = replace(wanted, after=after, from_now=False, latest=False)
-        return Watcher(self.driver, wanted, tail=self._tail)
+        if not runs_flow():
+            return Watcher(self.driver, wanted, tail=self._tail)
+        return Watcher(self.driver, wanted, tail=self._tail, waiting=self._leaving.ends_this)
 
     async def wait(self, id: str, until: Until | None = None) -> State:
         """The first version from now on that is as wanted; the current one counts.

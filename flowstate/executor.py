@@ -8,6 +8,9 @@ the background, and how much of it at a time, is ``background.py``.
 from __future__ import annotations
 
 import logging
+import math
+import sys
+import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -26,9 +29,10 @@ from .errors import (
     RevMismatchError,
 )
 from .flows import Flows
-from .leases import Execution, LeaseKeeper
-from .state import State, Status
-from .transitions import MOVES, check_legal
+from .leases import Due, Execution, LeaseKeeper
+from .leaving import Leaving
+from .state import Cause, State, Status
+from .transitions import MOVES, Failure, check_legal
 
 logger = logging.getLogger("flowstate")
 
@@ -38,6 +42,12 @@ MAX_STEPS_WITHOUT_YIELD = 250
 """Transitions that one execution does before other tasks get a turn."""
 MAX_REASON = 1_000
 """Characters of an error that are kept as a reason."""
+MAX_TRACEBACK = 4_000
+"""Characters of a traceback that are kept, its end."""
+MAX_RACES = 100
+"""How often a flow is run again whose commits lose races on other states."""
+MAX_RACE_WAIT_MS = 1_000
+"""The longest wait before it is."""
 
 _running_here: ContextVar[Execution | None] = ContextVar("flowstate.execution", default=None)
 """The execution whose flow the present task runs. It decides three things: what a flow starts does
@@ -47,8 +57,10 @@ ask for (``Executor.check_takes_work``), and a flow that moves its own state is 
 
 
 def runs_flow() -> bool:
-    """Whether the present task runs a flow."""
-    return _running_here.get() is not None
+    """Whether the present task runs a flow. One that a flow began, and that has outlived it, does
+    not."""
+    execution = _running_here.get()
+    return execution is not None and not execution.is_over
 
 
 def forget_flow() -> None:
@@ -71,8 +83,12 @@ class Executor:
     ended: Callable[[], None]
     """Called after each execution."""
     leases: LeaseKeeper = field(init=False)
-    is_closing: bool = field(default=False, init=False)
+    leaving: Leaving = field(factory=Leaving, init=False)
     _by_id: dict[str, Execution] = field(factory=dict[str, Execution], init=False)
+    _shields: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False)
+    """Of the commits that are on their way."""
+    _answered: anyio.Event = field(factory=anyio.Event, init=False)
+    _has_patience: bool = field(default=True, init=False)
 
     def __attrs_post_init__(self) -> None:
         committer = self.committer
@@ -81,49 +97,57 @@ class Executor:
 
     def check_takes_work(self) -> None:
         """Raise ``EngineClosedError`` if the engine is being left, unless a flow asks."""
-        if self.is_closing and _running_here.get() is None:
+        if self.leaving.has_begun and not runs_flow():
             raise EngineClosedError("the engine is closing and takes no new work")
 
     async def execute(self, state: State) -> State:
         """Run a state here and now, until it rests, and give it as it is then."""
         check_runnable(state)
         self.check_takes_work()
-        if state.transition.status is not _RUNNING:
-            return state
-        execution = Execution(state)
-        outer = _running_here.set(execution)
-        self._by_id[state.id] = execution
-        self.leases.begin(execution)
-        try:
-            with execution.scope:
-                return await self._run(execution)
-        except BaseException as error:
-            if not isinstance(error, Exception):  # cancelled from outside: nobody runs it now
-                self.leases.abandon(execution.state)
-            raise
-        finally:
-            _running_here.reset(outer)
-            self.leases.end(execution)
-            if self._by_id.get(state.id) is execution:
-                del self._by_id[state.id]
-            self.ended()
-        # the scope was cancelled: the state was moved by someone else, or time was up
-        if self.is_closing:
-            raise EngineClosedError(f"the engine was left before state {state.id!r} came to rest")
-        return await self._newest(state)
+        while state.transition.status is _RUNNING:
+            execution = Execution(state)
+            rested = await self._execute(execution)
+            if rested is not None:
+                return rested
+            # it was stopped: time was up, or somebody else moved the state
+            if self.leaving.has_begun:
+                raise EngineClosedError(
+                    f"the engine was left before state {state.id!r} came to rest"
+                )
+            if not execution.is_timed_out:
+                return await self._newest(state)
+            state = await self._fire_timeout(execution)
+        return state
+
+    async def commit(self, commit: Commit) -> tuple[State, ...]:
+        """Commit for whoever asks. A flow that moves its own state waits for the outcome, whatever
+        cancels it: else nobody would know which revision it is at."""
+        execution = _running_here.get()
+        if execution is None or not self.committer.driver.waits:
+            return await self.committer.commit(commit)
+        if _moves(commit, execution.state.id):
+            return await self._shielded(commit)
+        return await self.committer.commit(commit)
 
     def executing(self) -> list[State]:
         """What runs now, as it was last committed, in the order in which it began."""
         return [execution.state for execution in self.leases.executions if execution.state.rev]
 
     def committed(self, states: tuple[State, ...]) -> None:
-        """Cancel the executions of states that somebody else has committed."""
+        """What was committed: an execution goes on from its own, and is cancelled if somebody else
+        moved its state."""
         by_id = self._by_id
         if not by_id:
             return
         for state in states:
             execution = by_id.get(state.id)
-            if execution is not None and execution is not _running_here.get():
+            if execution is None:
+                continue
+            if execution is _running_here.get():
+                execution.state = state
+                if state.transition.alarm is not None:
+                    self.leases.look_again(execution)
+            else:
                 execution.scope.cancel()
 
     def cancel(self) -> None:
@@ -132,56 +156,88 @@ class Executor:
             self.leases.abandon(execution.state)
             execution.scope.cancel()
 
+    async def wait_for_commits(self, patience_s: float) -> None:
+        """Wait for the outcomes of commits that are on their way, and after that many seconds no
+        more: the store does not answer."""
+        with anyio.move_on_after(patience_s, shield=True):
+            while self._shields:
+                self._answered = anyio.Event()
+                await self._answered.wait()
+        self._has_patience = False
+        for scope in self._shields:
+            scope.shield = False
+
     # ------------------------------------------------------------ one execution
 
-    async def _run(self, execution: Execution) -> State:
+    async def _execute(self, execution: Execution) -> State | None:
+        """Run one execution; None if it was stopped."""
+        id = execution.state.id
+        outer = _running_here.set(execution)
+        self._by_id[id] = execution
+        self.leases.begin(execution)
         try:
-            state = await self._steps(execution)
-        except RevMismatchError as error:
-            if execution.at.id not in error.conflicts:
-                await self._failed(execution.at, error)
+            with execution.scope:
+                return await self._run(execution)
+        finally:
+            _running_here.reset(outer)
+            self.leases.end(execution)
+            if self._by_id.get(id) is execution:
+                del self._by_id[id]
+            self.ended()
+        return None
+
+    async def _run(self, execution: Execution) -> State:
+        """Run the flows of an execution, until its state rests or is left to others."""
+        races = 0
+        state: State | None = None
+        while True:
+            try:
+                state = await self._steps(execution)
+            except RevMismatchError as error:
+                if not execution.has_moved and execution.at.id not in error.conflicts:
+                    races += 1
+                    await self._lost_race(execution, error, races)
+                    continue
+            except BaseException as error:
+                await self._raised(execution, error)
                 raise
-            state = None
-        except Exception as error:
-            await self._failed(execution.at, error)
-            raise
+            break
         if state is None:  # it was moved by someone else, or perhaps by the flow itself
+            await self._leave_what_it_holds(execution)
             return await self._newest(execution.at)
         if state.transition.status is _RUNNING:
-            await self._leave(state)
+            return await self._leave(state)
         return state
 
     async def _steps(self, execution: Execution) -> State | None:
         """Step after step; gives the state once it rests, or RUNNING if it is to be left to other
         engines, or None if it moved in some other way. Raises what flows and commits raise."""
-        committer = self.committer
-        clock = committer.clock
+        committer, leaving = self.committer, self.leaving
+        clock, policy = committer.clock, committer.policy
+        commit = self._shielded if committer.driver.waits else committer.commit
         runs = self.flows.runs
-        state = execution.state
+        state = execution.at
         steps = 0
         new: State | None
         while (run := runs.get(state.transition.to)) is not None:
             command = await run(state, self.context)
             move = MOVES.get(type(command))
             if move is not None:
-                new = move(command, clock.now())
+                new = move(command, clock.now(), policy)
                 if new.id != state.id:
                     raise _another(state, command)
             elif type(command) is Commit:
-                committed = await committer.commit(command)
+                committed = await commit(command)
                 new = committed[0]
                 if len(committed) > 1 or new.id != state.id or new is state:
                     new = self._own(state, command, committed)
             else:
-                self._do_other(state, command)
-                new = None
+                new = self._do_other(execution, command)
             if new is None or new.transition.status is not _RUNNING:
                 return new
             execution.at = state = new
-            if type(command) is Commit:
-                execution.state = state
-                if self.is_closing:
-                    return state
+            if type(command) is Commit and leaving.has_begun:
+                return state
             steps += 1
             if steps == MAX_STEPS_WITHOUT_YIELD:
                 steps = 0
@@ -206,40 +262,118 @@ class Executor:
                 self.fork(other)
         return own
 
-    def _do_other(self, state: State, command: Any) -> None:
-        """Do a command that moves no state, or say what is wrong with what a flow returned."""
+    def _do_other(self, execution: Execution, command: Any) -> State | None:
+        """Do a command that moves no state, or say what is wrong with what a flow returned. Gives
+        what the execution is to go on with: its own state, as a commit of its own has left it."""
         if type(command) is Execute:
-            check_runnable(command.state)
-            self.fork(command.state)
+            state: State = command.state
+            if (state.id, state.rev) == (execution.state.id, execution.state.rev):
+                return state
+            check_runnable(state)
+            self.fork(state)
         elif type(command) is not Noop:
             raise FlowReturnError(
-                state.transition.to,
+                execution.at.transition.to,
                 command,
                 "a flow returns one command, e.g. Transit(state, 'next'), Commit(End(state)) or "
                 "Noop()",
             )
+        return None
 
-    async def _failed(self, state: State, error: Exception) -> None:
-        """A flow raised: commit its retry, if the state was ever committed."""
-        if not state.rev:
-            return
+    async def _shielded(self, commit: Commit) -> tuple[State, ...]:
+        with anyio.CancelScope(shield=self._has_patience) as scope:
+            self._shields.add(scope)
+            try:
+                return await self.committer.commit(commit)
+            finally:
+                self._shields.discard(scope)
+                if not self._shields:
+                    self._answered.set()
+        raise AssertionError  # nobody cancels the scope itself
+
+    # ------------------------------------------------------------ what ends it
+
+    async def _lost_race(self, execution: Execution, error: RevMismatchError, races: int) -> None:
+        """A commit of the flow was refused because of other states: return once the flow is to be
+        run again; raise what is a failure like any other. A state that was to be created and is
+        there is a duplicate, and stays one: it is looked at once more."""
+        is_duplicate = any(not expected for expected, _ in error.conflicts.values())
+        if races > (1 if is_duplicate else MAX_RACES):
+            await self._failed(execution, error)
+            raise error
+        logger.debug("state %r: its flow lost a race and is run again", execution.at.id)
+        clock = self.committer.clock
+        longest = min(MAX_RACE_WAIT_MS, 2**races) if races > 1 else 0
+        end = clock.now() + round(longest * self.committer.chance())
         try:
-            await self.committer.commit_retry(state, reason(error))
-        except RevMismatchError:
-            pass  # someone else moved it: then there is nothing to retry
-        except FlowstateError:
-            logger.exception("state %r: its retry could not be committed", state.id)
+            with self.leaving.ends_this():
+                await anyio.lowlevel.checkpoint()
+                while clock.now() < end:
+                    await clock.wait_until(end)
+        except EngineClosedError:
+            self.leases.abandon(execution.state)
+            raise
 
-    async def _leave(self, state: State) -> None:
-        """Leave a RUNNING state to other engines: its lease is released, when this engine is left
-        or else at once. Not if it came to its flow in memory only: what is stored can be run here.
-        """
-        if self.is_closing:
-            self.leases.abandon(state)
+    async def _raised(self, execution: Execution, error: BaseException) -> None:
+        """A flow raised, or was cancelled: what is the flow's counts as an attempt."""
+        if isinstance(error, EngineClosedError) and self.leaving.has_begun:
+            self.leases.abandon(execution.state)  # nothing went wrong: it is given back
+        elif is_flows_own(error):
+            await self._failed(execution, error)
+        else:
+            self.leases.abandon(execution.state)  # nobody runs it now
+
+    async def _failed(self, execution: Execution, error: BaseException) -> None:
+        """A flow raised: commit its retry, if the state was ever committed."""
+        state = execution.state if execution.has_moved else execution.at
+        flow = execution.at.transition.to
+        moved: State | None = None
+        if state.rev and state.transition.status is _RUNNING:
+            try:
+                moved = await self.committer.commit_failure(state, failure_of(error))
+            except RevMismatchError:
+                return  # someone else moved it: then there is nothing to retry
+            except FlowstateError:
+                logger.exception("state %r: its retry could not be committed", state.id)
+        if moved is not None and moved.transition.cause is not Cause.GAVE_UP:
+            logger.warning("state %r: flow %r raised %s", state.id, flow, reason(error))
             return
-        stored = await self._newest(state)
-        if (stored.rev, stored.transition) == (state.rev, state.transition):
-            await self.leases.release(state)
+        outcome = "is not retried" if moved is None else moved.transition.reason
+        logger.error("state %r: flow %r raised: %s", state.id, flow, outcome, exc_info=error)
+        if moved is not None and moved.transition.status is _RUNNING:
+            self.fork(moved)
+
+    async def _fire_timeout(self, execution: Execution) -> State:
+        """Commit that the timeout of what was stopped has come, and give the state."""
+        state = execution.state
+        timeout = execution.timeout
+        assert timeout is not None  # noqa: S101  (it is why it was stopped)
+        try:
+            fired = await self.committer.fire(Due(state, timeout.at))
+        except RevMismatchError:
+            fired = None  # somebody else was first
+        return fired or await self._newest(state)
+
+    async def _leave(self, state: State) -> State:
+        """Leave a RUNNING state to other engines: its lease is released, when this engine is left
+        or else at once. One that came to its flow in memory is committed first."""
+        if self.leaving.has_begun:
+            self.leases.abandon(state)
+            return state
+        stored = await self.committer.driver.get(state.id)
+        if stored is None or (stored.rev == state.rev and stored != state):
+            try:
+                state = await self.committer.commit_state(state)
+            except RevMismatchError:
+                return await self._newest(state)
+        await self.leases.release(state)
+        return state
+
+    async def _leave_what_it_holds(self, execution: Execution) -> None:
+        """A flow that moved its own state and does not go on with it leaves it to others."""
+        held = execution.state
+        if execution.has_moved and held.transition.status is _RUNNING:
+            await self._leave(held)
 
     async def _newest(self, state: State) -> State:
         return await self.committer.driver.get(state.id) or state
@@ -254,12 +388,50 @@ def check_runnable(state: State) -> None:
         )
 
 
-def reason(error: Exception) -> str:
-    """An error as it is kept in a transition: text that every store can keep, cut to length."""
-    text = f"{type(error).__name__}: {error}"
-    # what no store could keep may well be in an error, e.g. in the name of a file
-    text = text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+def is_flows_own(error: BaseException) -> bool:
+    """Whether what came out of a flow is the flow's: not the operator's Ctrl-C, nor a cancellation
+    that somebody asked this task for."""
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        return False
+    if isinstance(error, anyio.get_cancelled_exc_class()):
+        return not _is_cancelled()
+    return True
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody asked this task to stop, by a scope around it or by its event loop."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    asyncio = sys.modules.get("asyncio")
+    try:
+        task = None if asyncio is None else asyncio.current_task()
+    except RuntimeError:  # trio: there is no other way than by a scope
+        task = None
+    return task is not None and task.cancelling() > 0
+
+
+def failure_of(error: BaseException) -> Failure:
+    """An error as it is kept in a transition."""
+    lines = "".join(traceback.format_exception(error)).strip()
+    return Failure(reason(error), _storable(lines)[-MAX_TRACEBACK:])
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line, cut to length."""
+    text = _storable(f"{type(error).__name__}: {error}")
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
+
+
+def _storable(text: str) -> str:
+    """Text that every store can keep: what none could may well be in an error, e.g. in the name of
+    a file."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+
+
+def _moves(commit: Commit, id: str) -> bool:
+    """Whether a commit moves that state."""
+    commands: tuple[Any, ...] = commit.commands
+    return any(type(command) in MOVES and command.state.id == id for command in commands)
 
 
 def _another(state: State, command: Any) -> FlowReturnError:

@@ -27,9 +27,11 @@ from msgspec import Struct
 
 from .clock import MAX_INSTANT_MS, Clock, milliseconds
 from .errors import FlowstateError
-from .state import RetryPolicy, State
+from .state import Alarm, RetryPolicy, State, Status
 
 logger = logging.getLogger("flowstate")
+
+_RUNNING = Status.RUNNING  # Python 3.11 takes as long to find a member of an enum as to call
 
 RENEW_AFTER = 1 / 3
 """The part of a lease that may go by before it is renewed."""
@@ -122,6 +124,19 @@ class Execution:
     """When that was noticed (ms)."""
     suspect: int = 0
     """The revision at which the store said that the state has moved on; 0 if it did not."""
+    is_timed_out: bool = False
+    """Whether it was stopped because the timeout of what it runs has come."""
+    is_over: bool = False
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether its flow has committed its state itself, since it was given it."""
+        return self.state.rev != self.at.rev
+
+    @property
+    def timeout(self) -> Alarm | None:
+        """The timeout of what it runs."""
+        return self.state.transition.alarm
 
     def is_lost(self, rev: int) -> bool:
         """Whether it is lost, now that the store said that the state has moved on from *rev*.
@@ -158,33 +173,46 @@ class LeaseKeeper:
         self.executions[execution] = None
         if self._abandoned:
             self._abandoned.pop(execution.state.id, None)
-        due = self._renewal(execution)
+        self.look_again(execution)
+
+    def look_again(self, execution: Execution) -> None:
+        """The state of an execution has another version: mind its lease and its timeout."""
+        due = self._next(execution)
         if due is not None and due < self._sleeps_until:
             self._awake.set()
 
     def end(self, execution: Execution) -> None:
         """The execution is over: its state rests, or has moved on, or is released."""
+        execution.is_over = True
         del self.executions[execution]
 
     async def run(self) -> None:
         """Keep leases until cancelled."""
         clock = self.clock
         while True:
-            renewals = [
-                due
-                for execution in self.executions
-                if (due := self._renewal(execution)) is not None
+            looks = [
+                due for execution in self.executions if (due := self._next(execution)) is not None
             ]
-            self._sleeps_until = min(renewals, default=MAX_INSTANT_MS)
+            self._sleeps_until = min(looks, default=MAX_INSTANT_MS)
             self._awake = anyio.Event()
             if self._sleeps_until > clock.now():
                 await clock.wait_until(self._sleeps_until, self._awake)
                 continue
+            self.stop_timed_out()
             try:
                 await self.renew()
             except FlowstateError:
                 logger.warning("leases could not be renewed; trying again", exc_info=True)
                 await clock.wait_until(clock.now() + PAUSE_AFTER_ERROR_MS)
+
+    def stop_timed_out(self) -> None:
+        """Cancel the executions whose timeout has come, by this engine's clock."""
+        now = self.clock.now()
+        for execution in self.executions:
+            timeout = execution.timeout
+            if timeout is not None and timeout.at <= now and not execution.is_timed_out:
+                execution.is_timed_out = True
+                execution.scope.cancel()
 
     async def renew(self) -> None:
         """Renew what needs it now: one call to the driver for each end of a lease."""
@@ -234,17 +262,20 @@ class LeaseKeeper:
 
     # ------------------------------------------------------------ when
 
+    def _next(self, execution: Execution) -> int | None:
+        """When to look after an execution: to renew its lease, or to stop it at its timeout."""
+        renewal, timeout = self._renewal(execution), execution.timeout
+        if timeout is None or execution.is_timed_out:
+            return renewal
+        return timeout.at if renewal is None else min(renewal, timeout.at)
+
     def _renewal(self, execution: Execution) -> int | None:
         """When to tell the store that it is being executed, or to learn from the store that it is
-        no longer: also some time after its timeout, which may have fired elsewhere."""
-        state = execution.state
-        length = self._lease_ms(state)
+        no longer."""
+        length = self._lease_ms(execution.state)
         if not length:
             return None
         began = max(self._committed_at(execution), execution.renewed_at)
-        alarm = state.transition.alarm
-        if alarm is not None and alarm.at <= began + length:
-            began = max(began, alarm.at)
         return began + renewal_ms(length)
 
     def _committed_at(self, execution: Execution) -> int:
@@ -259,5 +290,7 @@ class LeaseKeeper:
         return execution.future_noticed_at
 
     def _lease_ms(self, state: State) -> int:
-        """The length of the state's lease; 0 if it has none, as what was never committed."""
-        return lease_ms(state.retry or self.policy) if state.rev else 0
+        """The length of the state's lease; 0 if it has none, as what rests or was never
+        committed."""
+        is_leased = state.rev and state.transition.status is _RUNNING
+        return lease_ms(state.retry or self.policy) if is_leased else 0

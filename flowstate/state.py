@@ -23,12 +23,13 @@ MAX_ID_BYTES = 512
 
 
 class Status(enum.Enum):
-    """What a state is doing. ``ENDED`` is terminal."""
+    """What a state is doing. PAUSED, DELAYED and FAILED states rest; ENDED is terminal."""
 
     NEW = "new"
     RUNNING = "running"
     PAUSED = "paused"
     DELAYED = "delayed"
+    FAILED = "failed"
     ENDED = "ended"
 
     def __repr__(self) -> str:
@@ -38,12 +39,18 @@ class Status(enum.Enum):
 
 
 class Cause(enum.Enum):
-    """Why a flow is being run now. An ENDED state with cause RETRY was given up."""
+    """Why a flow is being run now, or why a state rests.
+
+    RETRY: its flow raised, or asked for it. LOST: its executor died or hung. GAVE_UP: its attempts
+    were used up, or somebody gave it up with ``Fail``.
+    """
 
     COMMAND = "command"
     RESUME = "resume"
     ALARM = "alarm"
     RETRY = "retry"
+    LOST = "lost"
+    GAVE_UP = "gave up"
 
     def __repr__(self) -> str:
         return f"Cause.{self.name}"
@@ -66,18 +73,21 @@ class Alarm(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a state is retried after its flow raised or its executor died.
+    """How a state is retried after its flow raised or its executor died, and where it goes then.
 
     ``lease``, ``backoff`` and ``max_backoff`` are given in seconds or as ``timedelta`` and kept in
-    seconds with millisecond resolution. ``max_attempts`` counts the first run too. The wait before
-    attempt *n* is ``backoff`` doubled *n - 1* times, at most ``max_backoff``.
+    seconds with millisecond resolution. ``max_attempts`` counts the first run too; None: without
+    end. The wait before retry *n* is ``backoff`` doubled *n - 1* times, at most ``max_backoff``.
+    Once the attempts are used up, the state goes on at the flow ``on_give_up``, or is FAILED if
+    there is none.
     """
 
     lease: float = 30.0
-    max_attempts: int = 3
+    max_attempts: int | None = 3
     backoff: float = 1.0
     max_backoff: float = 300.0
     enabled: bool = True
+    on_give_up: str = ""
 
     def __post_init__(self) -> None:
         for field in ("lease", "backoff", "max_backoff"):
@@ -89,10 +99,16 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise InvalidValueError(
                 "retry.backoff", f"is {self.backoff} s, above max_backoff of {self.max_backoff} s"
             )
-        if type(self.max_attempts) is not int or self.max_attempts < 1:
+        attempts = self.max_attempts
+        if attempts is not None and (type(attempts) is not int or attempts < 1):
             raise InvalidValueError(
-                "retry.max_attempts", f"takes a whole number from 1, not {self.max_attempts!r}"
+                "retry.max_attempts", f"takes a whole number from 1, or None, not {attempts!r}"
             )
+        check_text("retry.on_give_up", self.on_give_up)
+
+    def is_used_up(self, attempts: int) -> bool:
+        """Whether so many attempts are all there are."""
+        return self.max_attempts is not None and attempts >= self.max_attempts
 
     def wait_ms(self, attempt: int, jitter: float = 0.0) -> int:
         """Milliseconds to wait before retry number *attempt* (from 1).
@@ -108,13 +124,15 @@ class Transition(Struct, frozen=True, omit_defaults=True, gc=False):
     """Where a state is, and how it got there."""
 
     to: str = ""
-    """The flow it is at (running), or resumes at (paused, delayed)."""
+    """The flow it is at (running), resumes at (paused, delayed), or failed in."""
     status: Status = Status.NEW
     cause: Cause = Cause.COMMAND
     attempt: int = 0
     """Retries of this transition so far."""
     reason: str = ""
-    """For people: why it was paused, ended or retried."""
+    """For people: why it was paused, ended, retried or given up."""
+    traceback: str = ""
+    """Where its flow raised: the end of the traceback, at most 4 kB."""
     alarm: Alarm | None = None
     annotations: Mapping[str, str] = EMPTY
     """Belong to this transition only."""

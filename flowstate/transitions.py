@@ -7,20 +7,23 @@ flow. Two kinds of things move it:
   whole law of these: status and command give the status that follows, and a command that is missing
   in the row of a status is illegal. ``MOVES`` has the function for each command that moves a state:
   it makes the new transition. The diagram in the docs is drawn from the table.
-- *Time*, which nobody gives: a flow raised and is to be tried again (``retry``), an alarm came, or
-  a lease ended (``fire``). These are not in the table, for they depend on more than the status.
-  They lead to RUNNING (an alarm, a retry), DELAYED (the backoff before a retry) or ENDED (giving
-  up).
+- *Time*, which nobody gives: a flow raised and is to be tried again (``after_error``), an alarm
+  came, or a lease ended (``fire``). These are not in the table, for they depend on more than the
+  status. They lead to RUNNING (an alarm, a retry), DELAYED (the backoff before a retry), or, once
+  attempts are used up, to the flow ``on_give_up`` or to FAILED. ``Retry`` and ``Fail`` are the
+  commands for the same.
 
 **What does not fit the table.**
 
-- ``Require`` moves nothing: it is legal where a commit may ask that a state stay as it is.
+- ``Retry`` and ``Fail`` may lead elsewhere than their column says: a retry past the last attempt
+  gives up, and giving up leads to RUNNING where the policy names a flow for it.
+- ``Require`` and ``Save`` move nothing. ``Require`` asks that a state stay as it is; ``Save``
+  stores a state that rests with other labels, annotations or data.
 - ``Execute`` moves nothing either: it has the state run by this engine. Of a state at rest there is
   nothing to run.
 - ``Commit`` and ``Noop`` are about no one state, so they have no row and no column.
 - A state that is NEW has no flow yet: ``Pause`` may leave it without one, but ``Resume`` and
   ``Delay`` need a flow, named by the command if the state is at none.
-- ENDED with cause RETRY was not ended by anybody: the kernel gave up (``retry``, ``fire``).
 - A state that is RUNNING may be RUNNING again at the same flow without a command: when its lease
   ran out, or was released.
 
@@ -31,21 +34,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from . import clock
 from .commands import (
     Command,
     Commit,
     Delay,
     End,
     Execute,
+    Fail,
     Pause,
     Require,
     Resume,
+    Retry,
+    Save,
     Transit,
+    timeout_at,
 )
 from .data import Data, DataRef
 from .errors import IllegalTransitionError, InvalidValueError
@@ -63,14 +69,21 @@ _UNLESS_ENDED: dict[type[Command[Any]], Status] = {
     End: Status.ENDED,
 }
 
+_RESTING: dict[type[Command[Any]], Status] = _UNLESS_ENDED | {Resume: Status.RUNNING}
+
 TRANSITIONS: Mapping[Status, Mapping[type[Command[Any]], Status]] = {
     Status.NEW: _UNLESS_ENDED | {Require: Status.NEW, Execute: Status.NEW},
-    Status.RUNNING: _UNLESS_ENDED | {Require: Status.RUNNING, Execute: Status.RUNNING},
-    Status.PAUSED: _UNLESS_ENDED
-    | {Resume: Status.RUNNING, Require: Status.PAUSED, Execute: Status.PAUSED},
-    Status.DELAYED: _UNLESS_ENDED
-    | {Resume: Status.RUNNING, Require: Status.DELAYED, Execute: Status.DELAYED},
-    Status.ENDED: {},
+    Status.RUNNING: _UNLESS_ENDED
+    | {Retry: Status.DELAYED, Fail: Status.FAILED}
+    | {Require: Status.RUNNING, Execute: Status.RUNNING},
+    Status.PAUSED: _RESTING
+    | {Fail: Status.FAILED}
+    | {Save: Status.PAUSED, Require: Status.PAUSED, Execute: Status.PAUSED},
+    Status.DELAYED: _RESTING
+    | {Fail: Status.FAILED}
+    | {Save: Status.DELAYED, Require: Status.DELAYED, Execute: Status.DELAYED},
+    Status.FAILED: _RESTING | {Save: Status.FAILED, Require: Status.FAILED, Execute: Status.FAILED},
+    Status.ENDED: {Require: Status.ENDED},
 }
 """status -> command -> the status that follows. A missing key is an illegal command."""
 
@@ -84,7 +97,7 @@ def check_legal(command: Any) -> None:
 # ---------------------------------------------------------------- one state
 
 
-def transit(command: Transit, now: int) -> State:
+def transit(command: Transit, now: int, policy: RetryPolicy) -> State:
     state = command.state
     if Transit not in TRANSITIONS[state.transition.status]:  # check_legal, without the call
         raise _illegal(command)
@@ -99,7 +112,7 @@ def transit(command: Transit, now: int) -> State:
     return moved(state, transition)
 
 
-def pause(command: Pause, now: int) -> State:
+def pause(command: Pause, now: int, policy: RetryPolicy) -> State:
     check_legal(command)
     to = command.state.transition.to if command.to is None else command.to
     transition = Transition(
@@ -112,7 +125,7 @@ def pause(command: Pause, now: int) -> State:
     return moved(command.state, transition)
 
 
-def resume(command: Resume, now: int) -> State:
+def resume(command: Resume, now: int, policy: RetryPolicy) -> State:
     check_legal(command)
     transition = Transition(
         to=_flow_or_error(command, command.state.transition.to),
@@ -123,7 +136,7 @@ def resume(command: Resume, now: int) -> State:
     return moved(command.state, transition)
 
 
-def delay(command: Delay, now: int) -> State:
+def delay(command: Delay, now: int, policy: RetryPolicy) -> State:
     check_legal(command)
     to = _flow_or_error(command, command.state.transition.to if command.to is None else command.to)
     transition = Transition(
@@ -135,7 +148,7 @@ def delay(command: Delay, now: int) -> State:
     return moved(command.state, transition)
 
 
-def end(command: End, now: int) -> State:
+def end(command: End, now: int, policy: RetryPolicy) -> State:
     check_legal(command)
     transition = Transition(
         status=Status.ENDED, reason=command.reason, annotations=command.annotations
@@ -143,68 +156,100 @@ def end(command: End, now: int) -> State:
     return moved(command.state, transition)
 
 
-MOVES: Mapping[type[Command[Any]], Callable[[Any, int], State]] = {
+def retry(command: Retry, now: int, policy: RetryPolicy) -> State:
+    check_legal(command)
+    state = command.state
+    policy = state.retry or policy
+    failure = Failure(command.reason)
+    return _tried_again(state, policy, now + command.after_ms, Cause.RETRY, failure)
+
+
+def fail(command: Fail, now: int, policy: RetryPolicy) -> State:
+    check_legal(command)
+    state = command.state
+    failure = Failure(command.reason)
+    return _given_up(state, state.retry or policy, state.transition.attempt, failure)
+
+
+def save(command: Save, now: int, policy: RetryPolicy) -> State:
+    check_legal(command)
+    return command.state
+
+
+MOVES: Mapping[type[Command[Any]], Callable[[Any, int, RetryPolicy], State]] = {
     Transit: transit,
     Pause: pause,
     Resume: resume,
     Delay: delay,
+    Retry: retry,
+    Fail: fail,
     End: end,
+    Save: save,
 }
-"""command -> what it makes of its state at time *now* (ms), not yet committed."""
+"""command -> what it makes of its state at time *now* (ms), not yet committed. The policy is that
+of states without their own."""
 
 
-def retry(
-    state: State, error: str, now: int, policy: RetryPolicy, jitter: float = 0.0
+# ---------------------------------------------------------------- failure and time
+
+
+class Failure(NamedTuple):
+    """What went wrong: for people."""
+
+    reason: str
+    traceback: str = ""
+    """Where, if a flow raised; the end of it."""
+
+
+def after_error(
+    state: State, failure: Failure, now: int, policy: RetryPolicy, jitter: float = 0.0
 ) -> State | None:
     """What becomes of a state whose flow raised.
 
-    DELAYED at the same flow until its backoff is over, or until its timeout if that is first;
-    ENDED once its attempts are used up, with cause RETRY, which tells giving up from an ``End``;
-    None (leave it alone) if its policy is switched off. *jitter* (0 to 1) spreads the backoffs of
-    states that failed together.
+    DELAYED at the same flow until its backoff is over, or until its timeout if that is first; given
+    up once its attempts are used up; None (leave it alone) if its policy is switched off. *jitter*
+    (0 to 1) spreads the backoffs of states that failed together.
     """
     policy = state.retry or policy
-    transition = state.transition
-    attempt = transition.attempt + 1
     if not policy.enabled:
         return None
-    if attempt >= policy.max_attempts:
-        return _given_up(state, attempt, error)
-    again = now + policy.wait_ms(attempt, jitter)
-    timeout = transition.alarm
-    if timeout is None or again < timeout.at:
-        cause, alarm = Cause.RETRY, Alarm(again, transition.to, then=timeout)
-    else:
-        cause, alarm = Cause.ALARM, timeout
-    delayed = replace(
-        transition,
-        status=Status.DELAYED,
-        cause=cause,
-        attempt=attempt,
-        reason=error,
-        alarm=alarm,
-    )
-    return moved(state, delayed)
+    at = now + policy.wait_ms(state.transition.attempt + 1, jitter)
+    return _tried_again(state, policy, at, Cause.RETRY, failure)
 
 
-def fire(state: State, now: int, policy: RetryPolicy, *, is_released: bool = False) -> State | None:
+def fire(
+    state: State,
+    now: int,
+    policy: RetryPolicy,
+    jitter: float = 0.0,
+    *,
+    is_released: bool = False,
+) -> State | None:
     """What becomes of a state whose due time has come; None if it is to be left alone.
 
     The first of these that holds decides:
 
-    1. its timeout has come, or its delay is over: RUNNING at the alarm's flow, cause ALARM;
+    1. its timeout has come, or its delay is over: RUNNING at the alarm's flow, cause ALARM, with
+       the annotations of the transition whose alarm it was;
     2. the backoff before a retry is over: RUNNING where it is, and its timeout stands again;
     3. it has no lease, because it rests or its policy is switched off: it is left alone;
     4. its lease was released, so nothing went wrong: as it is, in whoever commits it first;
-    5. its lease ran out: RUNNING where it is, cause RETRY; given up once attempts are used up.
+    5. its lease ran out: RUNNING where it is, cause LOST, the first time at once, after that
+       DELAYED for its backoff; given up once attempts are used up.
     """
     transition = state.transition
     alarm = _alarm_that_came(transition, now)
     if alarm is None:
-        return _lease_ended(state, policy, is_released=is_released)
+        return _lease_ended(state, now, policy, jitter, is_released=is_released)
     if alarm is transition.alarm and _waits_for_retry(transition):
         return moved(state, replace(transition, status=Status.RUNNING, alarm=alarm.then))
-    return moved(state, Transition(to=alarm.to, status=Status.RUNNING, cause=Cause.ALARM))
+    fired = Transition(
+        to=alarm.to,
+        status=Status.RUNNING,
+        cause=Cause.ALARM,
+        annotations=transition.annotations,
+    )
+    return moved(state, fired)
 
 
 def _alarm_that_came(transition: Transition, now: int) -> Alarm | None:
@@ -218,35 +263,69 @@ def _alarm_that_came(transition: Transition, now: int) -> Alarm | None:
 
 
 def _waits_for_retry(transition: Transition) -> bool:
-    return transition.status is Status.DELAYED and transition.cause is Cause.RETRY
+    return transition.status is Status.DELAYED and transition.cause in {Cause.RETRY, Cause.LOST}
 
 
-def _lease_ended(state: State, policy: RetryPolicy, *, is_released: bool) -> State | None:
+def _lease_ended(
+    state: State, now: int, policy: RetryPolicy, jitter: float, *, is_released: bool
+) -> State | None:
     policy = state.retry or policy
     transition = state.transition
     if transition.status is not Status.RUNNING or not policy.enabled:
         return None
     if is_released:
         return state
+    # a flow that kills its process is not to take one process after the other with it
+    deaths = transition.attempt
+    at = now + policy.wait_ms(deaths, jitter) if deaths else None
+    return _tried_again(state, policy, at, Cause.LOST, LEASE_RAN_OUT)
+
+
+def _tried_again(
+    state: State, policy: RetryPolicy, at: int | None, cause: Cause, failure: Failure
+) -> State:
+    """One more attempt of a state at the flow where it is, at that instant (ms; None: at once), or
+    at its timeout if that is first; or giving it up."""
+    transition = state.transition
     attempt = transition.attempt + 1
-    if attempt >= policy.max_attempts:
-        return _given_up(state, attempt, LEASE_RAN_OUT)
-    retried = replace(transition, cause=Cause.RETRY, attempt=attempt, reason=LEASE_RAN_OUT)
-    return moved(state, retried)
-
-
-def _given_up(state: State, attempts: int, error: str) -> State:
-    times = f"{attempts} attempt{'s' if attempts > 1 else ''}"
-    ended = Transition(
-        status=Status.ENDED,
-        cause=Cause.RETRY,
-        attempt=attempts - 1,
-        reason=f"gave up after {times}: {error}",
+    if policy.is_used_up(attempt):
+        times = f"{attempt} attempt{'s' if attempt > 1 else ''}"
+        reason = f"gave up after {times}: {failure.reason}"
+        return _given_up(state, policy, attempt - 1, failure._replace(reason=reason))
+    again = replace(
+        transition,
+        cause=cause,
+        attempt=attempt,
+        reason=failure.reason,
+        traceback=failure.traceback,
     )
-    return moved(state, ended)
+    if at is None:
+        return moved(state, again)
+    timeout = transition.alarm
+    if timeout is not None and timeout.at <= at:
+        return moved(state, replace(again, status=Status.DELAYED, cause=Cause.ALARM))
+    alarm = Alarm(at, transition.to, then=timeout)
+    return moved(state, replace(again, status=Status.DELAYED, alarm=alarm))
 
 
-LEASE_RAN_OUT = "the lease ran out: its executor died or hung"
+def _given_up(state: State, policy: RetryPolicy, attempt: int, failure: Failure) -> State:
+    """The state at the flow that its policy has for what was given up, else FAILED where it is:
+    also if it is that flow which failed."""
+    transition = state.transition
+    goes_on = policy.on_give_up not in {"", transition.to}
+    given_up = Transition(
+        to=policy.on_give_up if goes_on else transition.to,
+        status=Status.RUNNING if goes_on else Status.FAILED,
+        cause=Cause.GAVE_UP,
+        attempt=0 if goes_on else attempt,
+        reason=failure.reason,
+        traceback=failure.traceback,
+        annotations=transition.annotations,
+    )
+    return moved(state, given_up)
+
+
+LEASE_RAN_OUT = Failure("the lease ran out: its executor died or hung")
 
 
 # ---------------------------------------------------------------- a commit
@@ -256,7 +335,7 @@ def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Pl
     """What a commit writes. *now* is in ms; *policy* is that of states without their own."""
     commands = commit.commands
     if len(commands) == 1 and (move := MOVES.get(type(commands[0]))) is not None:
-        state = move(commands[0], now)
+        state = move(commands[0], now, policy)
         if not state.data and not state.stacked:  # the most frequent commit has a short way
             return Plan(commit_id, (with_due(state, now, policy),))
     if not commands:
@@ -267,7 +346,7 @@ def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Pl
     for command in commands:
         move = MOVES.get(type(command))
         if move is not None:
-            state = move(command, now)
+            state = move(command, now, policy)
             if state.data or state.stacked:
                 state = take_payloads(state, payloads)
             writes.append(with_due(state, now, policy))
@@ -277,8 +356,8 @@ def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Pl
         else:
             raise InvalidValueError(
                 "Commit",
-                f"cannot hold {type(command).__name__}: it takes Transit, Pause, Resume, Delay, "
-                "End and Require",
+                f"cannot hold {type(command).__name__}: it takes "
+                f"{', '.join(kind.__name__ for kind in MOVES)} and Require",
             )
     if len(commands) > 1:
         _check_once(commands)
@@ -335,7 +414,7 @@ def _running_at(to: str) -> Transition:
 
 
 def _timeout(now: int, timeout: Any, to: str) -> Alarm | None:
-    return None if timeout is None else Alarm(now + clock.milliseconds(timeout), to)
+    return None if timeout is None else Alarm(timeout_at(timeout, now), to)
 
 
 def _flow_or_error(command: Pause | Resume | Delay, to: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -184,6 +184,10 @@ class Watcher(Versions):
     """
 
     _tail: Tail = field(kw_only=True, alias="tail")
+    _waiting: Callable[[], AbstractContextManager[None]] = field(
+        default=nullcontext, kw_only=True, alias="waiting"
+    )
+    """What is around each wait: in a flow, it ends when the engine is left."""
     _live: Query = field(init=False)
     """The query without ``latest``: what is left of it once the current versions are given."""
 
@@ -222,7 +226,8 @@ class Watcher(Versions):
                 raise CompactedError(after, page.compacted + 1)
             self._take(page)
         else:
-            await self._tail.advance(after)
+            with self._waiting():
+                await self._tail.advance(after)
         return True
 
 

@@ -177,7 +177,7 @@ class Job:
             return transition.to in self.engine.flows
         if alarm is None or alarm.to not in self.engine.flows:
             return False
-        is_retry = transition.status is Status.DELAYED and transition.cause is Cause.RETRY
+        is_retry = transition.cause in {Cause.RETRY, Cause.LOST}
         return is_retry or alarm.at <= until
 
     async def _work(self, line: Line, state: State) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flowstate import Alarm, Cause, State, Status
+from flowstate import Alarm, State, Status
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -28,8 +28,8 @@ STATUS_STYLES: Mapping[str, str] = {
     Status.RUNNING.value: "cyan",
     Status.PAUSED.value: "magenta",
     Status.DELAYED.value: "yellow",
+    Status.FAILED.value: "red",
     Status.ENDED.value: "green",
-    "gave up": "red",
     "rejected": "red",
 }
 UNBOUNDED = 100_000
@@ -78,14 +78,8 @@ def warn(message: str) -> None:
 # ---------------------------------------------------------------- parts of a state
 
 
-def gave_up(state: State) -> bool:
-    """Whether a state ended because its retries were used up, and not by an ``End``."""
-    transition = state.transition
-    return transition.status is Status.ENDED and transition.cause is Cause.RETRY
-
-
 def status_name(state: State) -> str:
-    return "gave up" if gave_up(state) else state.transition.status.value
+    return state.transition.status.value
 
 
 def status_text(name: str) -> Text:

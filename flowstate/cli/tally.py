@@ -32,11 +32,11 @@ class Tally:
 
     @property
     def is_well(self) -> bool:
-        """Whether every line became a state that ended, and none was given up."""
+        """Whether every line became a state that ended, and none failed."""
         return self.ended_well == self.total
 
     def count(self, state: State) -> None:
-        if state.transition.status is Status.ENDED and not output.gave_up(state):
+        if state.transition.status is Status.ENDED:
             self.ended_well += 1
         self._add(output.status_name(state), _reason(state))
 

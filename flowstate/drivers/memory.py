@@ -46,6 +46,7 @@ class MemoryDriver(Driver):
     """Keeps everything in this process: fast, and gone with it."""
 
     durability: ClassVar[Durability] = Durability.NONE
+    waits: ClassVar[bool] = False
 
     clock: Clock = field(factory=SystemClock, kw_only=True)
     _head: Head = field(factory=Head, init=False)

@@ -55,7 +55,7 @@ class Stats:
     taken_over: int
     """Leases that were released, by an engine that was left or lacks the flow."""
     gave_up: int
-    """States ended because their attempts were used up."""
+    """States whose attempts were used up."""
     lost_races: int
     """States that had moved on before they could be acted on."""
     errors: int
@@ -339,8 +339,7 @@ class Recoverer:
             self._failed(flow, state, error)
             with suppress(FlowstateError):
                 newest = await self.engine.get(state.id)
-                if newest.transition.status is Status.ENDED:
-                    self._counts["gave up"] += newest.transition.cause is Cause.RETRY
+                self._counts["gave up"] += newest.transition.cause is Cause.GAVE_UP
 
     def _failed(self, flow: str, state: State, error: Exception) -> None:
         self._counts["errors"] += 1
@@ -353,11 +352,11 @@ class Recoverer:
 
     def _count(self, due: Due, fired: State) -> None:
         before, after = due.state.transition, fired.transition
-        if after.status is Status.ENDED:
+        if after.cause is Cause.GAVE_UP:
             self._counts["gave up"] += 1
         elif after == before:
             self._counts["taken over"] += 1
-        elif before.status is Status.RUNNING and after.cause is Cause.RETRY:
+        elif before.status is Status.RUNNING and after.cause is Cause.LOST:
             self._counts["retried"] += 1
         else:
             self._counts["fired"] += 1

@@ -242,7 +242,7 @@ def attempts(history: History) -> Iterator[str]:
         policy, transition = history.policy_of(state), state.transition
         before = history.before.get(state.rev)
         where = f"revision {state.rev} of {state.id!r}"
-        if transition.attempt >= policy.max_attempts:
+        if policy.is_used_up(transition.attempt):
             yield f"{where} is attempt {transition.attempt + 1} of {policy.max_attempts}"
         previous = before.transition if before is not None else None
         # the first retry may follow on anything: moves in memory begin to count anew
@@ -250,7 +250,7 @@ def attempts(history: History) -> Iterator[str]:
             previous is None or transition.attempt - previous.attempt not in {0, 1}
         ):
             yield f"{where}: attempt {transition.attempt} follows on {previous}"
-        gave_up = transition.status is Status.ENDED and transition.cause is Cause.RETRY
+        gave_up = transition.status is Status.FAILED and transition.reason.startswith("gave up")
         if gave_up and transition.attempt + 1 != policy.max_attempts:
             yield f"{where} was given up after {transition.attempt + 1} attempts"
 

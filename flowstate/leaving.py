@@ -1,0 +1,44 @@
+"""Leaving: how waits inside flows learn that their engine is being left."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import anyio
+from attrs import define, field
+
+from .errors import EngineClosedError
+
+
+@define(eq=False)
+class Leaving:
+    """Whether an engine is being left, and the waits that end with it."""
+
+    event: anyio.Event = field(factory=anyio.Event, init=False)
+    """Set once leaving begins."""
+    _waits: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False)
+
+    @property
+    def has_begun(self) -> bool:
+        return self.event.is_set()
+
+    def begin(self) -> None:
+        """Have every wait raise ``EngineClosedError``, and those that would begin from now on."""
+        self.event.set()
+        for scope in self._waits:
+            scope.cancel()
+
+    @contextmanager
+    def ends_this(self) -> Generator[None]:
+        """A wait of a flow: raises ``EngineClosedError`` as soon as leaving begins."""
+        if not self.has_begun:
+            with anyio.CancelScope() as scope:
+                self._waits.add(scope)
+                try:
+                    yield
+                finally:
+                    self._waits.discard(scope)
+            if not scope.cancelled_caught:
+                return
+        raise EngineClosedError("the engine is being left: what waits in a flow is given back")
