@@ -22,7 +22,6 @@ from .executor import (
     Executor,
     check_runnable,
     forget_flow,
-    is_flows_own,
     runs_flow,
 )
 from .flows import Flows
@@ -156,14 +155,7 @@ class Background:
         if self.executor.leaving.has_begun:
             self.executor.leases.abandon(state)
             return
-        try:
-            await self.executor.execute(state)
-        except EngineClosedError:
-            pass  # left for another engine; its lease is released
-        except BaseException as error:
-            if not is_flows_own(error):
-                raise
-            # its executor has logged it, and has committed what follows from it
+        await self.executor.run(state)
 
     def _is_idle(self) -> bool:
         return not self.executor.leases.executions and self._free.value == self.slots

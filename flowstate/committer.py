@@ -16,10 +16,17 @@ from . import transitions
 from .clock import Clock
 from .codec import encode_state
 from .commands import Commit, Require
-from .data import DataRef
+from .data import DataRef, checksum
 from .driver import Driver
-from .errors import EngineClosedError, StoreError, TooLargeError, UnknownOutcomeError
+from .errors import (
+    EngineClosedError,
+    StoreCorruptError,
+    StoreError,
+    TooLargeError,
+    UnknownOutcomeError,
+)
 from .leases import Due
+from .payloads import PayloadCache
 from .plan import Plan
 from .state import RetryPolicy, State
 from .transitions import Failure
@@ -28,6 +35,8 @@ COMMIT_RETRIES = 5
 """How often a plan is committed again whose outcome is unknown."""
 COMMIT_BACKOFF_MS = 50
 """The wait before the first of them; it doubles."""
+MAX_CACHED = 16 << 20
+"""Bytes of payloads that an engine need not read again."""
 
 
 def new_prefix() -> str:
@@ -57,6 +66,7 @@ class Committer:
         factory=list[Callable[[tuple[State, ...]], None]], init=False
     )
     """Called with the versions of each commit, before whoever commits goes on. May not raise."""
+    payloads: PayloadCache = field(factory=lambda: PayloadCache(MAX_CACHED), init=False)
     _commits: int = field(default=0, init=False)
 
     def check_open(self) -> None:
@@ -113,9 +123,26 @@ class Committer:
             written = await self.driver.commit(plan)
         except UnknownOutcomeError as lost:
             written = await self._ask_again(plan, lost)
+        if plan.payloads:
+            for checksum, content in plan.payloads.items():
+                self.payloads.put(written[0].rev, checksum, content)
         for listener in self.listeners:
             listener(written)
         return written
+
+    async def load(self, ref: DataRef) -> bytes:
+        """A stored payload, checked against its checksum once. Raises ``DataNotFoundError``, or
+        ``StoreCorruptError`` if it is not what was stored."""
+        content = self.payloads.get(ref)
+        if content is None:
+            content = await self.driver.load(ref)
+            if checksum(content) != ref.checksum:
+                raise StoreCorruptError(
+                    f"payload {ref.checksum} stored at revision {ref.rev}",
+                    "does not match its checksum",
+                )
+            self.payloads.put(ref.rev, ref.checksum, content)
+        return content
 
     def _check_limits(self, plan: Plan) -> None:
         for write in plan.writes:

@@ -23,7 +23,7 @@ from .clock import Clock, SystemClock
 from .commands import Command, Commit, Execute, Noop, Require
 from .committer import Committer, new_prefix
 from .compaction import CompactionRun
-from .data import JSON, Data, checksum
+from .data import JSON, Data
 from .driver import Driver
 from .errors import (
     CompactedError,
@@ -32,7 +32,6 @@ from .errors import (
     EngineClosedError,
     InvalidValueError,
     StateNotFoundError,
-    StoreCorruptError,
 )
 from .executor import runs_flow
 from .flows import Flows
@@ -269,9 +268,7 @@ class Engine:
         if isinstance(payload, Data):
             content = payload.content
         else:
-            content = await self.driver.load(payload)
-            if checksum(content) != payload.checksum:
-                raise StoreCorruptError(where, "the payload does not match its checksum")
+            content = await self._committer.load(payload)
         is_json = payload.content_type == JSON or payload.content_type.endswith("+json")
         if type is bytes or (type is Any and not is_json):
             return content

@@ -119,6 +119,19 @@ class Executor:
             state = await self._fire_timeout(execution)
         return state
 
+    async def run(self, state: State) -> BaseException | None:
+        """Run a state for nobody who waits for it, and give what came out of its flow: that was
+        logged, and what follows from it was committed, so it is not raised, whatever it is."""
+        try:
+            await self.execute(state)
+        except EngineClosedError:
+            return None  # left for another engine; its lease is released
+        except BaseException as error:
+            if not is_flows_own(error):
+                raise
+            return error
+        return None
+
     async def commit(self, commit: Commit) -> tuple[State, ...]:
         """Commit for whoever asks. A flow that moves its own state waits for the outcome, whatever
         cancels it: else nobody would know which revision it is at."""

@@ -45,6 +45,11 @@ class Timers:
         moved on."""
         return await self._committer.driver.renew(leases, until)
 
+    async def run(self, state: State) -> BaseException | None:
+        """Run a state until it rests, and give what came out of its flow; None if nothing went
+        wrong. That was logged and counted as an attempt already, and ends nothing else."""
+        return await self._executor.run(state)
+
     def executing(self) -> list[State]:
         """The states that this engine executes, as they were last committed."""
         return self._executor.executing()

@@ -297,11 +297,11 @@ class Recoverer:
         """Commit what has become of a state that is due, and run it."""
         state = due.state
         try:
-            fired = await self._fire(flow, due)
+            fired = await self._fire(due)
             if fired is None:
                 await self._pause(BACKOFF_MS)  # it is still due: look at it again, but not at once
             elif fired.transition.status is Status.RUNNING:
-                await self._run(flow, fired)
+                await self._run(fired)
         except RevMismatchError:
             self._counts["lost races"] += 1
         finally:
@@ -311,15 +311,16 @@ class Recoverer:
                 del self._busy[flow]
             self._done.set()
 
-    async def _fire(self, flow: str, due: Due) -> State | None:
+    async def _fire(self, due: Due) -> State | None:
         if self._is_left_to_others(due):
             return None
         try:
             fired = await self.engine.timers.fire(due)
         except RevMismatchError:
             raise
-        except Exception as error:  # noqa: BLE001  (told, and tried again)
-            self._failed(flow, due.state, error)
+        except Exception:
+            self._counts["errors"] += 1
+            logger.warning("state %r could not be recovered", due.state.id, exc_info=True)
             return None
         if fired is not None:
             self._count(due, fired)
@@ -332,18 +333,13 @@ class Recoverer:
         is_to_come = alarm is None or alarm.at > self.engine.clock.now()
         return due.is_released and is_to_come and transition.to not in self.engine.flows
 
-    async def _run(self, flow: str, state: State) -> None:
-        try:
-            await self.engine.execute(state)
-        except Exception as error:  # noqa: BLE001  (a flow may raise anything)
-            self._failed(flow, state, error)
+    async def _run(self, state: State) -> None:
+        error = await self.engine.timers.run(state)
+        if error is not None:
+            self._counts["errors"] += 1
             with suppress(FlowstateError):
                 newest = await self.engine.get(state.id)
                 self._counts["gave up"] += newest.transition.cause is Cause.GAVE_UP
-
-    def _failed(self, flow: str, state: State, error: Exception) -> None:
-        self._counts["errors"] += 1
-        logger.warning("state %r failed in flow %r", state.id, flow, exc_info=error)
 
     async def _pause(self, wait_ms: int) -> None:
         end = self.engine.clock.now() + wait_ms
