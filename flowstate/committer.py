@@ -20,6 +20,7 @@ from .data import DataRef, checksum
 from .driver import Driver
 from .errors import (
     EngineClosedError,
+    InvalidValueError,
     StoreCorruptError,
     StoreError,
     TooLargeError,
@@ -28,7 +29,7 @@ from .errors import (
 from .leases import Due
 from .payloads import PayloadCache
 from .plan import Plan
-from .state import RetryPolicy, State
+from .state import KERNEL_PREFIX, RetryPolicy, State
 from .transitions import Failure
 
 COMMIT_RETRIES = 5
@@ -73,12 +74,14 @@ class Committer:
         if not self.is_open:
             raise EngineClosedError("the engine is not open; use it inside `async with Engine(…)`")
 
-    def commit(self, commit: Commit) -> Awaitable[tuple[State, ...]]:
-        """Decides what a ``Commit`` writes, at once; writes it when awaited."""
+    def commit(self, commit: Commit, *, is_kernel_s: bool = False) -> Awaitable[tuple[State, ...]]:
+        """Decides what a ``Commit`` writes, at once; writes it when awaited. Only the kernel may
+        write its own states."""
         plan = transitions.plan(
             commit, commit_id=self._commit_id(), now=self.clock.now(), policy=self.policy
         )
-        self._check_limits(plan)
+        if not is_kernel_s:
+            self._check(plan)
         return self._store(plan) if not plan.requires else self._store_some(plan, commit)
 
     async def commit_failure(self, state: State, failure: Failure) -> State | None:
@@ -144,8 +147,13 @@ class Committer:
             self.payloads.put(ref.rev, ref.checksum, content)
         return content
 
-    def _check_limits(self, plan: Plan) -> None:
+    def _check(self, plan: Plan) -> None:
         for write in plan.writes:
+            if write.state.id.startswith(KERNEL_PREFIX):
+                raise InvalidValueError(
+                    f"state id {write.state.id!r}",
+                    f"begins with {KERNEL_PREFIX!r}, as the kernel's own states do; choose another",
+                )
             size = len(encode_state(write.state))
             if size > self.max_state_size:
                 where = f"state {write.state.id!r}"

@@ -20,6 +20,8 @@ from .errors import InvalidValueError, StateNotFoundError
 from .frozendict import EMPTY, FrozenDict
 
 MAX_ID_BYTES = 512
+KERNEL_PREFIX = "flowstate."
+"""What the ids of the kernel's own states begin with, and no other's."""
 
 
 class Status(enum.Enum):

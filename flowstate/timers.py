@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from attrs import frozen
 
+from .commands import Commit
 from .committer import Committer
 from .executor import Executor
 from .leases import Due, DuePage
@@ -44,6 +45,10 @@ class Timers:
         """Move the ends of the leases of these (id, rev) to *until* (ms); gives the ids that have
         moved on."""
         return await self._committer.driver.renew(leases, until)
+
+    async def commit(self, commit: Commit) -> tuple[State, ...]:
+        """Commit states of the kernel's own: nobody else may write them."""
+        return await self._committer.commit(commit, is_kernel_s=True)
 
     async def run(self, state: State) -> BaseException | None:
         """Run a state until it rests, and give what came out of its flow; None if nothing went

@@ -134,7 +134,9 @@ class Elector:
             # by name, not by term: it may have won in the moment in which it was told to stop
             if state.labels.get("leader") == self.name:
                 vacant = state.without_labels("leader")
-                await self.engine.do(Commit(Pause(vacant, reason=f"{self.name} has left")))
+                await self.engine.timers.commit(
+                    Commit(Pause(vacant, reason=f"{self.name} has left"))
+                )
         self.tell(Event.RESIGNED, term)
 
     # ------------------------------------------------------------ inside
@@ -145,7 +147,7 @@ class Elector:
         # the lease is this candidate's own: whoever led before may have had another
         state = replace(state, retry=RetryPolicy(lease=self.lease_ms / 1000))
         try:
-            (won,) = await self.engine.do(
+            (won,) = await self.engine.timers.commit(
                 Commit(Transit(state.with_labels(leader=self.name), self.id))
             )
         except RevMismatchError:
@@ -194,5 +196,7 @@ class Elector:
         return int(self.lease_ms * (1 - MARGIN))
 
     async def _until(self, instant: int) -> None:
-        while self.engine.clock.now() < instant:
-            await self.engine.clock.wait_until(instant)
+        clock = self.engine.clock
+        while (now := clock.now()) < instant:
+            # in slices: a clock that was wrong when this began costs no more than one of them
+            await clock.wait_until(min(instant, now + renewal_ms(self.lease_ms)))

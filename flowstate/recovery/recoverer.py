@@ -26,6 +26,7 @@ from flowstate import (
     Status,
     StoreCorruptError,
 )
+from flowstate.leases import renewal_ms
 
 from .elector import BACKOFF_MS, MAX_BACKOFF_MS, Elector, Event, Role
 
@@ -246,10 +247,10 @@ class Recoverer:
         return self._take(flow, page.due, room)
 
     def _next_look(self, soonest: int | None, looked: int) -> int:
-        """When to look again, if nothing wakes it: at the next due time, and after a lease, since
-        a wake-up may be lost."""
+        """When to look again, if nothing wakes it: at the next due time, and after a third of a
+        lease, since a wake-up may be lost and the clock may have been wrong."""
         to_come = [timeout.at for _, timeout in self._timeouts() if timeout.at > looked]
-        latest = looked + self._elector.lease_ms
+        latest = looked + renewal_ms(self._elector.lease_ms)
         # what is due already is being committed at this moment
         if soonest is not None and soonest > looked:
             to_come.append(soonest)
