@@ -196,9 +196,11 @@ class LeaseKeeper:
             self._sleeps_until = min(looks, default=MAX_INSTANT_MS)
             self._awake = anyio.Event()
             if self._sleeps_until > clock.now():
-                # in slices: a clock that was wrong when this began costs no more than one of them
-                slice_ends = clock.now() + renewal_ms(milliseconds(self.policy.lease))
-                await clock.wait_until(min(self._sleeps_until, slice_ends), self._awake)
+                end = self._sleeps_until
+                if looks:
+                    # in slices: a clock that was wrong when this began costs no more than one
+                    end = min(end, clock.now() + renewal_ms(milliseconds(self.policy.lease)))
+                await clock.wait_until(end, self._awake)
                 continue
             self.stop_timed_out()
             try:

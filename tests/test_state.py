@@ -285,7 +285,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "no attempt at all": (lambda: RetryPolicy(max_attempts=0), "retry.max_attempts: takes a whole"),
     "half an attempt": (
         lambda: RetryPolicy(max_attempts=1.5),  # type: ignore[arg-type]
-        "retry.max_attempts: takes a whole number from 1, not 1.5",
+        "retry.max_attempts: takes a whole number from 1, or None, not 1.5",
     ),
 }
 

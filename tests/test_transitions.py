@@ -20,18 +20,21 @@ from flowstate import (
     Delay,
     End,
     Execute,
+    Fail,
     IllegalTransitionError,
     Pause,
     Require,
     Resume,
+    Retry,
     RetryPolicy,
+    Save,
     State,
     Status,
     Transit,
     Transition,
     transitions,
 )
-from flowstate.transitions import MOVES, TRANSITIONS, check_legal, plan, retry
+from flowstate.transitions import MOVES, TRANSITIONS, Failure, after_error, check_legal, plan
 
 from .helpers import NOW, to_datetime
 
@@ -41,19 +44,25 @@ COMMANDS: Mapping[type[Any], Callable[[State], Any]] = {
     Pause: Pause,
     Resume: Resume,
     Delay: lambda state: Delay(state, "next", after=1),
+    Retry: lambda state: Retry(state, after=1),
+    Fail: Fail,
     End: End,
+    Save: Save,
     Require: Require,
     Execute: Execute,
 }
 LEGAL = """
-             NEW      RUNNING  PAUSED   DELAYED  ENDED
-    Transit  RUNNING  RUNNING  RUNNING  RUNNING  -
-    Pause    PAUSED   PAUSED   PAUSED   PAUSED   -
-    Resume   -        -        RUNNING  RUNNING  -
-    Delay    DELAYED  DELAYED  DELAYED  DELAYED  -
-    End      ENDED    ENDED    ENDED    ENDED    -
-    Require  NEW      RUNNING  PAUSED   DELAYED  -
-    Execute  NEW      RUNNING  PAUSED   DELAYED  -
+             NEW      RUNNING  PAUSED   DELAYED  FAILED   ENDED
+    Transit  RUNNING  RUNNING  RUNNING  RUNNING  RUNNING  -
+    Pause    PAUSED   PAUSED   PAUSED   PAUSED   PAUSED   -
+    Resume   -        -        RUNNING  RUNNING  RUNNING  -
+    Delay    DELAYED  DELAYED  DELAYED  DELAYED  DELAYED  -
+    Retry    -        DELAYED  -        -        -        -
+    Fail     -        FAILED   FAILED   FAILED   -        -
+    End      ENDED    ENDED    ENDED    ENDED    ENDED    -
+    Save     -        -        PAUSED   DELAYED  FAILED   -
+    Require  NEW      RUNNING  PAUSED   DELAYED  FAILED   ENDED
+    Execute  NEW      RUNNING  PAUSED   DELAYED  FAILED   -
 """
 """The law, written down a second time: which status follows, by command and status before."""
 
@@ -114,9 +123,9 @@ def test_a_move_is_made_if_it_is_legal_and_gives_the_status_of_the_law(
     expected = law()[status, kind]
     if expected is None:
         with pytest.raises(IllegalTransitionError):
-            MOVES[kind](command, NOW)
+            MOVES[kind](command, NOW, POLICY)
     else:
-        assert expected is MOVES[kind](command, NOW).transition.status
+        assert expected is MOVES[kind](command, NOW, POLICY).transition.status
 
 
 @pytest.mark.parametrize(("status", "kind"), list(product(Status, [*MOVES, Require])))
@@ -155,15 +164,17 @@ def test_transitions_import_no_io_and_no_chance() -> None:
 
 @pytest.mark.parametrize("kind", MOVES)
 def test_a_move_leaves_the_state_it_was_given_as_it_was(kind: type[Any]) -> None:
-    state = state_in(Status.PAUSED)
-    MOVES[kind](COMMANDS[kind](state), NOW)
-    assert state == state_in(Status.PAUSED)
+    status = Status.RUNNING if kind is Retry else Status.PAUSED
+    state = state_in(status)
+    MOVES[kind](COMMANDS[kind](state), NOW, POLICY)
+    assert state == state_in(status)
 
 
 @pytest.mark.parametrize("kind", MOVES)
 def test_a_move_changes_nothing_but_the_transition(kind: type[Any]) -> None:
-    state = state_in(Status.PAUSED).with_labels(a="b").attach("d", b"x")
-    new = MOVES[kind](COMMANDS[kind](state), NOW)
+    status = Status.RUNNING if kind is Retry else Status.PAUSED
+    state = state_in(status).with_labels(a="b").attach("d", b"x")
+    new = MOVES[kind](COMMANDS[kind](state), NOW, POLICY)
     for field in set(State.__struct_fields__) - {"transition"}:
         assert getattr(state, field) == getattr(new, field), field
 
@@ -175,46 +186,46 @@ PAUSED = state_in(Status.PAUSED)
 
 
 def test_transit_runs_at_the_flow() -> None:
-    made = transitions.transit(Transit(PAUSED, "next", annotations={"a": "b"}), NOW)
+    made = transitions.transit(Transit(PAUSED, "next", annotations={"a": "b"}), NOW, POLICY)
     assert made.transition == Transition(to="next", status=Status.RUNNING, annotations={"a": "b"})
 
 
 def test_transit_with_a_timeout_comes_back_to_the_same_flow_unless_told_otherwise() -> None:
-    same = transitions.transit(Transit(HERE, "next", timeout=2), NOW)
-    other = transitions.transit(Transit(HERE, "next", timeout=2, on_timeout="late"), NOW)
+    same = transitions.transit(Transit(HERE, "next", timeout=2), NOW, POLICY)
+    other = transitions.transit(Transit(HERE, "next", timeout=2, on_timeout="late"), NOW, POLICY)
     assert same.transition.alarm == Alarm(NOW + 2_000, "next")
     assert other.transition.alarm == Alarm(NOW + 2_000, "late")
 
 
 def test_pause_keeps_the_flow_to_resume_at_unless_told_otherwise() -> None:
-    made = transitions.pause(Pause(HERE, reason="why", annotations={"a": "b"}), NOW)
+    made = transitions.pause(Pause(HERE, reason="why", annotations={"a": "b"}), NOW, POLICY)
     assert made.transition == Transition(
         to="here", status=Status.PAUSED, reason="why", annotations={"a": "b"}
     )
-    assert transitions.pause(Pause(HERE, to="there"), NOW).transition.to == "there"
+    assert transitions.pause(Pause(HERE, to="there"), NOW, POLICY).transition.to == "there"
 
 
 def test_a_state_that_is_at_no_flow_can_be_paused() -> None:
-    made = transitions.pause(Pause(State("new")), NOW)
+    made = transitions.pause(Pause(State("new")), NOW, POLICY)
     assert made.transition == Transition(to="", status=Status.PAUSED)
 
 
 def test_pause_with_a_timeout_goes_where_it_would_resume_unless_told_otherwise() -> None:
-    same = transitions.pause(Pause(HERE, timeout=2), NOW)
-    other = transitions.pause(Pause(HERE, timeout=2, on_timeout="late"), NOW)
+    same = transitions.pause(Pause(HERE, timeout=2), NOW, POLICY)
+    other = transitions.pause(Pause(HERE, timeout=2, on_timeout="late"), NOW, POLICY)
     assert same.transition.alarm == Alarm(NOW + 2_000, "here")
     assert other.transition.alarm == Alarm(NOW + 2_000, "late")
 
 
 def test_resume_runs_where_it_was_to_resume_with_cause_resume() -> None:
-    made = transitions.resume(Resume(PAUSED, annotations={"a": "b"}), NOW)
+    made = transitions.resume(Resume(PAUSED, annotations={"a": "b"}), NOW, POLICY)
     assert made.transition == Transition(
         to="here", status=Status.RUNNING, cause=Cause.RESUME, annotations={"a": "b"}
     )
 
 
 def test_delay_after_some_time_rings_at_its_flow() -> None:
-    made = transitions.delay(Delay(HERE, after=1.5), NOW)
+    made = transitions.delay(Delay(HERE, after=1.5), NOW, POLICY)
     assert made.transition == Transition(
         to="here", status=Status.DELAYED, alarm=Alarm(NOW + 1_500, "here")
     )
@@ -222,14 +233,14 @@ def test_delay_after_some_time_rings_at_its_flow() -> None:
 
 def test_delay_until_an_instant_rings_at_the_flow_it_names() -> None:
     at: datetime = to_datetime(NOW + 7)
-    made = transitions.delay(Delay(HERE, "next", at=at), NOW)
+    made = transitions.delay(Delay(HERE, "next", at=at), NOW, POLICY)
     assert made.transition == Transition(
         to="next", status=Status.DELAYED, alarm=Alarm(NOW + 7, "next")
     )
 
 
 def test_end_is_at_no_flow_and_keeps_its_reason() -> None:
-    made = transitions.end(End(HERE, "done", annotations={"a": "b"}), NOW)
+    made = transitions.end(End(HERE, "done", annotations={"a": "b"}), NOW, POLICY)
     assert made.transition == Transition(status=Status.ENDED, reason="done", annotations={"a": "b"})
 
 
@@ -237,7 +248,7 @@ def test_end_is_at_no_flow_and_keeps_its_reason() -> None:
 
 
 def test_a_retry_is_delayed_at_the_same_flow_until_its_backoff_is_over() -> None:
-    retried = retry(HERE, "ValueError: no", NOW, RetryPolicy(backoff=2))
+    retried = after_error(HERE, Failure("ValueError: no"), NOW, RetryPolicy(backoff=2))
     assert retried is not None
     assert retried.transition == Transition(
         to="here",
@@ -256,28 +267,28 @@ def test_retries_end_when_the_attempts_are_used_up() -> None:
     statuses: list[Status] = []
     for _ in range(3):
         assert state is not None
-        state = retry(state, "ValueError: no", NOW, policy)
+        state = after_error(state, Failure("ValueError: no"), NOW, policy)
         assert state is not None
         statuses.append(state.transition.status)
-    assert statuses == [Status.DELAYED, Status.DELAYED, Status.ENDED]
+    assert statuses == [Status.DELAYED, Status.DELAYED, Status.FAILED]
     assert state is not None
     assert state.transition.reason == "gave up after 3 attempts: ValueError: no"
-    assert state.transition.cause is Cause.RETRY
+    assert state.transition.cause is Cause.GAVE_UP
 
 
 def test_a_state_that_was_given_up_after_one_attempt_says_so_in_good_english() -> None:
-    ended = retry(HERE, "no", NOW, RetryPolicy(max_attempts=1))
+    ended = after_error(HERE, Failure("no"), NOW, RetryPolicy(max_attempts=1))
     assert ended is not None
     assert ended.transition.reason == "gave up after 1 attempt: no"
 
 
 def test_a_policy_that_is_switched_off_leaves_a_state_alone() -> None:
-    assert retry(HERE, "no", NOW, RetryPolicy(enabled=False)) is None
+    assert after_error(HERE, Failure("no"), NOW, RetryPolicy(enabled=False)) is None
 
 
 def test_a_state_s_own_policy_comes_before_the_engine_s() -> None:
     own = State("a", transition=HERE.transition, retry=RetryPolicy(enabled=False))
-    assert retry(own, "no", NOW, RetryPolicy(enabled=True)) is None
+    assert after_error(own, Failure("no"), NOW, RetryPolicy(enabled=True)) is None
 
 
 # ---------------------------------------------------------------- plans

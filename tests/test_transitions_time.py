@@ -20,7 +20,7 @@ from flowstate import (
     Transit,
     Transition,
 )
-from flowstate.transitions import LEASE_RAN_OUT, MOVES, fire, plan, retry
+from flowstate.transitions import LEASE_RAN_OUT, MOVES, Failure, after_error, fire, plan
 
 NOW = 1_700_000_000_000
 POLICY = RetryPolicy(lease=30, max_attempts=3, backoff=2, max_backoff=60)
@@ -88,9 +88,9 @@ def test_a_lease_that_ran_out_is_a_retry_of_the_same_transition() -> None:
     expected = Transition(
         to="work",
         status=Status.RUNNING,
-        cause=Cause.RETRY,
+        cause=Cause.LOST,
         attempt=1,
-        reason=LEASE_RAN_OUT,
+        reason=LEASE_RAN_OUT.reason,
         alarm=alarm,
         annotations={"by": "ann"},
     )
@@ -122,18 +122,21 @@ def test_only_what_runs_can_be_given_up(status: Status) -> None:
 
 
 def test_leases_that_run_out_are_retried_until_the_attempts_are_used_up() -> None:
-    state, attempts = running(), []
-    while state.transition.status is Status.RUNNING:
-        attempts.append(state.transition.attempt)
-        fired = fire(state, NOW, POLICY)
+    state, attempts, now = running(), [], NOW
+    while state.transition.status is not Status.FAILED:
+        if state.transition.status is Status.RUNNING:
+            attempts.append(state.transition.attempt)
+        now += 60_000
+        fired = fire(state, now, POLICY)
         assert fired is not None
         state = fired
     assert attempts == [0, 1, 2]
     expected = Transition(
-        status=Status.ENDED,
-        cause=Cause.RETRY,
+        to="work",
+        status=Status.FAILED,
+        cause=Cause.GAVE_UP,
         attempt=2,
-        reason=f"gave up after 3 attempts: {LEASE_RAN_OUT}",
+        reason=f"gave up after 3 attempts: {LEASE_RAN_OUT.reason}",
     )
     assert expected == state.transition
 
@@ -142,7 +145,7 @@ def test_leases_that_run_out_are_retried_until_the_attempts_are_used_up() -> Non
 
 
 def test_a_retry_waits_for_its_backoff_then_runs_the_flow_again() -> None:
-    waiting = retry(running(), "OSError: full", NOW, POLICY)
+    waiting = after_error(running(), Failure("OSError: full"), NOW, POLICY)
     assert waiting is not None
     assert Alarm(NOW + 2_000, "work") == waiting.transition.alarm
     assert fire(waiting, NOW + 1_999, POLICY) is None
@@ -158,7 +161,7 @@ def test_a_retry_waits_for_its_backoff_then_runs_the_flow_again() -> None:
 def test_a_timeout_outlives_the_retries_before_it() -> None:
     """It is the whole transition that must be done by then, not each attempt."""
     timeout = Alarm(NOW + 5_000, "late")
-    waiting = retry(running(alarm=timeout), "no", NOW, POLICY)
+    waiting = after_error(running(alarm=timeout), Failure("no"), NOW, POLICY)
     assert waiting is not None
     assert Alarm(NOW + 2_000, "work", then=timeout) == waiting.transition.alarm
 
@@ -174,7 +177,7 @@ def test_a_timeout_outlives_the_retries_before_it() -> None:
 @pytest.mark.parametrize("timeout_ms", [1, 2_000])
 def test_a_timeout_before_the_backoff_is_over_fires_first(timeout_ms: int) -> None:
     timeout = Alarm(NOW + timeout_ms, "late")
-    waiting = retry(running(alarm=timeout), "no", NOW, POLICY)
+    waiting = after_error(running(alarm=timeout), Failure("no"), NOW, POLICY)
     assert waiting is not None
     assert (waiting.transition.status, waiting.transition.alarm) == (Status.DELAYED, timeout)
 
@@ -185,7 +188,7 @@ def test_a_timeout_before_the_backoff_is_over_fires_first(timeout_ms: int) -> No
 
 def test_a_retry_that_nobody_fired_before_its_timeout_does_not_run() -> None:
     """Recovery was away while both came due: the timeout decides, as if it had been there."""
-    waiting = retry(running(alarm=Alarm(NOW + 5_000, "late")), "no", NOW, POLICY)
+    waiting = after_error(running(alarm=Alarm(NOW + 5_000, "late")), Failure("no"), NOW, POLICY)
     assert waiting is not None
     late = fire(waiting, NOW + 5_000, POLICY)
     assert late is not None
@@ -195,25 +198,25 @@ def test_a_retry_that_nobody_fired_before_its_timeout_does_not_run() -> None:
 def test_each_retry_tells_its_attempt_and_the_last_error_until_they_are_used_up() -> None:
     state, told = running(), []
     for error in ("first", "second", "third"):
-        raised = retry(state, error, NOW, POLICY)
+        raised = after_error(state, Failure(error), NOW, POLICY)
         assert raised is not None
         told.append((raised.transition.attempt, raised.transition.reason))
         state = fire(raised, NOW + 60_000, POLICY) or raised
     assert [(1, "first"), (2, "second"), (2, "gave up after 3 attempts: third")] == told
-    assert state.transition.cause is Cause.RETRY  # an End by the flow has cause COMMAND
+    assert state.transition.cause is Cause.GAVE_UP  # a Fail by the flow has it too
 
 
 def test_errors_and_lost_leases_count_as_attempts_alike() -> None:
-    once = retry(running(), "no", NOW, POLICY)
+    once = after_error(running(), Failure("no"), NOW, POLICY)
     assert once is not None
     again = fire(once, NOW + 2_000, POLICY)
     assert again is not None
     twice = fire(again, NOW + 40_000, POLICY)
     assert twice is not None
     assert twice.transition.attempt == 2
-    ended = retry(twice, "no", NOW, POLICY)
+    ended = after_error(twice, Failure("no"), NOW, POLICY)
     assert ended is not None
-    assert ended.transition.status is Status.ENDED
+    assert ended.transition.status is Status.FAILED
 
 
 # ---------------------------------------------------------------- whose policy
@@ -221,12 +224,12 @@ def test_errors_and_lost_leases_count_as_attempts_alike() -> None:
 
 def test_the_policy_of_a_state_goes_before_that_of_its_engine() -> None:
     own = replace(running(), retry=RetryPolicy(max_attempts=1))
-    for outcome in (retry(own, "no", NOW, POLICY), fire(own, NOW, POLICY)):
+    for outcome in (after_error(own, Failure("no"), NOW, POLICY), fire(own, NOW, POLICY)):
         assert outcome is not None
         assert outcome.transition.reason.startswith("gave up after 1 attempt: ")
 
     patient = replace(running(attempt=5), retry=RetryPolicy(max_attempts=10))
-    for outcome in (retry(patient, "no", NOW, POLICY), fire(patient, NOW, POLICY)):
+    for outcome in (after_error(patient, Failure("no"), NOW, POLICY), fire(patient, NOW, POLICY)):
         assert outcome is not None
         assert outcome.transition.attempt == 6
 
@@ -239,7 +242,7 @@ def test_a_state_whose_retries_are_switched_off_is_left_alone_for_ever() -> None
             Commit(Transit(state, "work")), commit_id="1", now=NOW, policy=policy
         ).writes
         assert write.due is None
-        assert retry(write.state, "no", NOW, policy) is None
+        assert after_error(write.state, Failure("no"), NOW, policy) is None
         assert fire(write.state, NOW + 10**12, policy) is None
 
 
@@ -265,7 +268,7 @@ def test_what_waits_is_due_at_its_alarm() -> None:
 
 
 def test_an_alarm_set_in_the_past_fires_at_once() -> None:
-    state = MOVES[Delay](Delay(State("a"), "work", at=NOW - 10**6), NOW)
+    state = MOVES[Delay](Delay(State("a"), "work", at=NOW - 10**6), NOW, POLICY)
     fired = fire(state, NOW, POLICY)
     assert fired is not None
     assert fired.transition.status is Status.RUNNING
@@ -290,7 +293,7 @@ def test_jitter_lengthens_a_backoff_by_up_to_a_tenth_within_its_bound(attempt: i
 
 
 def test_jitter_spreads_the_retries_of_states_that_failed_together() -> None:
-    alarms = [retry(running(), "no", NOW, POLICY, jitter) for jitter in (0.0, 0.5, 1.0)]
+    alarms = [after_error(running(), Failure("no"), NOW, POLICY, jitter) for jitter in (0.0, 0.5, 1.0)]
     ats = [state.transition.alarm.at - NOW for state in alarms if state and state.transition.alarm]
     assert ats == [2_000, 2_100, 2_200]
 

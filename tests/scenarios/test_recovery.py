@@ -84,7 +84,7 @@ async def test_what_was_begun_and_never_executed_is_run(store: Driver, clock: Vi
         await engine.do(Commit(Transit(State("order-1"), "finish")))
         await engine.wait("order-1", Status.ENDED)
         _, again, _ = await history(engine, "order-1")
-        assert again.transition.cause is Cause.RETRY
+        assert again.transition.cause is Cause.LOST
         assert 10_000 <= again.committed_at - began < 11_000
 
 
@@ -120,7 +120,7 @@ async def test_two_recoverers_with_one_killed(store: Driver, clock: VirtualClock
 
             await second.wait("order-1", Status.ENDED)
             _, again, _ = await history(second, "order-1")
-            assert again.transition.cause is Cause.RETRY
+            assert again.transition.cause is Cause.LOST
             assert again.committed_at - killed < 11_000  # the lease and a second
             assert other.stats().term > term
             assert one.stats().term == 0  # it no longer trusts itself

@@ -66,14 +66,14 @@ async def test_a_flow_whose_first_attempt_fails_is_run_again_after_its_backoff(
 async def test_a_flow_that_always_fails_is_given_up_with_its_last_error(
     store: Driver, clock: VirtualClock
 ) -> None:
-    """The waits double, each version tells its attempt, and the end is told from an ``End``."""
+    """The waits double, each version tells its attempt, and the last one is FAILED."""
     runs: list[int] = []
     policy = RetryPolicy(max_attempts=4, backoff=10, max_backoff=30)
     async with clock.running(), recovering(store, failing(9, runs), clock, retry=policy) as engine:
         await engine.start((await engine.do(Commit(Transit(State("order-1"), "charge"))))[0])
-        ended = await engine.wait("order-1", Status.ENDED)
-        assert ended.transition.reason == "gave up after 4 attempts: OSError: no answer 4"
-        assert ended.transition.cause is Cause.RETRY
+        failed = await engine.wait("order-1", Status.FAILED)
+        assert failed.transition.reason == "gave up after 4 attempts: OSError: no answer 4"
+        assert failed.transition.cause is Cause.GAVE_UP
         attempts = [state.transition.attempt for state in await history(engine, "order-1")]
         assert attempts == [0, 1, 1, 2, 2, 3, 3, 3]
     waits = [(after - before) // 1_000 for before, after in pairwise(runs)]
