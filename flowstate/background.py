@@ -22,6 +22,7 @@ from .executor import (
     Executor,
     check_runnable,
     forget_flow,
+    hand_over,
     runs_flow,
 )
 from .flows import Flows
@@ -83,6 +84,7 @@ class Background:
         """Run a state when a slot is free; waits for that, unless a flow asks."""
         check_runnable(state)
         if runs_flow():
+            hand_over(state)
             self.fork(state)
             return
         self.executor.check_takes_work()

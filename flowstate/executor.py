@@ -8,12 +8,9 @@ the background, and how much of it at a time, is ``background.py``.
 from __future__ import annotations
 
 import logging
-import math
-import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -28,11 +25,15 @@ from .errors import (
     InvalidValueError,
     RevMismatchError,
 )
+from .failures import failure_of, is_flows_own, is_others_move, reason
 from .flows import Flows
 from .leases import Due, Execution, LeaseKeeper
 from .leaving import Leaving
-from .state import Cause, State, Status
-from .transitions import MOVES, Failure, check_legal
+from .races import Races
+from .state import KERNEL_PREFIX, Cause, State, Status
+from .transitions import MOVES, check_legal
+
+T = TypeVar("T")
 
 logger = logging.getLogger("flowstate")
 
@@ -40,15 +41,6 @@ _RUNNING = Status.RUNNING  # Python 3.11 takes as long to find a member of an en
 
 MAX_STEPS_WITHOUT_YIELD = 250
 """Transitions that one execution does before other tasks get a turn."""
-MAX_REASON = 1_000
-"""Characters of an error that are kept as a reason."""
-MAX_TRACEBACK = 4_000
-"""Characters of a traceback that are kept, its end."""
-MAX_RACES = 100
-"""How often a flow is run again whose commits lose races on other states."""
-MAX_RACE_WAIT_MS = 1_000
-"""The longest wait before it is."""
-
 _running_here: ContextVar[Execution | None] = ContextVar("flowstate.execution", default=None)
 """The execution whose flow the present task runs. It decides three things: what a flow starts does
 not wait for a slot (``Background.start``), an engine that is being left still does what its flows
@@ -61,6 +53,14 @@ def runs_flow() -> bool:
     not."""
     execution = _running_here.get()
     return execution is not None and not execution.is_over
+
+
+def hand_over(state: State) -> None:
+    """Say that a state is run in the background from now on: if the present flow holds it, it no
+    longer does."""
+    execution = _running_here.get()
+    if execution is not None and execution.state.id == state.id:
+        execution.is_handed_over = True
 
 
 def forget_flow() -> None:
@@ -139,7 +139,7 @@ class Executor:
         if execution is None or not self.committer.driver.waits:
             return await self.committer.commit(commit)
         if _moves(commit, execution.state.id):
-            return await self._shielded(commit)
+            return await self._commit_own(commit)
         return await self.committer.commit(commit)
 
     def executing(self) -> list[State]:
@@ -201,20 +201,11 @@ class Executor:
 
     async def _run(self, execution: Execution) -> State:
         """Run the flows of an execution, until its state rests or is left to others."""
-        races = 0
-        state: State | None = None
-        while True:
-            try:
-                state = await self._steps(execution)
-            except RevMismatchError as error:
-                if not execution.has_moved and execution.at.id not in error.conflicts:
-                    races += 1
-                    await self._lost_race(execution, error, races)
-                    continue
-            except BaseException as error:
-                await self._raised(execution, error)
-                raise
-            break
+        try:
+            state = await self._steps_and_races(execution)
+        except BaseException as error:
+            await self._raised(execution, error)
+            raise
         if state is None:  # it was moved by someone else, or perhaps by the flow itself
             await self._leave_what_it_holds(execution)
             return await self._newest(execution.at)
@@ -222,12 +213,40 @@ class Executor:
             return await self._leave(state)
         return state
 
+    async def _steps_and_races(self, execution: Execution) -> State | None:
+        """Step after step; a flow whose commit was refused because of other states is run again."""
+        races = Races(execution.at)
+        while True:
+            try:
+                return await self._steps(execution)
+            except RevMismatchError as error:
+                at, held = execution.at, execution.state
+                if is_others_move(error, at, held):
+                    return None
+                if at.id in error.conflicts or not races.lose(at, error):
+                    raise
+                if execution.has_moved:
+                    if execution.is_handed_over or held.transition.status is not _RUNNING:
+                        raise
+                    execution.at = held
+            logger.debug("state %r: its flow lost a race and is run again", execution.at.id)
+            await self._pause(races.wait_ms(self.committer.chance()))
+
+    async def _pause(self, wait_ms: int) -> None:
+        """Wait before a flow is run again, unless the engine is left meanwhile."""
+        clock = self.committer.clock
+        end = clock.now() + wait_ms
+        with self.leaving.ends_this():
+            await anyio.lowlevel.checkpoint()
+            while clock.now() < end:
+                await clock.wait_until(end)
+
     async def _steps(self, execution: Execution) -> State | None:
         """Step after step; gives the state once it rests, or RUNNING if it is to be left to other
         engines, or None if it moved in some other way. Raises what flows and commits raise."""
         committer, leaving = self.committer, self.leaving
         clock, policy = committer.clock, committer.policy
-        commit = self._shielded if committer.driver.waits else committer.commit
+        commit = self._commit_own if committer.driver.waits else committer.commit
         runs = self.flows.runs
         state = execution.at
         steps = 0
@@ -293,11 +312,15 @@ class Executor:
             )
         return None
 
-    async def _shielded(self, commit: Commit) -> tuple[State, ...]:
+    async def _commit_own(self, commit: Commit) -> tuple[State, ...]:
+        return await self._shielded(self.committer.commit(commit))
+
+    async def _shielded(self, writing: Awaitable[T]) -> T:
+        """The outcome of a write, whatever cancels the execution meanwhile."""
         with anyio.CancelScope(shield=self._has_patience) as scope:
             self._shields.add(scope)
             try:
-                return await self.committer.commit(commit)
+                return await writing
             finally:
                 self._shields.discard(scope)
                 if not self._shields:
@@ -305,27 +328,6 @@ class Executor:
         raise AssertionError  # nobody cancels the scope itself
 
     # ------------------------------------------------------------ what ends it
-
-    async def _lost_race(self, execution: Execution, error: RevMismatchError, races: int) -> None:
-        """A commit of the flow was refused because of other states: return once the flow is to be
-        run again; raise what is a failure like any other. A state that was to be created and is
-        there is a duplicate, and stays one: it is looked at once more."""
-        is_duplicate = any(not expected for expected, _ in error.conflicts.values())
-        if races > (1 if is_duplicate else MAX_RACES):
-            await self._failed(execution, error)
-            raise error
-        logger.debug("state %r: its flow lost a race and is run again", execution.at.id)
-        clock = self.committer.clock
-        longest = min(MAX_RACE_WAIT_MS, 2**races) if races > 1 else 0
-        end = clock.now() + round(longest * self.committer.chance())
-        try:
-            with self.leaving.ends_this():
-                await anyio.lowlevel.checkpoint()
-                while clock.now() < end:
-                    await clock.wait_until(end)
-        except EngineClosedError:
-            self.leases.abandon(execution.state)
-            raise
 
     async def _raised(self, execution: Execution, error: BaseException) -> None:
         """A flow raised, or was cancelled: what is the flow's counts as an attempt."""
@@ -337,34 +339,47 @@ class Executor:
             self.leases.abandon(execution.state)  # nobody runs it now
 
     async def _failed(self, execution: Execution, error: BaseException) -> None:
-        """A flow raised: commit its retry, if the state was ever committed."""
-        state = execution.state if execution.has_moved else execution.at
-        flow = execution.at.transition.to
+        """A flow raised: commit its retry, if the state was ever committed, and say what becomes of
+        it."""
+        id, flow = execution.at.id, execution.at.transition.to
+        extra = {"flow_of": id}  # by it a program knows what it also gets as an error
         moved: State | None = None
-        if state.rev and state.transition.status is _RUNNING:
-            try:
-                moved = await self.committer.commit_failure(state, failure_of(error))
-            except RevMismatchError:
-                return  # someone else moved it: then there is nothing to retry
-            except FlowstateError:
-                logger.exception("state %r: its retry could not be committed", state.id)
+        try:
+            moved = await self._commit_failure(execution, error)
+        except RevMismatchError:
+            return  # someone else moved it: then there is nothing to retry
+        except FlowstateError:
+            logger.exception("state %r: its retry could not be committed", id)
         if moved is not None and moved.transition.cause is not Cause.GAVE_UP:
-            logger.warning("state %r: flow %r raised %s", state.id, flow, reason(error))
+            logger.warning("state %r: flow %r raised %s", id, flow, reason(error), extra=extra)
             return
-        outcome = "is not retried" if moved is None else moved.transition.reason
-        logger.error("state %r: flow %r raised: %s", state.id, flow, outcome, exc_info=error)
+        outcome = "it is not retried" if moved is None else moved.transition.reason
+        logger.error("state %r: flow %r: %s", id, flow, outcome, exc_info=error, extra=extra)
         if moved is not None and moved.transition.status is _RUNNING:
             self.fork(moved)
+
+    async def _commit_failure(self, execution: Execution, error: BaseException) -> State | None:
+        """Commit what becomes of the version that the flow left; None if nothing does."""
+        state = execution.state if execution.has_moved else execution.at
+        is_held = state.rev and state.transition.status is _RUNNING
+        if not is_held or execution.is_handed_over:
+            return None
+        return await self._shielded(self.committer.commit_failure(state, failure_of(error)))
 
     async def _fire_timeout(self, execution: Execution) -> State:
         """Commit that the timeout of what was stopped has come, and give the state."""
         state = execution.state
         timeout = execution.timeout
         assert timeout is not None  # noqa: S101  (it is why it was stopped)
+        if timeout.at > self.committer.clock.now():
+            return state  # the clock was wrong for a moment: its time is still to come
         try:
-            fired = await self.committer.fire(Due(state, timeout.at))
+            fired = await self._shielded(self.committer.fire(Due(state, timeout.at)))
         except RevMismatchError:
             fired = None  # somebody else was first
+        except FlowstateError:
+            logger.warning("state %r: its timeout could not be fired", state.id, exc_info=True)
+            raise
         return fired or await self._newest(state)
 
     async def _leave(self, state: State) -> State:
@@ -373,8 +388,17 @@ class Executor:
         if self.leaving.has_begun:
             self.leases.abandon(state)
             return state
+        try:
+            return await self._shielded(self._store_and_release(state))
+        except FlowstateError:
+            logger.warning("state %r could not be left to others", state.id, exc_info=True)
+            return state
+
+    async def _store_and_release(self, state: State) -> State:
         stored = await self.committer.driver.get(state.id)
-        if stored is None or (stored.rev == state.rev and stored != state):
+        if stored is not None and stored.rev != state.rev:
+            return stored
+        if stored != state:
             try:
                 state = await self.committer.commit_state(state)
             except RevMismatchError:
@@ -383,9 +407,11 @@ class Executor:
         return state
 
     async def _leave_what_it_holds(self, execution: Execution) -> None:
-        """A flow that moved its own state and does not go on with it leaves it to others."""
+        """A flow that moved its own state and neither goes on with it nor has it run elsewhere
+        here leaves it to others."""
         held = execution.state
-        if execution.has_moved and held.transition.status is _RUNNING:
+        is_running = held.transition.status is _RUNNING
+        if execution.has_moved and is_running and not execution.is_handed_over:
             await self._leave(held)
 
     async def _newest(self, state: State) -> State:
@@ -395,50 +421,14 @@ class Executor:
 def check_runnable(state: State) -> None:
     """Raise unless the state may be run: ``IllegalTransitionError``, ``InvalidValueError``."""
     check_legal(Execute(state))
+    if state.id.startswith(KERNEL_PREFIX):
+        raise InvalidValueError(
+            f"state {state.id!r}", "is one of the kernel's own: no flow runs it"
+        )
     if state.transition.status is Status.NEW:
         raise InvalidValueError(
             f"state {state.id!r}", "is at no flow yet: do Transit(state, 'first') before running it"
         )
-
-
-def is_flows_own(error: BaseException) -> bool:
-    """Whether what came out of a flow is the flow's: not the operator's Ctrl-C, nor a cancellation
-    that somebody asked this task for."""
-    if isinstance(error, KeyboardInterrupt | GeneratorExit):
-        return False
-    if isinstance(error, anyio.get_cancelled_exc_class()):
-        return not _is_cancelled()
-    return True
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody asked this task to stop, by a scope around it or by its event loop."""
-    if anyio.current_effective_deadline() == -math.inf:
-        return True
-    asyncio = sys.modules.get("asyncio")
-    try:
-        task = None if asyncio is None else asyncio.current_task()
-    except RuntimeError:  # trio: there is no other way than by a scope
-        task = None
-    return task is not None and task.cancelling() > 0
-
-
-def failure_of(error: BaseException) -> Failure:
-    """An error as it is kept in a transition."""
-    lines = "".join(traceback.format_exception(error)).strip()
-    return Failure(reason(error), _storable(lines)[-MAX_TRACEBACK:])
-
-
-def reason(error: BaseException) -> str:
-    """An error in one line, cut to length."""
-    text = _storable(f"{type(error).__name__}: {error}")
-    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
-
-
-def _storable(text: str) -> str:
-    """Text that every store can keep: what none could may well be in an error, e.g. in the name of
-    a file."""
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
 
 
 def _moves(commit: Commit, id: str) -> bool:

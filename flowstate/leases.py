@@ -126,6 +126,8 @@ class Execution:
     """The revision at which the store said that the state has moved on; 0 if it did not."""
     is_timed_out: bool = False
     """Whether it was stopped because the timeout of what it runs has come."""
+    is_handed_over: bool = False
+    """Whether its flow has had the state run in the background, so that it holds it no more."""
     is_over: bool = False
 
     @property
@@ -135,8 +137,9 @@ class Execution:
 
     @property
     def timeout(self) -> Alarm | None:
-        """The timeout of what it runs."""
-        return self.state.transition.alarm
+        """The timeout of what it runs; what was never committed has none yet."""
+        state = self.state
+        return state.transition.alarm if state.rev else None
 
     def is_lost(self, rev: int) -> bool:
         """Whether it is lost, now that the store said that the state has moved on from *rev*.

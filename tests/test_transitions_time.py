@@ -293,7 +293,9 @@ def test_jitter_lengthens_a_backoff_by_up_to_a_tenth_within_its_bound(attempt: i
 
 
 def test_jitter_spreads_the_retries_of_states_that_failed_together() -> None:
-    alarms = [after_error(running(), Failure("no"), NOW, POLICY, jitter) for jitter in (0.0, 0.5, 1.0)]
+    alarms = [
+        after_error(running(), Failure("no"), NOW, POLICY, jitter) for jitter in (0.0, 0.5, 1.0)
+    ]
     ats = [state.transition.alarm.at - NOW for state in alarms if state and state.transition.alarm]
     assert ats == [2_000, 2_100, 2_200]
 

@@ -31,7 +31,7 @@ from flowstate.recovery import Recoverer
 
 from .lines import Line, LineError, parse, read_lines
 from .loading import where
-from .screen import Screen
+from .screen import SPOKEN_FOR, Screen
 from .tally import Tally
 
 RECOVERY_LEASE_S = 5.0
@@ -218,6 +218,7 @@ class Job:
 
     async def _execute(self, line: Line, state: State) -> None:
         self.executing += 1
+        spoken_for = SPOKEN_FOR.set(state.id)
         try:
             await self.engine.execute(state)
         except StoreError:
@@ -228,6 +229,7 @@ class Job:
             message = f"{type(error).__name__}: {error}{where(error)}"
             self._error(f"line {line.number}, state {state.id!r}: {message}")
         finally:
+            SPOKEN_FOR.reset(spoken_for)
             self.executing -= 1
 
     def _reject(self, line: Line, reason: str) -> None:

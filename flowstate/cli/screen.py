@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +27,8 @@ from rich.text import Text
 from . import output
 from .loading import where
 
+SPOKEN_FOR: ContextVar[str] = ContextVar("flowstate.cli.spoken_for", default="")
+"""The id of the state whose errors this task prints itself, so that the log need not."""
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -101,6 +104,11 @@ class LogLines(logging.Handler):
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        cause = f": {type(error).__name__}: {error}{where(error)}" if error else ""
-        self._say(f"{record.getMessage()}{cause}")
+        id = SPOKEN_FOR.get()
+        if id and getattr(record, "flow_of", None) == id:
+            return
+        line = record.getMessage()
+        if error := record.exc_info[1] if record.exc_info else None:
+            cause = f"{type(error).__name__}: {error}"
+            line = f"{line}{where(error)}" if cause in line else f"{line}: {cause}{where(error)}"
+        self._say(line)

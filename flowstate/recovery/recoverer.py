@@ -351,6 +351,7 @@ class Recoverer:
         before, after = due.state.transition, fired.transition
         if after.cause is Cause.GAVE_UP:
             self._counts["gave up"] += 1
+            logger.error("state %r: flow %r: %s", fired.id, before.to, after.reason)
         elif after == before:
             self._counts["taken over"] += 1
         elif before.status is Status.RUNNING and after.cause is Cause.LOST:

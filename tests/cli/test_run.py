@@ -62,11 +62,11 @@ def test_any_json_value_is_stored_as_data(shell: Shell) -> None:
         ("two_steps", WELL, "ended", ""),
         ("decline", WELL, "ended", "declined"),
         ("fork", WELL, "ended", ""),
-        ("fail", NOT_WELL, "gave up", "gave up after 2 attempts: ValueError: no luck with a"),
+        ("fail", NOT_WELL, "failed", "gave up after 2 attempts: ValueError: no luck with a"),
         ("fail_once", NOT_WELL, "ended", ""),
         ("delay_a_little", WELL, "ended", ""),
         ("fork_that_fails_once", WELL, "ended", ""),
-        ("fail_for_good", NOT_WELL, "gave up", "gave up after 1 attempt: ValueError"),
+        ("fail_for_good", NOT_WELL, "failed", "gave up after 1 attempt: ValueError"),
         ("wait_for_someone", NOT_WELL, "paused", "needs a person"),
         ("delay", NOT_WELL, "delayed", "at finish"),
         ("end_in_memory", NOT_WELL, "running", "at end_in_memory"),
@@ -101,7 +101,7 @@ def test_the_summary_counts_by_status_and_reason(shell: Shell) -> None:
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(" ")]
     assert ["ended", "declined", "2"] in rows
     assert ["paused", "needs", "a", "person", "1"] in rows
-    assert "gave up gave up after 2 attempts: ValueError: no luck with x 1" in {
+    assert "failed gave up after 2 attempts: ValueError: no luck with x 1" in {
         " ".join(row) for row in rows
     }
     assert ["rejected", "is", "not", "JSON:"] in [row[:4] for row in rows]
@@ -192,7 +192,7 @@ def test_on_error_skip_goes_on(shell: Shell) -> None:
     assert first.startswith("line 1, state 'a': ValueError: no luck with a (work.py:")
     assert second.startswith("line 2, state 'b': ValueError: no luck with b (work.py:")
     assert len(retries) == 2
-    assert [state["id"] for state in shell.states("--status", "ended")] == ["a", "b"]
+    assert [state["id"] for state in shell.states("--status", "failed")] == ["a", "b"]
 
 
 def test_blank_lines_line_breaks_and_a_byte_order_mark_are_no_errors(shell: Shell) -> None:
@@ -520,7 +520,7 @@ def test_what_a_killed_run_left_running_goes_on_in_the_next_without_its_line(she
     process = shell.start("run", "work.py:flows", "--input", "-", "--start", "finish")
     wait_for(lambda: shell.status("a") == "ended")
     assert finish(process)[0] == WELL
-    assert shell.history("a")[1]["transition"]["cause"] == "retry"
+    assert shell.history("a")[1]["transition"]["cause"] == "lost"
 
 
 def test_a_run_in_which_nothing_is_due_commits_nothing_of_its_own(shell: Shell) -> None:

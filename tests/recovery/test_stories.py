@@ -77,6 +77,7 @@ async def store_outage(cluster: Cluster) -> None:
     await stand(cluster, "a", "b")
     await delay(cluster, "s1", "s2", after=3)
     await cluster.heard("runs s1")
+    await cluster.sleep(0.1)  # its end is stored
     cluster.world.outage_until = cluster.now + 8_000
     cluster.world.transcript.note("store", "is out for 8 s")
     await cluster.heard("runs s2")

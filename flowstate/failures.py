@@ -1,0 +1,76 @@
+"""What came out of a flow: whose it is, and how it is kept.
+
+An error is the flow's own unless somebody asked for it: an operator with Ctrl-C, or whoever
+cancelled the task that the flow runs in.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import traceback
+
+import anyio
+
+from .errors import RevMismatchError
+from .state import State
+from .transitions import Failure
+
+MAX_REASON = 1_000
+"""Characters of an error that are kept as a reason."""
+MAX_TRACEBACK = 4_000
+"""Bytes of a traceback that are kept, its end."""
+
+
+def is_flows_own(error: BaseException) -> bool:
+    """Whether what came out of a flow is the flow's: not the operator's Ctrl-C, nor a cancellation
+    that somebody asked this task for."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(_OPERATORS) is None
+    if isinstance(error, anyio.get_cancelled_exc_class()):
+        return not _is_cancelled()
+    return not isinstance(error, _OPERATORS)
+
+
+_OPERATORS = (KeyboardInterrupt, GeneratorExit)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody asked this task to stop, by a scope around it or by its event loop."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    asyncio = sys.modules.get("asyncio")
+    try:
+        task = None if asyncio is None else asyncio.current_task()
+    except RuntimeError:  # trio: there is no other way than by a scope
+        task = None
+    return task is not None and task.cancelling() > 0
+
+
+def is_others_move(error: RevMismatchError, at: State, held: State) -> bool:
+    """Whether a commit was refused because somebody else moved the flow's own state, which was
+    given as *at* and is held as *held*. What the flow moved itself is no race."""
+    own = error.conflicts.get(at.id)
+    return own is not None and own[1] != held.rev
+
+
+def failure_of(error: BaseException) -> Failure:
+    """An error as it is kept in a transition."""
+    lines = _storable("".join(traceback.format_exception(error)).strip())
+    return Failure(reason(error), lines.encode()[-MAX_TRACEBACK:].decode(errors="ignore"))
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line, cut to length."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  (an error that cannot say what it is)
+        text = f"{type(error).__name__}, which could not be turned into text"
+    text = _storable(text)
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
+
+
+def _storable(text: str) -> str:
+    """Text that every store can keep: what none could may well be in an error, e.g. in the name of
+    a file."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
