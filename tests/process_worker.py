@@ -32,7 +32,7 @@ from flowstate import (
 from flowstate.recovery import Recoverer
 
 LEASE_S = 1.0
-POLICY = RetryPolicy(lease=LEASE_S, max_attempts=1_000)
+POLICY = RetryPolicy(lease=LEASE_S, max_attempts=1_000, backoff=0.1, max_backoff=0.5)
 SLOTS = 10
 STEP_S = float(os.environ.get("STEP_S", "0.05"))
 

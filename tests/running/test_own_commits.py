@@ -1,0 +1,261 @@
+"""A flow that commits its own state itself holds it: it goes on with it, or leaves it to others."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from flowstate import (
+    Cause,
+    Command,
+    Commit,
+    Driver,
+    End,
+    Engine,
+    Execute,
+    Flows,
+    Noop,
+    Pause,
+    Require,
+    RetryPolicy,
+    State,
+    Status,
+    Transit,
+)
+from flowstate.recovery import Recoverer
+from flowstate.testing.virtual import VirtualClock
+
+from . import add, begin, due_now, ends, history
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def policy() -> RetryPolicy:
+    """A single attempt: one that is lost by mistake is seen."""
+    return RetryPolicy(lease=10, max_attempts=1)
+
+
+async def move(engine: Engine, state: State, to: str = "two") -> State:
+    (moved,) = await engine.do(Commit(Transit(state, to)))
+    return moved
+
+
+async def test_execute_of_its_own_state_goes_on_with_it(engine: Engine, flows: Flows) -> None:
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        moved, _ = await engine.do(Commit(Transit(state, "two"), Require(State("stop"))))
+        return Execute(moved)
+
+    add(flows, "two", ends)
+    ended = await engine.execute(await begin(engine, "a", "one"))
+    assert Status.ENDED is ended.transition.status
+
+
+async def test_execute_of_its_own_state_may_carry_on_what_is_not_stored_yet(
+    engine: Engine, flows: Flows
+) -> None:
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        return Execute((await move(engine, state)).with_labels(seen="yes"))
+
+    add(flows, "two", ends)
+    ended = await engine.execute(await begin(engine, "a", "one"))
+    assert {"seen": "yes"} == ended.labels
+
+
+async def test_execute_of_its_own_state_at_rest_ends_the_execution(
+    engine: Engine, flows: Flows
+) -> None:
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        (paused,) = await engine.do(Commit(Pause(state)))
+        return Execute(paused)
+
+    rested = await engine.execute(await begin(engine, "a", "one"))
+    assert Status.PAUSED is rested.transition.status
+
+
+async def test_execute_of_an_older_version_of_its_own_state_runs_nothing(
+    engine: Engine, flows: Flows
+) -> None:
+    """What the flow moved is the newest version, which is left to others."""
+    given = add(flows, "two", ends)
+
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        await move(engine, state)
+        return Execute(state)
+
+    await engine.execute(await begin(engine, "a", "one"))
+    await engine.idle()
+    assert 2 == (await engine.get("a")).rev
+    assert [] == given
+
+
+async def test_what_a_flow_moved_and_does_not_go_on_with_is_others_at_once(
+    engine: Engine, flows: Flows
+) -> None:
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        await move(engine, state)
+        return Noop()
+
+    await engine.execute(await begin(engine, "a", "one"))
+    assert ["a"] == await due_now(engine, "two")
+
+
+async def test_what_a_flow_moved_goes_on_in_a_recoverer_without_an_attempt(
+    engine: Engine, flows: Flows, clock: VirtualClock
+) -> None:
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        await move(engine, state)
+        return Noop()
+
+    given = add(flows, "two", ends)
+    async with Recoverer(engine):
+        began = clock.now()
+        await engine.start(await begin(engine, "a", "one"))
+        await engine.wait("a", Status.ENDED)
+    assert clock.now() - began < 1_000
+    assert [0] == [state.transition.attempt for state in given]
+
+
+async def test_what_a_flow_had_run_in_the_background_is_not_given_to_others_too(
+    engine: Engine, flows: Flows
+) -> None:
+    goes_on = anyio.Event()
+
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        await engine.start(await move(engine, state))
+        return Noop()
+
+    @flows.flow
+    async def two(state: State, engine: Engine) -> Command:
+        await goes_on.wait()
+        return ends(state)
+
+    await engine.execute(await begin(engine, "a", "one"))
+    assert [] == await due_now(engine, "two")
+    goes_on.set()
+    await engine.idle()
+    assert Status.ENDED is (await engine.get("a")).transition.status
+
+
+async def test_an_error_counts_against_the_version_that_the_flow_left(
+    engine: Engine, flows: Flows
+) -> None:
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        await move(engine, state)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await engine.execute(await begin(engine, "a", "one"))
+    failed = (await engine.get("a")).transition
+    assert ("two", Status.FAILED) == (failed.to, failed.status)
+
+
+async def test_a_flow_that_raised_after_it_ended_its_state_leaves_it_ended(
+    engine: Engine, flows: Flows
+) -> None:
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        await engine.do(Commit(End(state, "done")))
+        raise ValueError("too late")
+
+    with pytest.raises(ValueError, match="too late"):
+        await engine.execute(await begin(engine, "a", "one"))
+    assert "done" == (await engine.get("a")).transition.reason
+
+
+async def test_what_a_cancelled_flow_had_moved_is_others_once_its_engine_is_left(
+    store: Driver, flows: Flows, clock: VirtualClock, policy: RetryPolicy
+) -> None:
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        await move(engine, state)
+        scope.cancel()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with Engine(store, flows, clock=clock, retry=policy) as engine:
+        with anyio.CancelScope() as scope:
+            await engine.execute(await begin(engine, "a", "one"))
+    async with Engine(store, clock=clock) as other:
+        assert ["a"] == await due_now(other, "two")
+
+
+async def test_other_states_that_a_flow_commits_itself_are_not_run_by_it(
+    engine: Engine, flows: Flows
+) -> None:
+    given = add(flows, "child", ends)
+
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        await engine.do(Commit(Transit(State("b"), "child")))
+        return ends(state)
+
+    await engine.execute(await begin(engine, "a", "one"))
+    await engine.idle()
+    assert [] == given
+
+
+async def test_a_flow_that_moves_a_version_that_it_replaced_itself_has_failed(
+    engine: Engine, flows: Flows
+) -> None:
+    """Nobody else was first: were that taken for a lost race, it would run for ever."""
+
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        await move(engine, state, "one")
+        return ends(state)
+
+    async with Recoverer(engine):
+        await engine.start(await begin(engine, "a", "one"))
+        failed = await engine.wait("a", Status.FAILED)
+    assert failed.transition.reason.startswith("gave up after 1 attempt: RevMismatchError: ")
+
+
+async def test_a_bare_transit_to_a_flow_of_others_is_committed_and_theirs_at_once(
+    engine: Engine, flows: Flows
+) -> None:
+    add(flows, "one", lambda state: Transit(state.with_labels(seen="yes"), "elsewhere"))
+    await engine.execute(await begin(engine, "a", "one"))
+    newest = await engine.get("a")
+    assert ("elsewhere", {"seen": "yes"}) == (newest.transition.to, newest.labels)
+    assert ["a"] == await due_now(engine, "elsewhere")
+
+
+async def test_what_was_never_committed_is_committed_where_its_flow_is_missing(
+    engine: Engine,
+) -> None:
+    state = await engine.do(Transit(State("a"), "elsewhere"))
+    left = await engine.execute(state)
+    assert [left] == await history(engine, "a")
+
+
+async def test_a_commit_to_a_flow_of_others_makes_no_further_version(
+    engine: Engine, flows: Flows
+) -> None:
+    add(flows, "one", lambda state: Commit(Transit(state, "elsewhere")))
+    await engine.execute(await begin(engine, "a", "one"))
+    assert 2 == len(await history(engine, "a"))
+
+
+async def test_a_flow_of_others_runs_there_with_the_cause_that_it_had(
+    engine: Engine, store: Driver, flows: Flows, clock: VirtualClock, policy: RetryPolicy
+) -> None:
+    add(flows, "one", lambda state: Transit(state, "elsewhere"))
+    elsewhere = Flows()
+    given = add(elsewhere, "elsewhere", ends)
+    async with (
+        Engine(store, elsewhere, clock=clock, retry=policy, grace=0) as other,
+        Recoverer(other),
+    ):
+        await engine.start(await begin(engine, "a", "one"))
+        await other.wait("a", Status.ENDED)
+    (ran,) = given
+    assert (Cause.COMMAND, 0) == (ran.transition.cause, ran.transition.attempt)
