@@ -283,6 +283,7 @@ class Engine:
         keep: int = 1,
         *,
         ended: bool = False,
+        failed: bool = False,
         dry_run: bool = False,
     ) -> CompactionRun:
         """Remove history, as an async iterator that does a batch at a time and gives what it has
@@ -290,8 +291,9 @@ class Engine:
 
         Superseded versions go that were committed before *before*: a time, or an age (seconds or
         timedelta). The *keep* newest versions of each state stay whatever their age. With *ended*,
-        states that had ended before go whole: their ids are free again. Payloads go with the last
-        version that refers to them. With *dry_run* all is only counted.
+        states that had ended before go whole, and with *failed* those that had failed: their ids
+        are free again. Payloads go with the last version that refers to them. With *dry_run* all is
+        only counted.
         """
         self._committer.check_open()
         if isinstance(before, datetime):
@@ -299,7 +301,7 @@ class Engine:
         else:
             age = clock.milliseconds(clock.seconds("before", before))
             instant = max(0, self.clock.now() - age)
-        retention = Retention(instant, keep, ended)
+        retention = Retention(instant, keep, ended, failed)
         return CompactionRun(self.driver, self.clock, retention, dry_run=dry_run)
 
 

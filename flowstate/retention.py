@@ -16,12 +16,13 @@ class Retention(Struct, frozen=True):
     ``before`` is a time (ms since the epoch): what was committed at or after it stays. Of what is
     older, superseded versions go, but for the ``keep`` newest versions of each state (the current
     one counts). ``ended``: states whose current version is ENDED and older go whole, whatever
-    ``keep`` says.
+    ``keep`` says. ``failed``: the same for FAILED, which otherwise stay until somebody ends them.
     """
 
     before: int
     keep: int = 1
     ended: bool = False
+    failed: bool = False
 
     def __post_init__(self) -> None:
         force_setattr(self, "before", clock.instant("Retention.before", self.before))
@@ -36,7 +37,13 @@ class Retention(Struct, frozen=True):
 
     def removes_state(self, status: Status, committed_at: int) -> bool:
         """Whether a state goes whole whose current version has this status and time (ms)."""
-        return self.ended and status is Status.ENDED and self.is_old(committed_at)
+        return status in self.removed_statuses and self.is_old(committed_at)
+
+    @property
+    def removed_statuses(self) -> frozenset[Status]:
+        """The statuses whose old states go whole."""
+        chosen = ((Status.ENDED, self.ended), (Status.FAILED, self.failed))
+        return frozenset(status for status, is_chosen in chosen if is_chosen)
 
 
 class Retained(Struct, frozen=True, gc=False):
