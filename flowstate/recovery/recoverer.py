@@ -220,7 +220,8 @@ class Recoverer:
             if not await self._take_due(flows, soonest, looked):
                 await clock.wait_until(self._next_look(soonest, looked), news)
             tasks.cancel_scope.cancel()
-        await clock.wait_until(looked + MIN_INTERVAL_MS)
+        # from now on, at most: the clock may have been wrong when it looked
+        await clock.wait_until(min(looked, clock.now()) + MIN_INTERVAL_MS)
 
     async def _take_due(self, flows: list[str], soonest: int | None, now: int) -> int:
         """Begin with as much of what is due as there is room for, and give how much that is."""
@@ -343,9 +344,11 @@ class Recoverer:
                 self._counts["gave up"] += newest.transition.cause is Cause.GAVE_UP
 
     async def _pause(self, wait_ms: int) -> None:
-        end = self.engine.clock.now() + wait_ms
-        while self.engine.clock.now() < end:
-            await self.engine.clock.wait_until(end)
+        clock = self.engine.clock
+        end = clock.now() + wait_ms
+        while (now := clock.now()) < end:
+            # in slices: a clock that was wrong when this began costs no more than one of them
+            await clock.wait_until(min(end, now + wait_ms))
 
     def _count(self, due: Due, fired: State) -> None:
         before, after = due.state.transition, fired.transition

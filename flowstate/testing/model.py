@@ -15,7 +15,7 @@ from ..leases import Due, DuePage
 from ..plan import Plan, references
 from ..query import Query
 from ..retention import Compaction, Retention
-from ..state import State, Status
+from ..state import State
 
 
 @define
@@ -109,8 +109,7 @@ class Model:
         current = self.current[state.id]
         newer = [other for other in self.log if other.id == state.id and other.rev > state.rev]
         is_over = (
-            retention.ended
-            and current.transition.status is Status.ENDED
+            current.transition.status in retention.removed_statuses
             and current.committed_at < retention.before
         )
         return state.committed_at < retention.before and (

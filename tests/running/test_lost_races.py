@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from itertools import pairwise
 
 import anyio
 import anyio.lowlevel
@@ -135,7 +136,7 @@ async def test_the_first_time_it_is_run_again_at_once_then_after_growing_waits(
             return Commit(End(state), Save(counter))
 
         await engine.execute(await begin(engine, "a", "timed"))
-    grown = [after - before for before, after in zip(waits, waits[1:], strict=False)]
+    grown = [after - before for before, after in pairwise(waits)]
     assert [0, 4, 8, 16, 32, 64, 128, 256, 512, 1_000, 1_000, 1_000] == grown
 
 

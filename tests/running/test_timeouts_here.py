@@ -1,0 +1,116 @@
+"""When the timeout of what an engine runs comes, that engine stops it and goes on."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from flowstate import (
+    Cause,
+    Command,
+    Commit,
+    Driver,
+    Engine,
+    Flows,
+    RetryPolicy,
+    State,
+    Status,
+    Transit,
+)
+from flowstate.recovery import Recoverer
+from flowstate.testing.virtual import VirtualClock
+
+from . import add, begin, causes, due_now, ends, history
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def effects(flows: Flows) -> list[str]:
+    """A flow ``pay`` that hangs; gives what it has done."""
+    effects: list[str] = []
+
+    @flows.flow
+    async def pay(state: State, engine: Engine) -> Command:
+        try:
+            await engine.sleep_until(engine.clock.now() + 600_000)
+            effects.append("paid")
+        finally:
+            effects.append(f"left after {engine.clock.now() - state.committed_at} ms")
+        return ends(state)
+
+    return effects
+
+
+@pytest.fixture
+def policy() -> RetryPolicy:
+    """Two attempts, of which none is used here."""
+    return RetryPolicy(lease=10, max_attempts=2)
+
+
+async def test_the_flow_is_stopped_at_its_timeout_and_the_next_one_runs_here(
+    engine: Engine, flows: Flows, effects: list[str]
+) -> None:
+    given = add(flows, "undo", ends)
+    begun = await begin(engine, "a", "pay", timeout=60, on_timeout="undo")
+    ended = await engine.execute(begun)
+    assert ["left after 60000 ms"] == effects
+    assert [Cause.ALARM] == [state.transition.cause for state in given]
+    assert Status.ENDED is ended.transition.status
+
+
+async def test_a_timeout_to_the_same_flow_runs_it_again(engine: Engine, flows: Flows) -> None:
+    runs: list[State] = []
+
+    @flows.flow
+    async def work(state: State, engine: Engine) -> Command:
+        runs.append(state)
+        if len(runs) == 1:
+            await anyio.sleep_forever()
+        return ends(state)
+
+    await engine.execute(await begin(engine, "a", "work", timeout=60))
+    assert ["command", "alarm"] == causes(runs)
+
+
+async def test_a_timeout_to_a_flow_of_others_is_theirs_at_once(
+    engine: Engine, effects: list[str]
+) -> None:
+    await engine.execute(await begin(engine, "a", "pay", timeout=60, on_timeout="undo"))
+    assert ["a"] == await due_now(engine, "undo")
+
+
+async def test_the_leader_s_firing_and_the_engine_s_are_one(
+    engine: Engine, store: Driver, flows: Flows, clock: VirtualClock, effects: list[str]
+) -> None:
+    add(flows, "undo", ends)
+    async with Engine(store, flows, clock=clock, grace=0) as leader, Recoverer(leader):
+        await engine.start(await begin(engine, "a", "pay", timeout=60, on_timeout="undo"))
+        await leader.wait("a", Status.ENDED)
+        await engine.idle()
+    assert ["command", "alarm", "command"] == causes(await history(engine, "a"))
+    assert "paid" not in effects
+
+
+async def test_a_flow_that_ends_before_its_timeout_is_not_stopped(
+    engine: Engine, flows: Flows
+) -> None:
+    @flows.flow
+    async def work(state: State, engine: Engine) -> Command:
+        await engine.sleep_until(engine.clock.now() + 59_999)
+        return ends(state)
+
+    add(flows, "undo", ends)
+    await engine.execute(await begin(engine, "a", "work", timeout=60, on_timeout="undo"))
+    assert ["command", "command"] == causes(await history(engine, "a"))
+
+
+async def test_a_timeout_also_stops_what_is_never_retried(
+    engine: Engine, flows: Flows, effects: list[str]
+) -> None:
+    add(flows, "undo", ends)
+    never = State("a", retry=RetryPolicy(enabled=False))
+    (begun,) = await engine.do(Commit(Transit(never, "pay", timeout=60, on_timeout="undo")))
+    ended = await engine.execute(begun)
+    assert Status.ENDED is ended.transition.status
+    assert ["left after 60000 ms"] == effects
