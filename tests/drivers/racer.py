@@ -16,7 +16,7 @@ import anyio
 
 from flowstate import Commit, Pause, RetryPolicy, State, connect
 from flowstate.driver import Driver
-from flowstate.drivers.plans import Group
+from flowstate.drivers.plans import GroupPlan
 from flowstate.drivers.postgres import driver as module
 from flowstate.drivers.postgres import rows as statements
 from flowstate.drivers.postgres.rows import Keys
@@ -33,7 +33,7 @@ class SequenceWriter(Writer):
     def _begin(self) -> None:
         self._execute("BEGIN")
 
-    def _group(self, rows: Sequence[tuple[Any, ...]]) -> Group[Keys]:
+    def _group(self, rows: Sequence[tuple[Any, ...]]) -> GroupPlan[Keys]:
         group = super()._group(rows)
         group.first = self._execute("SELECT nextval('{s}.revisions')").fetchall()[0][0]
         return group

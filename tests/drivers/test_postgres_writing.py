@@ -90,7 +90,7 @@ async def test_commits_and_renewals_in_any_order_never_deadlock(
 ) -> None:
     """Two drivers move and renew the same states, each in another order: whoever writes has locked
     the head row first, so nobody waits for two things at once."""
-    monkeypatch.setattr(writer, "AGAIN", frozenset())  # a deadlock would be told, then
+    monkeypatch.setattr(writer, "RETRYABLE", frozenset())  # a deadlock would be told, then
 
     async def work(driver: Driver, ids: list[str]) -> None:
         for number in range(60):
@@ -123,7 +123,7 @@ async def test_a_process_that_hangs_while_committing_is_thrown_out(
     """It keeps others waiting for a bounded time, and finds out what became of its commit."""
     monkeypatch.setattr(writer, "IDLE_TIMEOUT", "100ms")
     hanging, go_on = threading.Event(), threading.Event()
-    decide = writer.Writer._first_outcomes
+    decide = writer.Writer._next_versions
 
     driver = connect(url)
     assert isinstance(driver, PostgresDriver)
@@ -134,7 +134,7 @@ async def test_a_process_that_hangs_while_committing_is_thrown_out(
             assert go_on.wait(PATIENCE_S)
         return decide(self, *arguments)
 
-    monkeypatch.setattr(writer.Writer, "_first_outcomes", hang)
+    monkeypatch.setattr(writer.Writer, "_next_versions", hang)
     async with driver, connect(url) as other:
         with anyio.fail_after(PATIENCE_S):
             async with anyio.create_task_group() as tasks:

@@ -20,7 +20,7 @@ from ...plan import Plan
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
-from ..group import GroupCommitter
+from ..group_commit import GroupCommitter
 from ..head import Head
 from ..poller import Poller
 from ..pool import Pool
@@ -79,7 +79,7 @@ class PostgresDriver(Driver):
         name = self.target.schema
         self._writer = Writer(self.target, connection, self.clock)
         self._group = GroupCommitter(
-            self._writer.write, f"flowstate writer {name}", answered=self._writer.announce
+            self._writer.write, f"flowstate writer {name}", answered=self._writer.notify
         )
         self._group.open()
         self._readers = Pool(self._reader, MAX_READERS)
@@ -92,7 +92,7 @@ class PostgresDriver(Driver):
         if not self._is_open:
             return
         self._is_open = False
-        self._writer.hurry()
+        self._writer.stop_retrying()
         with anyio.CancelScope(shield=True):
             await self._group.close()
             await anyio.to_thread.run_sync(self._poller.close)
@@ -144,7 +144,7 @@ class PostgresDriver(Driver):
     ) -> Compaction:
         """Holds up commits only while it removes what was decided before."""
         if dry_run:
-            return await self._read(lambda reader: reader.look(retention, after, limit))
+            return await self._read(lambda reader: reader.dry_run(retention, after, limit))
         while True:
             removal = await self._read(lambda reader: reader.removal(retention, after, limit))
             if not removal.batch.removed:
@@ -181,7 +181,7 @@ class PostgresDriver(Driver):
             try:
                 return await self._readers.run(read)
             except StoreUnreachableError:
-                # its other connections are gone as well
+                # its other connections are lost as well
                 await anyio.to_thread.run_sync(self._readers.clear)
                 await anyio.sleep(pause)
                 self._check_open()

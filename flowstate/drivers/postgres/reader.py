@@ -1,8 +1,8 @@
 """Reading versions: which index to ask, and pages that look at a bounded number of versions.
 
-Every method runs in a worker thread, and what it finds is of one moment. It
-costs one round trip, also where a transaction is needed to tell the planner how to go about it:
-nothing is waited for inside, so none is ever left open.
+Every method runs in a worker thread, and what it finds is of one moment. It costs one round trip,
+also where a transaction is needed for hints to the planner: nothing is waited for inside, so none
+is ever left open.
 """
 
 from __future__ import annotations
@@ -119,10 +119,10 @@ class Reader:
         content: bytes = rows[0][0]
         return content
 
-    def look(self, retention: Retention, after: int, limit: int) -> Compaction:
+    def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
         """What a batch of compaction would do in a run that began at 0."""
         with self._snapshot():
-            return Compactor(retention, self._ask).look(after, limit)
+            return Compactor(retention, self._ask).dry_run(after, limit)
 
     def removal(self, retention: Retention, after: int, limit: int) -> Removal:
         """What a batch of compaction is to remove."""
@@ -132,7 +132,7 @@ class Reader:
     # ------------------------------------------------------------ inside
 
     def _rev_before(self, instant: int) -> int:
-        """The newest revision committed before that time: times ascend with revisions."""
+        """The newest revision committed before that time; see ``Driver.commit`` on their order."""
         rev: int = self._indexed(_REV_BEFORE, instant=instant)[0][0]
         return rev
 
@@ -140,12 +140,12 @@ class Reader:
         return self._rows(text, **values)[0]
 
     def _rows(self, text: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
-        """What a statement finds whose plan is beyond doubt."""
+        """What a statement finds that needs no hint to the planner."""
         with self._translated():
             return self._execute(text, values).fetchall()
 
     def _indexed(self, text: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
-        """What a statement finds that is to use indexes, whatever the planner thinks of it."""
+        """What a statement finds through indexes, whatever the planner would prefer."""
         with self._translated():
             with self.connection.pipeline():
                 self._execute("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
@@ -180,7 +180,7 @@ class Reader:
             raise translate(self.target, error) from error
 
     def _recover(self, error: psycopg.Error) -> None:
-        """Make ready for the next one, or let it be seen that there is none for this reader."""
+        """Make ready for another transaction, or close a connection that is lost."""
         try:
             if not is_lost(error):
                 self.connection.rollback()
@@ -313,8 +313,8 @@ FROM bound b LEFT JOIN LATERAL (
     ORDER BY v.rev LIMIT %(limit)s
 ) v ON true ORDER BY v.rev
 """
-"""Looks at ``most`` versions. They are counted only where some are gone: above, each revision is
-one."""
+"""Looks at ``most`` versions. They are counted only up to where some were removed: above that,
+every revision has its version."""
 
 _PAGE_OF_CANDIDATES: LiteralString = """
 WITH lists AS MATERIALIZED ({lists}),

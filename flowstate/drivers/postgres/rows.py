@@ -8,7 +8,7 @@ from typing import Any, LiteralString, TypeAlias, TypeVar
 from ...codec import encode_state
 from ...plan import references
 from ...state import State
-from ..plans import Group, Version
+from ..plans import GroupPlan, Version
 from .arrays import BigInts, Contents, Documents, Texts
 from .schema import key
 
@@ -59,18 +59,18 @@ _PAYLOAD_REFS: LiteralString = (
 _HEAD: LiteralString = "UPDATE {s}.head SET rev = %s, committed_at = %s"
 
 
-def statements(group: Group[Keys]) -> Iterator[Statement]:
+def statements(group: GroupPlan[Keys]) -> Iterator[Statement]:
     """What writes the group, to be done in this order."""
     keyed = [(version, _label_keys(version.state)) for version in group.versions]
     current = [(version, keys) for version, keys in keyed if version.is_current]
     yield from _versions(group)
     yield _states(current)
-    gone = [(one, known.rev) for known in group.overtaken for one in known.kept or ()]
-    if gone:
-        yield NOT_CURRENT, pairs(gone)
+    superseded = [(key, latest.rev) for latest in group.superseded for key in latest.stored or ()]
+    if superseded:
+        yield NOT_CURRENT, pairs(superseded)
     if any(keys for _, keys in keyed):
-        yield _LABELS, pairs([(one, v.state.rev) for v, keys in keyed for one in keys])
-        yield _CURRENT_LABELS, pairs([(one, v.state.rev) for v, keys in current for one in keys])
+        yield _LABELS, pairs([(key, v.state.rev) for v, keys in keyed for key in keys])
+        yield _CURRENT_LABELS, pairs([(key, v.state.rev) for v, keys in current for key in keys])
     for part in _parts(group.payloads, [len(content) for *_, content in group.payloads]):
         revs, checksums, contents = zip(*part, strict=True)
         yield _PAYLOADS, (BigInts.of(revs), Texts.of(checksums), Contents.of(contents))
@@ -85,7 +85,7 @@ def statements(group: Group[Keys]) -> Iterator[Statement]:
     yield _HEAD, (group.first + len(group.versions) - 1, group.now)
 
 
-def _versions(group: Group[Keys]) -> Iterator[Statement]:
+def _versions(group: GroupPlan[Keys]) -> Iterator[Statement]:
     encoded = [encode_state(version.state) for version in group.versions]
     rows = list(zip(group.versions, encoded, strict=True))
     for part in _parts(rows, [len(text) for text in encoded]):

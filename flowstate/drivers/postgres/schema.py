@@ -101,7 +101,7 @@ def key(*texts: str) -> int:
 def prepare(connection: Connection, target: Target) -> None:
     """Make the store, or bring it to the present version, in one transaction.
 
-    Raises ``StoreOpenError`` and its kin; all is as it was then.
+    Raises ``StoreOpenError`` or a subclass of it, and leaves all as it was then.
     """
     try:
         _check_encoding(connection, target)
@@ -249,19 +249,19 @@ def _not_readable(connection: Connection, target: Target, error: psycopg.Error) 
 
 def _not_made(connection: Connection, target: Target, error: psycopg.Error) -> StoreError:
     """Which right is missing for making the tables."""
-    role, told = _role(connection), error.diag.message_primary
+    role, message = _role(connection), error.diag.message_primary
     if not _schema_exists(connection, target):
         return StoreOpenError(
             target.url,
             f"there is no schema {target.schema!r}, and the role {role!r} has no right CREATE on "
-            f"the database to make it ({told}). Let an administrator do: CREATE SCHEMA "
+            f"the database to make it ({message}). Let an administrator do: CREATE SCHEMA "
             f"{quoted(target.schema)} AUTHORIZATION {quoted(role)}",
         )
     right = "USAGE" if not _may(connection, target, "USAGE") else "CREATE"
     return StoreOpenError(
         target.url,
         f"the role {role!r} has no right {right} on the schema {target.schema!r}, which is to get "
-        f"its tables ({told}). Let its owner do: GRANT USAGE, CREATE ON SCHEMA "
+        f"its tables ({message}). Let its owner do: GRANT USAGE, CREATE ON SCHEMA "
         f"{quoted(target.schema)} TO {quoted(role)}, or open the store once as its owner",
     )
 

@@ -1,4 +1,4 @@
-"""Compaction: what a batch asks the tables, and taking away what goes with all that belongs to it.
+"""Compaction: what a batch asks the tables, and removing what was decided, in every table.
 
 A fixed number of statements for each batch, for the reason that ``writer.py`` gives.
 """
@@ -13,7 +13,7 @@ from attrs import define
 
 from ...retention import Compaction, Retained
 from ...state import Status
-from ..compaction import Decider, Key, Old
+from ..compaction import Candidate, Decider, Key
 from .rows import among, delete, labels_of, payloads_of
 
 
@@ -36,7 +36,7 @@ class Compactor(Decider):
         ended = [row for v in batch.current for row in labels_of(v.rev, v.labels)]
         delete(self.connection, "current_labels", ended)
         delete(self.connection, "payload_references", batch.references)
-        freed = self._unreferred(batch.keys)
+        freed = self._unreferenced(batch.keys)
         sizes = self._sizes(freed)
         delete(self.connection, "payloads", freed)
         delete(self.connection, "versions", [(version.rev,) for version in batch.removed])
@@ -53,14 +53,14 @@ class Compactor(Decider):
         (head,) = self.connection.execute("SELECT max(rev) FROM versions").fetchone()
         return head or 0
 
-    def _versions(self, after: int, limit: int) -> Iterable[Old]:
+    def _versions(self, after: int, limit: int) -> Iterable[Candidate]:
         rows = self.connection.execute(
             "SELECT rev, id, committed_at, length(CAST(state AS BLOB)), labels, payloads "
             "FROM versions WHERE rev > ? ORDER BY rev LIMIT ?",
             (after, limit),
         )
         return (
-            Old(rev, id, committed_at, size, labels, payloads_of(payloads))
+            Candidate(rev, id, committed_at, size, labels, payloads_of(payloads))
             for rev, id, committed_at, size, labels, payloads in rows
         )
 
@@ -92,7 +92,7 @@ class Compactor(Decider):
         )
         return (((rev, checksum), id, newest) for rev, checksum, id, newest in rows)
 
-    def _unreferred(self, keys: Collection[Key]) -> list[Key]:
+    def _unreferenced(self, keys: Collection[Key]) -> list[Key]:
         """Those that no version refers to."""
         if not keys:
             return []

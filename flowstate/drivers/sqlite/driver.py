@@ -20,7 +20,7 @@ from ...plan import Plan
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
-from ..group import GroupCommitter
+from ..group_commit import GroupCommitter
 from ..head import Head
 from ..poller import Poller
 from ..pool import Pool
@@ -129,7 +129,7 @@ class SQLiteDriver(Driver):
     ) -> Compaction:
         """Waits for the writer only if there is something to remove."""
         if dry_run:
-            return await self._read(lambda reader: reader.look(retention, after, limit))
+            return await self._read(lambda reader: reader.dry_run(retention, after, limit))
         found = await self._read(lambda reader: reader.decide(retention, after, limit))
         if not found.removed:
             return found.summary(())

@@ -134,11 +134,11 @@ class Reader:
             content: bytes = row[0]
             return content
 
-    def look(self, retention: Retention, after: int, limit: int) -> Compaction:
+    def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
         """What a batch of compaction would do in a run that began at 0."""
         with self._snapshot():
             schema.check_current(self.connection, self.path)
-            return Compactor(retention, self.connection).look(after, limit)
+            return Compactor(retention, self.connection).dry_run(after, limit)
 
     def decide(self, retention: Retention, after: int, limit: int) -> Batch:
         """What a batch of compaction is about to remove."""
@@ -258,7 +258,7 @@ class Reader:
         return floor, committed_at
 
     def _rev_before(self, instant: int, head: int) -> int:
-        """The newest revision committed before that time: times ascend with revisions."""
+        """The newest revision committed before that time; see ``Driver.commit`` on their order."""
         low, high = 0, head
         while low < high:
             middle = (low + high) // 2

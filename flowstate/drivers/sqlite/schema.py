@@ -69,7 +69,7 @@ def _create(db: Database) -> None:
 
 
 def _add_references(db: Database) -> None:
-    """Which versions refer to which payloads, so that compaction knows when the last one is gone;
+    """Which versions refer to which payloads, so that compaction knows the last reference to each;
     and how far compaction has come.
 
     The new column also stops an older flowstate that has the file open: what it wrote from now on

@@ -18,9 +18,7 @@ from ...codec import encode_state
 from ...errors import StoreFullError, UnknownOutcomeError
 from ...plan import Plan
 from ...retention import Compaction, Retention
-from ...state import State
-from ..group import Outcome
-from ..plans import Group, Latest, Version, wanted_ids
+from ..plans import GroupPlan, Latest, Outcome, Version, ids_of
 from .compactor import Compactor
 from .errors import translate
 from .rows import delete, labels_of, payloads_json, payloads_of
@@ -94,7 +92,7 @@ class Writer:
     def _transact(self, plans: Sequence[Plan]) -> list[Outcome]:
         self.connection.execute("BEGIN IMMEDIATE")
         group = self._begin(plans)
-        outcomes = [group.decide(plan, self._first_outcome) for plan in plans]
+        outcomes = [group.decide(plan, self._next_version) for plan in plans]
         if not group.versions:
             self.connection.rollback()
             return outcomes
@@ -110,7 +108,7 @@ class Writer:
             ) from error
         return outcomes
 
-    def _begin(self, plans: Sequence[Plan]) -> Group[str]:
+    def _begin(self, plans: Sequence[Plan]) -> GroupPlan[str]:
         newest = self.connection.execute(
             "SELECT rev, committed_at FROM versions ORDER BY rev DESC LIMIT 1"
         ).fetchone()
@@ -119,28 +117,24 @@ class Writer:
             "SELECT id, rev, labels FROM versions WHERE rev IN ("
             "SELECT (SELECT max(rev) FROM versions WHERE id = wanted.value) "
             "FROM json_each(?) AS wanted)",
-            (json.dumps(wanted_ids(plans)),),
+            (json.dumps(ids_of(plans)),),
         )
         latest = {id: Latest(rev, labels) for id, rev, labels in rows}
-        return Group(head + 1, max(committed_at, self.clock.now()), latest)
+        return GroupPlan(head + 1, max(committed_at, self.clock.now()), latest)
 
-    def _first_outcome(self, plan: Plan) -> tuple[State, ...] | None:
-        """What the plan wrote if it was committed before."""
-        for index, write in enumerate(plan.writes):
-            # only the very next version can be of a plan that expected this revision
-            row = self.connection.execute(
-                "SELECT rev, committed_at, commit_id FROM versions WHERE id = ? AND rev > ? "
-                "ORDER BY rev LIMIT 1",
-                (write.state.id, write.state.rev),
-            ).fetchone()
-            if row is not None and row[2] == plan.commit_id:
-                return plan.stamp(row[0] - index, row[1])
-        return None
+    def _next_version(self, id: str, rev: int) -> tuple[int, int, str] | None:
+        """For ``Plan.first_outcome``."""
+        row: tuple[int, int, str] | None = self.connection.execute(
+            "SELECT rev, committed_at, commit_id FROM versions WHERE id = ? AND rev > ? "
+            "ORDER BY rev LIMIT 1",
+            (id, rev),
+        ).fetchone()
+        return row
 
-    def _insert(self, group: Group[str]) -> None:
+    def _insert(self, group: GroupPlan[str]) -> None:
         execute = self.connection.execute
-        if group.overtaken:
-            revs = json.dumps([known.rev for known in group.overtaken])
+        if group.superseded:
+            revs = json.dumps([latest.rev for latest in group.superseded])
             execute(
                 "UPDATE versions SET current = 0, due = NULL, due_flow = NULL "
                 "WHERE rev IN (SELECT value FROM json_each(?))",
@@ -155,9 +149,11 @@ class Writer:
         if references:
             self._insert_rows("payload_references", references)
 
-    def _insert_labels(self, group: Group[str], versions: Sequence[_Row]) -> None:
-        gone = [pair for known in group.overtaken for pair in labels_of(known.rev, known.kept)]
-        delete(self.connection, "current_labels", gone)
+    def _insert_labels(self, group: GroupPlan[str], versions: Sequence[_Row]) -> None:
+        superseded = [
+            pair for latest in group.superseded for pair in labels_of(latest.rev, latest.stored)
+        ]
+        delete(self.connection, "current_labels", superseded)
         rows = [pair for row in versions for pair in labels_of(row[0], row[3])]
         if rows:
             self._insert_rows("labels", rows)
