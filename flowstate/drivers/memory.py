@@ -20,7 +20,7 @@ from ..clock import Clock, SystemClock
 from ..codec import encode_state
 from ..data import DataRef
 from ..driver import Driver, Durability
-from ..errors import DataNotFoundError, RevMismatchError
+from ..errors import RevMismatchError
 from ..leases import Due, DuePage
 from ..plan import Plan, references
 from ..query import Page, Query
@@ -28,10 +28,8 @@ from ..retention import Compaction, Retained, Retention
 from ..state import State
 from .due import DueTimes
 from .head import Head
+from .reader import MAX_SCAN, payload_not_found
 from .url import StoreUrl
-
-MAX_SCAN = 10_000
-"""Versions that one read looks at."""
 
 
 class _History(Struct, eq=False, gc=False):  # no garbage: it cannot be part of a cycle
@@ -199,9 +197,7 @@ class MemoryDriver(Driver):
         try:
             return self._payloads[ref.rev, ref.checksum]
         except KeyError:
-            raise DataNotFoundError(
-                f"payload {ref.checksum} stored at revision {ref.rev}"
-            ) from None
+            raise payload_not_found(ref) from None
 
     async def compact(
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False

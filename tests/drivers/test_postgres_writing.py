@@ -129,7 +129,7 @@ async def test_a_process_that_hangs_while_committing_is_thrown_out(
     assert isinstance(driver, PostgresDriver)
 
     def hang(self: writer.Writer, *arguments: Any) -> Any:
-        if threading.current_thread() is driver._group._thread and not go_on.is_set():
+        if threading.current_thread() is driver._committer._thread and not go_on.is_set():
             hanging.set()
             assert go_on.wait(PATIENCE_S)
         return decide(self, *arguments)

@@ -16,29 +16,28 @@ from attrs import define
 
 from ... import codec
 from ...data import DataRef
-from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...leases import Due, DuePage
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
+from ..reader import MAX_SCAN, SCAN_PER_VERSION, StoreReader
 from .arrays import BigInts, Documents, Texts
 from .compactor import Compactor, Removal
 from .connection import BY_INDEX, Connection, Target
 from .errors import is_lost, translate
 from .schema import key
 
-MAX_SCAN = 10_000
-"""Versions that one page looks at, at most."""
-SCAN_PER_VERSION = 10
-"""Versions that a page looks at for each that it may hold, if an index has to offer them."""
-
 
 @define(eq=False)
-class Reader:
-    """Reads from one connection."""
+class Reader(StoreReader):
+    """Reads on one connection."""
 
     target: Target
     connection: Connection
+
+    @property
+    def _name(self) -> str:
+        return self.target.url
 
     @property
     def is_usable(self) -> bool:
@@ -108,19 +107,7 @@ class Reader:
         )
         return tuple(sorted(flow for (flow,) in rows))
 
-    def load(self, ref: DataRef) -> bytes:
-        rows = self._rows(
-            "SELECT content FROM {s}.payloads WHERE rev = %(rev)s AND checksum = %(checksum)s",
-            rev=ref.rev,
-            checksum=ref.checksum,
-        )
-        if not rows:
-            raise DataNotFoundError(f"payload {ref.checksum} stored at revision {ref.rev}")
-        content: bytes = rows[0][0]
-        return content
-
     def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
-        """What a batch of compaction would do in a run that began at 0."""
         with self._snapshot():
             return Compactor(retention, self._ask).dry_run(after, limit)
 
@@ -130,6 +117,14 @@ class Reader:
             return Compactor(retention, self._ask).removal(after, limit)
 
     # ------------------------------------------------------------ inside
+
+    def _payload(self, ref: DataRef) -> bytes | None:
+        rows = self._rows(
+            "SELECT content FROM {s}.payloads WHERE rev = %(rev)s AND checksum = %(checksum)s",
+            rev=ref.rev,
+            checksum=ref.checksum,
+        )
+        return rows[0][0] if rows else None
 
     def _rev_before(self, instant: int) -> int:
         """The newest revision committed before that time; see ``Driver.commit`` on their order."""
@@ -188,14 +183,6 @@ class Reader:
         except psycopg.Error:
             pass
         self.connection.close()
-
-    def _decode(self, rev: int, text: str) -> State:
-        try:
-            return codec.decode(text, State, "state")
-        except DecodeError as error:
-            raise StoreCorruptError(
-                self.target.url, f"the version at revision {rev} cannot be read: {error}"
-            ) from error
 
 
 # ---------------------------------------------------------------- what a query asks for

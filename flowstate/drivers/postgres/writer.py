@@ -24,6 +24,7 @@ from ...errors import (
 from ...plan import NextVersion, Plan
 from ...retention import Compaction
 from ..plans import GroupPlan, Latest, Outcome, ids_of
+from ..threaded import StoreWriter
 from .arrays import BigInts, Texts
 from .compactor import Removal
 from .connection import BY_INDEX, Connection, Target, pauses
@@ -53,9 +54,8 @@ class _Attempt:
 
 
 @define(eq=False)
-class Writer:
-    """Writes on one connection. All methods run in the writer thread, except ``stop_retrying`` and
-    ``written``.
+class Writer(StoreWriter):
+    """Writes on one connection. ``stop_retrying`` and ``written`` may be called in any thread.
 
     ``clock`` is the store's; None: that of the server.
     """
@@ -71,7 +71,6 @@ class Writer:
     _retries_stopped: threading.Event = field(factory=threading.Event, init=False)
 
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
-        """One outcome for each plan. A plan that fails fails alone."""
         unknown: UnknownOutcomeError | None = None
         waits = pauses(self.target.reconnect)
         while True:
@@ -95,7 +94,6 @@ class Writer:
         return [failure] * len(plans)
 
     def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        """Move due times; gives the ids that have moved on."""
         current = self._retrying(lambda: self._renew(leases, until))
         return frozenset(id for id, rev in leases if (id, rev) not in current)
 
@@ -129,6 +127,9 @@ class Writer:
     def stop_retrying(self) -> None:
         """Wait no longer for a server that does not answer: the driver is being closed."""
         self._retries_stopped.set()
+
+    def close(self) -> None:
+        self.connection.close()
 
     # ------------------------------------------------------------ one transaction
 

@@ -15,22 +15,16 @@ from typing import Any
 
 from attrs import define, frozen
 
-from ... import codec
 from ...data import DataRef
-from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...leases import Due, DuePage
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
 from ..compaction import Batch
+from ..reader import MAX_SCAN, SCAN_PER_VERSION, StoreReader
 from . import schema
 from .compactor import Compactor
 from .errors import translated
-
-MAX_SCAN = 10_000
-"""Versions that one page looks at, at most."""
-SCAN_PER_VERSION = 10
-"""Versions that a page looks at for each that it may hold, if an index has to offer them."""
 
 
 @frozen
@@ -45,15 +39,15 @@ class Condition:
 
 
 @define(eq=False)
-class Reader:
-    """Reads from one connection."""
+class Reader(StoreReader):
+    """Reads on one connection."""
 
     connection: sqlite3.Connection
     path: str
 
     @property
-    def is_usable(self) -> bool:
-        return True
+    def _name(self) -> str:
+        return self.path
 
     def close(self) -> None:
         self.connection.close()
@@ -65,10 +59,10 @@ class Reader:
     def get(self, id: str, rev: int | None) -> State | None:
         with self._snapshot():
             if rev is None:
-                row = self._one("SELECT state, rev FROM versions WHERE id = ? "
+                row = self._one("SELECT rev, state FROM versions WHERE id = ? "
                                 "ORDER BY rev DESC LIMIT 1", id)  # fmt: skip
             else:
-                row = self._one("SELECT state, rev FROM versions WHERE rev = ? AND id = ?", rev, id)
+                row = self._one("SELECT rev, state FROM versions WHERE rev = ? AND id = ?", rev, id)
             return None if row is None else self._decode(*row)
 
     def read(self, query: Query, after: int, limit: int) -> Page:
@@ -112,7 +106,7 @@ class Reader:
             else:
                 rows = [self._one(_NEXT_DUE, flow, until) for flow in flows]
                 following = min((row[0] for row in rows if row is not None), default=None)
-            due = tuple(Due(self._decode(text, rev), time) for time, rev, text in soonest)
+            due = tuple(Due(self._decode(rev, text), time) for time, rev, text in soonest)
             return DuePage(due, following)
 
     def due_flows(self) -> tuple[str, ...]:
@@ -124,18 +118,7 @@ class Reader:
                 flows.append(row[0])
             return tuple(flows)
 
-    def load(self, ref: DataRef) -> bytes:
-        with self._snapshot():
-            row = self._one(
-                "SELECT content FROM payloads WHERE rev = ? AND checksum = ?", ref.rev, ref.checksum
-            )
-            if row is None:
-                raise DataNotFoundError(f"payload {ref.checksum} stored at revision {ref.rev}")
-            content: bytes = row[0]
-            return content
-
     def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
-        """What a batch of compaction would do in a run that began at 0."""
         with self._snapshot():
             schema.check_current(self.connection, self.path)
             return Compactor(retention, self.connection).dry_run(after, limit)
@@ -226,14 +209,21 @@ class Reader:
         """The versions that match, out of those that a condition leaves."""
         where = among & _columns(query)
         rows = self.connection.execute(
-            f"SELECT state, rev FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
+            f"SELECT rev, state FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
         )
-        for text, rev in rows:
-            state = self._decode(text, rev)
+        for rev, text in rows:
+            state = self._decode(rev, text)
             if query.matches(state):
                 yield state
 
     # ------------------------------------------------------------ rows
+
+    def _payload(self, ref: DataRef) -> bytes | None:
+        with self._snapshot():
+            row = self._one(
+                "SELECT content FROM payloads WHERE rev = ? AND checksum = ?", ref.rev, ref.checksum
+            )
+            return row[0] if row else None
 
     @contextmanager
     def _snapshot(self) -> Generator[None]:
@@ -277,14 +267,6 @@ class Reader:
 
     def _rows(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         return self.connection.execute(sql, parameters)
-
-    def _decode(self, text: str, rev: int) -> State:
-        try:
-            return codec.decode(text, State, "state")
-        except DecodeError as error:
-            raise StoreCorruptError(
-                self.path, f"the version at revision {rev} cannot be read: {error}"
-            ) from error
 
 
 def _columns(query: Query) -> Condition:

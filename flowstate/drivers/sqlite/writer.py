@@ -19,6 +19,7 @@ from ...errors import StoreFullError, UnknownOutcomeError
 from ...plan import Plan
 from ...retention import Compaction, Retention
 from ..plans import GroupPlan, Latest, Outcome, Version, ids_of
+from ..threaded import StoreWriter
 from .compactor import Compactor
 from .errors import translate
 from .rows import delete, labels_of, payloads_json, payloads_of
@@ -30,15 +31,14 @@ _Row: TypeAlias = tuple[Any, ...]
 
 
 @define(eq=False)
-class Writer:
-    """Writes to one connection. All methods run in the writer thread."""
+class Writer(StoreWriter):
+    """Writes on one connection."""
 
     connection: sqlite3.Connection
     path: str
     clock: Clock
 
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
-        """One outcome for each plan. A plan that fails fails alone."""
         try:
             return self._transact(plans)
         except sqlite3.Error as error:
@@ -53,7 +53,6 @@ class Writer:
             return [error] * len(plans)
 
     def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        """Move due times; gives the ids that have moved on."""
         execute = self.connection.execute
         revs = json.dumps([rev for _, rev in leases])
         execute("BEGIN IMMEDIATE")
@@ -86,6 +85,9 @@ class Writer:
             self.connection.rollback()
             raise translate(self.path, error) from error
         return compaction
+
+    def close(self) -> None:
+        self.connection.close()
 
     # ------------------------------------------------------------ one transaction
 
