@@ -29,7 +29,7 @@ from flowstate import (
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.drivers.sqlite import reader, schema
-from flowstate.drivers.sqlite.rows import COLUMNS, among
+from flowstate.drivers.sqlite.rows import KEYS, among
 
 pytestmark = pytest.mark.anyio
 
@@ -241,7 +241,7 @@ async def test_an_error_leaves_all_as_it_was(path: Path) -> None:
     assert rows(path, "SELECT id FROM versions ORDER BY rev DESC LIMIT 1") == [("later",)]
 
 
-@pytest.mark.parametrize("table", COLUMNS)
+@pytest.mark.parametrize("table", KEYS)
 async def test_rows_are_looked_up_by_their_whole_key(path: Path, table: str) -> None:
     """Not by its first column alone: a commit may share a revision among a thousand payloads."""
     await fill(path)
@@ -250,7 +250,7 @@ async def test_rows_are_looked_up_by_their_whole_key(path: Path, table: str) -> 
         (search,) = (
             row[3] for row in connection.execute(sql, ("[]",)) if f"SEARCH {table} " in row[3]
         )
-    assert search.count("=?") == len(COLUMNS[table])
+    assert search.count("=?") == len(KEYS[table])
 
 
 async def test_room_is_used_again(path: Path) -> None:

@@ -229,12 +229,18 @@ def _page(query: Query, filters: str, limit: int) -> tuple[LiteralString, Mappin
         more.update(_wanted(query))
     else:
         lists = _REVS_LATEST
-    is_exact = not query.statuses and not query.id_prefix and (
-        not query.alternatives
-        or (not query.id and all(len(labels) == 1 for labels in query.alternatives))
-    )  # fmt: skip
-    more["most"] = min(MAX_SCAN, limit if is_exact else SCAN_PER_VERSION * limit)
+    more["most"] = min(MAX_SCAN, limit if _is_exact(query) else SCAN_PER_VERSION * limit)
     return _PAGE_OF_CANDIDATES.replace("{lists}", lists), more
+
+
+def _is_exact(query: Query) -> bool:
+    """Whether every candidate that the index offers matches, so that no more are needed than the
+    page may hold."""
+    if query.statuses or query.id_prefix:
+        return False  # no index has them
+    if query.id:
+        return not query.alternatives  # the index is that by id
+    return all(len(labels) == 1 for labels in query.alternatives)  # the index is that by one label
 
 
 def _wanted(query: Query) -> Mapping[str, Any]:

@@ -58,11 +58,7 @@ class Reader(StoreReader):
 
     def get(self, id: str, rev: int | None) -> State | None:
         with self._snapshot():
-            if rev is None:
-                row = self._one("SELECT rev, state FROM versions WHERE id = ? "
-                                "ORDER BY rev DESC LIMIT 1", id)  # fmt: skip
-            else:
-                row = self._one("SELECT rev, state FROM versions WHERE rev = ? AND id = ?", rev, id)
+            row = self._one(_LATEST, id) if rev is None else self._one(_VERSION, rev, id)
             return None if row is None else self._decode(*row)
 
     def read(self, query: Query, after: int, limit: int) -> Page:
@@ -113,8 +109,7 @@ class Reader(StoreReader):
         with self._snapshot():
             flows: list[str] = []
             # from one flow to the next: a step of the index each, however many states are due
-            following = "SELECT min(due_flow) FROM versions WHERE due_flow > ? AND due IS NOT NULL"
-            while (row := self._one(following, flows[-1] if flows else "")) and row[0] is not None:
+            while row := self._one(_NEXT_FLOW, flows[-1] if flows else ""):
                 flows.append(row[0])
             return tuple(flows)
 
@@ -135,11 +130,7 @@ class Reader(StoreReader):
         """Up to where a page looks at every version."""
         if after >= floor:  # there the log is whole
             return min(head, after + MAX_SCAN)
-        row = self._one(
-            "SELECT max(rev) FROM (SELECT rev FROM versions WHERE rev > ? ORDER BY rev LIMIT ?)",
-            after,
-            min(MAX_SCAN, SCAN_PER_VERSION * limit),
-        )
+        row = self._one(_LAST_OF, after, min(MAX_SCAN, SCAN_PER_VERSION * limit))
         return row[0] if row and row[0] is not None else head
 
     def _candidates(self, query: Query, after: int, head: int, limit: int) -> tuple[list[int], int]:
@@ -220,9 +211,7 @@ class Reader(StoreReader):
 
     def _payload(self, ref: DataRef) -> bytes | None:
         with self._snapshot():
-            row = self._one(
-                "SELECT content FROM payloads WHERE rev = ? AND checksum = ?", ref.rev, ref.checksum
-            )
+            row = self._one(_PAYLOAD, ref.rev, ref.checksum)
             return row[0] if row else None
 
     @contextmanager
@@ -235,7 +224,7 @@ class Reader(StoreReader):
                 self.connection.rollback()
 
     def _head(self) -> int:
-        row = self._one("SELECT max(rev) FROM versions")
+        row = self._one(_HEAD)
         head: int | None = row[0] if row else None
         return head or 0
 
@@ -244,7 +233,7 @@ class Reader(StoreReader):
         (schema_version,) = self._one("PRAGMA user_version") or (0,)
         if schema_version < schema.COMPACTED_SINCE:
             return 0, 0
-        floor, committed_at = self._one("SELECT rev, committed_at FROM compacted") or (0, 0)
+        floor, committed_at = self._one(_COMPACTED) or (0, 0)
         return floor, committed_at
 
     def _rev_before(self, instant: int, head: int) -> int:
@@ -252,11 +241,9 @@ class Reader(StoreReader):
         low, high = 0, head
         while low < high:
             middle = (low + high) // 2
-            row = self._one(
-                "SELECT committed_at, rev FROM versions WHERE rev > ? ORDER BY rev LIMIT 1", middle
-            )
-            if row is not None and row[0] < instant:
-                low = row[1]
+            row = self._one(_NEXT_TIME, middle)
+            if row is not None and row[1] < instant:
+                low = row[0]
             else:
                 high = middle
         return low
@@ -281,6 +268,33 @@ def _columns(query: Query) -> Condition:
     return where
 
 
+# ---------------------------------------------------------------- statements
+
+_HEAD = """
+SELECT max(rev) FROM versions
+"""
+
+_LATEST = """
+SELECT rev, state FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
+"""
+
+_VERSION = """
+SELECT rev, state FROM versions WHERE rev = ? AND id = ?
+"""
+
+_LAST_OF = """
+SELECT max(rev) FROM (SELECT rev FROM versions WHERE rev > ? ORDER BY rev LIMIT ?)
+"""
+"""The last of the next so many revisions."""
+
+_NEXT_TIME = """
+SELECT rev, committed_at FROM versions WHERE rev > ? ORDER BY rev LIMIT 1
+"""
+
+_COMPACTED = """
+SELECT rev, committed_at FROM compacted
+"""
+
 _DUE = """
 SELECT due, rev, state FROM versions WHERE due_flow = ? AND due <= ? AND due IS NOT NULL
 ORDER BY due LIMIT ?
@@ -288,4 +302,12 @@ ORDER BY due LIMIT ?
 
 _NEXT_DUE = """
 SELECT due FROM versions WHERE due_flow = ? AND due > ? AND due IS NOT NULL ORDER BY due LIMIT 1
+"""
+
+_NEXT_FLOW = """
+SELECT due_flow FROM versions WHERE due_flow > ? AND due IS NOT NULL ORDER BY due_flow LIMIT 1
+"""
+
+_PAYLOAD = """
+SELECT content FROM payloads WHERE rev = ? AND checksum = ?
 """

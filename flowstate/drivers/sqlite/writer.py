@@ -9,25 +9,24 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
-from typing import Any, TypeAlias
+from functools import lru_cache
+from itertools import chain
+from typing import Any
 
 from attrs import define
 
 from ...clock import Clock
-from ...codec import encode_state
 from ...errors import StoreFullError, UnknownOutcomeError
 from ...plan import Plan
 from ...retention import Compaction, Retention
-from ..plans import GroupPlan, Latest, Outcome, Version, ids_of
+from ..plans import GroupPlan, Latest, Outcome, ids_of
 from ..threaded import StoreWriter
 from .compactor import Compactor
 from .errors import translate
-from .rows import delete, labels_of, payloads_json, payloads_of
+from .rows import COLUMNS, VersionRow, delete, labels_of, payloads_of
 
 CHUNKS = (256, 64, 16, 4, 1)
 """Rows in one INSERT: few sizes, so that each is prepared once."""
-
-_Row: TypeAlias = tuple[Any, ...]
 
 
 @define(eq=False)
@@ -57,17 +56,9 @@ class Writer(StoreWriter):
         revs = json.dumps([rev for _, rev in leases])
         execute("BEGIN IMMEDIATE")
         try:
-            rows = execute(
-                "SELECT id, rev FROM versions WHERE current = 1 "
-                "AND rev IN (SELECT value FROM json_each(?))",
-                (revs,),
-            )
-            current = {(id, rev) for id, rev in rows}
-            execute(
-                "UPDATE versions SET due = ? WHERE due IS NOT NULL "
-                "AND rev IN (SELECT value FROM json_each(?))",
-                (until, json.dumps([rev for id, rev in leases if (id, rev) in current])),
-            )
+            current = set(execute(_CURRENT, (revs,)))
+            held = json.dumps([rev for id, rev in leases if (id, rev) in current])
+            execute(_RENEW, (until, held))
             execute("COMMIT")
         except sqlite3.Error as error:
             self.connection.rollback()
@@ -75,7 +66,7 @@ class Writer(StoreWriter):
         return frozenset(id for id, rev in leases if (id, rev) not in current)
 
     def compact(self, retention: Retention, after: int, limit: int) -> Compaction:
-        """Remove a batch of what may go."""
+        """Remove a batch of what may be removed."""
         execute = self.connection.execute
         try:
             execute("BEGIN IMMEDIATE")
@@ -93,7 +84,7 @@ class Writer(StoreWriter):
 
     def _transact(self, plans: Sequence[Plan]) -> list[Outcome]:
         self.connection.execute("BEGIN IMMEDIATE")
-        group = self._begin(plans)
+        group = self._group(plans)
         outcomes = [group.decide(plan, self._next_version) for plan in plans]
         if not group.versions:
             self.connection.rollback()
@@ -110,85 +101,89 @@ class Writer(StoreWriter):
             ) from error
         return outcomes
 
-    def _begin(self, plans: Sequence[Plan]) -> GroupPlan[str]:
-        newest = self.connection.execute(
-            "SELECT rev, committed_at FROM versions ORDER BY rev DESC LIMIT 1"
-        ).fetchone()
-        head, committed_at = newest or (0, 0)
-        rows = self.connection.execute(
-            "SELECT id, rev, labels FROM versions WHERE rev IN ("
-            "SELECT (SELECT max(rev) FROM versions WHERE id = wanted.value) "
-            "FROM json_each(?) AS wanted)",
-            (json.dumps(ids_of(plans)),),
-        )
+    def _group(self, plans: Sequence[Plan]) -> GroupPlan[str]:
+        """A group to decide these plans in, with what is stored."""
+        execute = self.connection.execute
+        head, committed_at = execute(_HEAD).fetchone() or (0, 0)
+        rows = execute(_LATEST, (json.dumps(ids_of(plans)),))
         latest = {id: Latest(rev, labels) for id, rev, labels in rows}
         return GroupPlan(head + 1, max(committed_at, self.clock.now()), latest)
 
     def _next_version(self, id: str, rev: int) -> tuple[int, int, str] | None:
         """For ``Plan.first_outcome``."""
-        row: tuple[int, int, str] | None = self.connection.execute(
-            "SELECT rev, committed_at, commit_id FROM versions WHERE id = ? AND rev > ? "
-            "ORDER BY rev LIMIT 1",
-            (id, rev),
-        ).fetchone()
+        row: tuple[int, int, str] | None
+        row = self.connection.execute(_NEXT_VERSION, (id, rev)).fetchone()
         return row
 
     def _insert(self, group: GroupPlan[str]) -> None:
-        execute = self.connection.execute
         if group.superseded:
             revs = json.dumps([latest.rev for latest in group.superseded])
-            execute(
-                "UPDATE versions SET current = 0, due = NULL, due_flow = NULL "
-                "WHERE rev IN (SELECT value FROM json_each(?))",
-                (revs,),
-            )
-        rows = [_row(version, group.now) for version in group.versions]
+            self.connection.execute(_SUPERSEDE, (revs,))
+        rows = [VersionRow.of(version) for version in group.versions]
         self._insert_rows("versions", rows)
         self._insert_labels(group, rows)
         if group.payloads:
             self._insert_rows("payloads", group.payloads)
-        references = [(*key, row[0]) for row in rows if row[10] for key in payloads_of(row[10])]
+        references = [
+            (*key, row.rev) for row in rows if row.payloads for key in payloads_of(row.payloads)
+        ]
         if references:
             self._insert_rows("payload_references", references)
 
-    def _insert_labels(self, group: GroupPlan[str], versions: Sequence[_Row]) -> None:
+    def _insert_labels(self, group: GroupPlan[str], rows: Sequence[VersionRow]) -> None:
         superseded = [
-            pair for latest in group.superseded for pair in labels_of(latest.rev, latest.stored)
+            label for latest in group.superseded for label in labels_of(latest.rev, latest.stored)
         ]
         delete(self.connection, "current_labels", superseded)
-        rows = [pair for row in versions for pair in labels_of(row[0], row[3])]
-        if rows:
-            self._insert_rows("labels", rows)
-            current = [pair for row in versions if row[6] for pair in labels_of(row[0], row[3])]
+        labelled = [(row.current, labels_of(row.rev, row.labels)) for row in rows if row.labels]
+        if labelled:
+            every = [label for _, labels in labelled for label in labels]
+            current = [label for is_current, labels in labelled if is_current for label in labels]
+            self._insert_rows("labels", every)
             self._insert_rows("current_labels", current)
 
     def _insert_rows(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         done = 0
         for size in CHUNKS:
             while len(rows) - done >= size:
-                chunk = rows[done : done + size]
-                marks = f"({','.join('?' * len(chunk[0]))})"
-                self.connection.execute(
-                    f"INSERT INTO {table} VALUES {','.join([marks] * size)}",
-                    [value for row in chunk for value in row],
-                )
+                values = chain.from_iterable(rows[done : done + size])
+                self.connection.execute(_insertion(table, size), tuple(values))
                 done += size
 
 
-def _row(version: Version, now: int) -> _Row:
-    """A version as the table has it."""
-    state = version.state
-    due = version.write.due if version.is_current else None
-    return (
-        state.rev,
-        state.id,
-        state.transition.status.value,
-        json.dumps(dict(state.labels), ensure_ascii=False) if state.labels else None,
-        now,
-        version.commit_id,
-        int(version.is_current),
-        due,
-        version.write.flow if due is not None else None,
-        encode_state(state).decode(),
-        payloads_json(state) if state.data or state.stacked else None,
-    )
+@lru_cache
+def _insertion(table: str, rows: int) -> str:
+    """The statement that inserts so many rows."""
+    columns = COLUMNS[table]
+    marks = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * rows)}"
+
+
+# ---------------------------------------------------------------- statements
+
+_HEAD = """
+SELECT rev, committed_at FROM versions ORDER BY rev DESC LIMIT 1
+"""
+
+_LATEST = """
+SELECT id, rev, labels FROM versions WHERE rev IN (
+    SELECT (SELECT max(rev) FROM versions WHERE id = wanted.value) FROM json_each(?) AS wanted
+)
+"""
+
+_NEXT_VERSION = """
+SELECT rev, committed_at, commit_id FROM versions WHERE id = ? AND rev > ? ORDER BY rev LIMIT 1
+"""
+
+_SUPERSEDE = """
+UPDATE versions SET current = 0, due = NULL, due_flow = NULL
+WHERE rev IN (SELECT value FROM json_each(?))
+"""
+
+_CURRENT = """
+SELECT id, rev FROM versions WHERE current = 1 AND rev IN (SELECT value FROM json_each(?))
+"""
+
+_RENEW = """
+UPDATE versions SET due = ? WHERE due IS NOT NULL AND rev IN (SELECT value FROM json_each(?))
+"""
