@@ -14,7 +14,8 @@ from typing import LiteralString
 import psycopg
 
 from ...driver import Durability
-from ...errors import SchemaVersionError, StoreError, StoreOpenError
+from ...errors import StoreError, StoreOpenError
+from ..schema import check_known
 from .connection import Connection, Target
 from .errors import grants, quoted, translate
 
@@ -155,12 +156,7 @@ def _version(connection: Connection, target: Target) -> int:
     except psycopg.errors.InsufficientPrivilege as error:
         raise _not_readable(connection, target, error) from error
     found: int = row[0] if row else 0
-    if found > VERSION:
-        raise SchemaVersionError(
-            target.url,
-            f"has schema version {found}, newer than the {VERSION} that this flowstate knows; it "
-            "was left untouched. Upgrade flowstate",
-        )
+    check_known(target.url, found, VERSION)
     return found
 
 
@@ -187,6 +183,8 @@ def _migrate(connection: Connection, target: Target) -> None:
             found = _version(connection, target)
             if found == VERSION:
                 return
+            if found:  # whoever writes has locked it, and asks for the version then
+                connection.execute(target.sql("SELECT FROM {s}.head FOR UPDATE"), ())
             if not _schema_exists(connection, target):
                 connection.execute(target.sql("CREATE SCHEMA {s}"), ())
             for migration in MIGRATIONS[found:]:

@@ -24,12 +24,14 @@ from ...errors import (
 from ...plan import NextVersion, Plan
 from ...retention import Compaction
 from ..plans import GroupPlan, Latest, Outcome, ids_of
+from ..schema import check_unchanged
 from ..threaded import StoreWriter
 from .arrays import BigInts, Texts
 from .compactor import Removal
 from .connection import BY_INDEX, Connection, Target, pauses
 from .errors import RETRYABLE, is_lost, translate
 from .rows import Keys, statements
+from .schema import VERSION
 
 T = TypeVar("T")
 
@@ -167,9 +169,10 @@ class Writer(StoreWriter):
         self._execute("SELECT FROM {s}.head FOR UPDATE")
 
     def _ask(self, plans: Sequence[Plan]) -> psycopg.Cursor[Any]:
-        """The head, and the latest versions of the states that the plans are about."""
+        """The schema's version, the head, and the latest versions of the states that the plans are
+        about."""
         return self._execute(
-            "SELECT h.rev, h.committed_at, "
+            "SELECT (SELECT m.version FROM {s}.meta m), h.rev, h.committed_at, "
             "(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint, "
             "s.id, s.rev, s.label_keys "
             "FROM {s}.head h LEFT JOIN {s}.states s ON s.id = ANY(%s)",
@@ -177,7 +180,8 @@ class Writer(StoreWriter):
         )
 
     def _group(self, rows: Sequence[tuple[Any, ...]]) -> GroupPlan[Keys]:
-        head, committed_at, now = rows[0][:3]
+        version, head, committed_at, now = rows[0][:4]
+        check_unchanged(self.target.url, version, VERSION)
         if self.clock is not None:
             now = self.clock.now()
         latest = {id: Latest[Keys](rev, keys) for *_, id, rev, keys in rows if id is not None}
@@ -214,6 +218,7 @@ class Writer(StoreWriter):
         self._connect()
         with self.connection.pipeline():
             self._begin()
+            asked = self._execute("SELECT version FROM {s}.meta")
             current = self._execute(
                 "SELECT s.id, s.rev FROM unnest(%s, %s) AS l(id, rev) "
                 "JOIN {s}.states s ON s.id = l.id AND s.rev = l.rev",
@@ -224,14 +229,18 @@ class Writer(StoreWriter):
                 "WITH moved AS (UPDATE {s}.states s SET due = %s "
                 "FROM (SELECT o.id, o.rev, o.due FROM unnest(%s, %s) AS l(id, rev) "
                 "JOIN {s}.states o ON o.id = l.id AND o.rev = l.rev WHERE o.due IS NOT NULL) o "
-                "WHERE s.id = o.id AND s.rev = o.rev RETURNING o.due > s.due AS is_nearer) "
+                "WHERE s.id = o.id AND s.rev = o.rev AND (SELECT version FROM {s}.meta) = %s "
+                "RETURNING o.due > s.due AS is_nearer) "
                 "UPDATE {s}.head SET hints = hints + 1 "
                 "WHERE (SELECT bool_or(is_nearer) FROM moved)",
                 until,
                 ids,
                 revs,
+                VERSION,
             )
             self._execute("COMMIT")
+        ((version,),) = asked.fetchall()
+        check_unchanged(self.target.url, version, VERSION)
         self._notification_pending |= hinted.rowcount > 0
         return set(current.fetchall())
 
@@ -239,9 +248,11 @@ class Writer(StoreWriter):
         self._connect()
         with self.connection.pipeline() as pipeline:
             self._begin()
-            asked = self._execute("SELECT batches FROM {s}.head")
+            asked = self._execute("SELECT h.batches, m.version FROM {s}.head h, {s}.meta m")
             pipeline.sync()  # so that the server sees it idle if we hang
-            if asked.fetchall() != [(removal.batches,)]:
+            ((batches, version),) = asked.fetchall()
+            check_unchanged(self.target.url, version, VERSION)
+            if batches != removal.batches:
                 self._execute("ROLLBACK")
                 return None
             *_, payloads = [self._execute(text, *given) for text, given in removal.statements]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -16,14 +17,16 @@ from typing import Any
 from attrs import define
 
 from ...clock import Clock
-from ...errors import StoreFullError, UnknownOutcomeError
+from ...errors import StoreError, StoreFullError, UnknownOutcomeError
 from ...plan import Plan
 from ...retention import Compaction, Retention
 from ..plans import GroupPlan, Latest, Outcome, ids_of
+from ..schema import check_unchanged
 from ..threaded import StoreWriter
 from .compactor import Compactor
 from .errors import translate
 from .rows import COLUMNS, VersionRow, delete, labels_of, payloads_of
+from .schema import VERSION
 
 CHUNKS = (256, 64, 16, 4, 1)
 """Rows in one INSERT: few sizes, so that each is prepared once."""
@@ -39,75 +42,76 @@ class Writer(StoreWriter):
 
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
         try:
-            return self._transact(plans)
-        except sqlite3.Error as error:
-            self.connection.rollback()
-            failure = translate(self.path, error)
-            failure.__cause__ = error
-            if isinstance(failure, StoreFullError) and len(plans) > 1:
-                # it may be one large plan that does not fit
-                return [outcome for plan in plans for outcome in self.write([plan])]
-            return [failure] * len(plans)
-        except UnknownOutcomeError as error:
+            return self._write_group(plans)
+        except StoreFullError as error:
+            if len(plans) == 1:
+                return [error]
+            # it may be one large plan that does not fit
+            return [outcome for plan in plans for outcome in self.write([plan])]
+        except StoreError as error:
             return [error] * len(plans)
 
     def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         execute = self.connection.execute
         revs = json.dumps([rev for _, rev in leases])
-        execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             current = set(execute(_CURRENT, (revs,)))
             held = json.dumps([rev for id, rev in leases if (id, rev) in current])
             execute(_RENEW, (until, held))
-            execute("COMMIT")
-        except sqlite3.Error as error:
-            self.connection.rollback()
-            raise translate(self.path, error) from error
         return frozenset(id for id, rev in leases if (id, rev) not in current)
 
     def compact(self, retention: Retention, after: int, limit: int) -> Compaction:
         """Remove a batch of what may be removed."""
-        execute = self.connection.execute
-        try:
-            execute("BEGIN IMMEDIATE")
-            compaction = Compactor(retention, self.connection).compact(after, limit)
-            execute("COMMIT")
-        except sqlite3.Error as error:
-            self.connection.rollback()
-            raise translate(self.path, error) from error
-        return compaction
+        with self._transaction():
+            return Compactor(retention, self.connection).compact(after, limit)
 
     def close(self) -> None:
         self.connection.close()
 
     # ------------------------------------------------------------ one transaction
 
-    def _transact(self, plans: Sequence[Plan]) -> list[Outcome]:
-        self.connection.execute("BEGIN IMMEDIATE")
-        group = self._group(plans)
-        outcomes = [group.decide(plan, self._next_version) for plan in plans]
-        if not group.versions:
+    @contextmanager
+    def _transaction(self) -> Generator[tuple[int, int]]:
+        """A transaction that writes: all of it or, if anything is raised, nothing. Gives the head
+        and when that was committed (ms).
+
+        Raises ``SchemaVersionError`` if the store was migrated since it was opened.
+        """
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            version, head, committed_at = self.connection.execute(_HEAD).fetchone()
+            check_unchanged(self.path, version, VERSION)
+            yield head or 0, committed_at or 0
+            self._commit()
+        except BaseException as error:
             self.connection.rollback()
-            return outcomes
-        self._insert(group)
+            if isinstance(error, sqlite3.Error):
+                raise translate(self.path, error) from error
+            raise
+
+    def _commit(self) -> None:
         try:
             self.connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_IOERR:
                 raise
-            self.connection.rollback()
             raise UnknownOutcomeError(
                 self.path, f"the disk failed while committing ({error})"
             ) from error
+
+    def _write_group(self, plans: Sequence[Plan]) -> list[Outcome]:
+        with self._transaction() as (head, committed_at):
+            now = max(committed_at, self.clock.now())
+            group = GroupPlan(head + 1, now, self._latest(ids_of(plans)))
+            outcomes = [group.decide(plan, self._next_version) for plan in plans]
+            if group.versions:
+                self._insert(group)
         return outcomes
 
-    def _group(self, plans: Sequence[Plan]) -> GroupPlan[str]:
-        """A group to decide these plans in, with what is stored."""
-        execute = self.connection.execute
-        head, committed_at = execute(_HEAD).fetchone() or (0, 0)
-        rows = execute(_LATEST, (json.dumps(ids_of(plans)),))
-        latest = {id: Latest(rev, labels) for id, rev, labels in rows}
-        return GroupPlan(head + 1, max(committed_at, self.clock.now()), latest)
+    def _latest(self, ids: Sequence[str]) -> dict[str, Latest[str]]:
+        """The latest versions of these states, with their labels."""
+        rows = self.connection.execute(_LATEST, (json.dumps(ids),))
+        return {id: Latest(rev, labels) for id, rev, labels in rows}
 
     def _next_version(self, id: str, rev: int) -> tuple[int, int, str] | None:
         """For ``Plan.first_outcome``."""
@@ -162,8 +166,10 @@ def _insertion(table: str, rows: int) -> str:
 # ---------------------------------------------------------------- statements
 
 _HEAD = """
-SELECT rev, committed_at FROM versions ORDER BY rev DESC LIMIT 1
+SELECT user_version, rev, committed_at
+FROM pragma_user_version LEFT JOIN versions ON rev = (SELECT max(rev) FROM versions)
 """
+"""With the schema's version, also of an empty store: as it is within the transaction."""
 
 _LATEST = """
 SELECT id, rev, labels FROM versions WHERE rev IN (
