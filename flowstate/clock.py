@@ -1,4 +1,5 @@
-"""The only place that asks what time it is, and the one meaning of durations and instants.
+"""The only place that asks this machine what time it is, and the one meaning of durations and
+instants.
 
 Instants are whole milliseconds since 1970-01-01 UTC. Durations are seconds with millisecond
 resolution. Both are what people give (a number of seconds or a ``timedelta``; an aware

@@ -1,4 +1,4 @@
-"""The only place that encodes and decodes.
+"""The only place that encodes and decodes states and payloads for a store.
 
 States and JSON payloads are UTF-8 JSON, written and read by msgspec. ``decode`` checks types, so
 what comes out of a store is either a valid value or a :class:`~flowstate.errors.DecodeError`.

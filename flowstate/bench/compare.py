@@ -30,7 +30,7 @@ class Verdict(enum.Enum):
     """There are too few rounds to tell."""
 
     @property
-    def told(self) -> str:
+    def words(self) -> str:
         """For people."""
         return _TOLD[self]
 
@@ -76,7 +76,7 @@ def compare(now: Run, earlier: Run, tolerance: float = TOLERANCE) -> list[Change
     measured, the same must hold beside the raw limit: what the machine won or lost is not the
     store's.
     """
-    before = {one.key: one for one in earlier.measurements}
+    before = {measurement.key: measurement for measurement in earlier.measurements}
     return [
         change
         for facts in now.workloads
@@ -96,9 +96,9 @@ def summed_up(changes: Sequence[Change]) -> str:
     """How many figures became what, and how far that can be trusted."""
     if not changes:
         return "The runs have no figure in common."
-    counts = {verdict: sum(one.verdict is verdict for one in changes) for verdict in Verdict}
-    told = ", ".join(f"{count} {verdict.told}" for verdict, count in counts.items() if count)
-    text = f"{len(changes):,} figure{'' if len(changes) == 1 else 's'}: {told}."
+    counts = {verdict: sum(change.verdict is verdict for change in changes) for verdict in Verdict}
+    summary = ", ".join(f"{count} {verdict.words}" for verdict, count in counts.items() if count)
+    text = f"{len(changes):,} figure{'' if len(changes) == 1 else 's'}: {summary}."
     chance = by_chance(changes)
     if counts[Verdict.WORSE] and chance >= 1:
         text += (
@@ -115,9 +115,9 @@ def by_chance(changes: Iterable[Change]) -> float:
     in one of (n + m over m) orders. Of 3 and 3 that is 1 of 20, of 5 and 5 it is 1 of 252.
     """
     return sum(
-        1 / math.comb(one.now.rounds + one.earlier.rounds, one.now.rounds)
-        for one in changes
-        if one.verdict is not Verdict.UNSURE
+        1 / math.comb(change.now.rounds + change.earlier.rounds, change.now.rounds)
+        for change in changes
+        if change.verdict is not Verdict.UNSURE
     )
 
 

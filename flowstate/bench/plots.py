@@ -73,14 +73,20 @@ class Panel:
 
 def panels(run: Run, facts: WorkloadFacts) -> Iterator[Panel]:
     """The plots of a workload: one for each rate, and one for each kind of delay."""
-    measurements = [one for one in run.of(facts.name) if one.rounds]
+    measurements = [measurement for measurement in run.of(facts.name) if measurement.rounds]
     for name, measures in _groups(facts.measures):
-        drawn = [one for one in measurements if one.values(measures[0].name)]
+        drawn = [
+            measurement for measurement in measurements if measurement.values(measures[0].name)
+        ]
         if drawn:
             yield _panel(run, facts, name, measures, drawn)
     if facts.measures[0].unit == "ms":
-        for value in sorted({one.value for one in measurements})[-1:]:
-            yield _distribution(run, facts, [one for one in measurements if one.value == value])
+        for value in sorted({measurement.value for measurement in measurements})[-1:]:
+            yield _distribution(
+                run,
+                facts,
+                [measurement for measurement in measurements if measurement.value == value],
+            )
 
 
 def _groups(measures: Sequence[Measure]) -> Iterator[tuple[str, list[Measure]]]:
@@ -103,7 +109,7 @@ def _panel(
     with _style(f"{facts.name} {name}"):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
-        if len({one.value for one in measurements}) > 1:
+        if len({measurement.value for measurement in measurements}) > 1:
             _lines(axes, run, facts, measures, measurements)
         else:
             _bars(axes, run, measures, measurements)
@@ -125,19 +131,29 @@ def _lines(
     """Over the parameter; both axes are logarithmic."""
     has_raw = False
     for index, store in enumerate(run.stores):
-        mine = [one for one in measurements if one.store == store.name]
+        mine = [measurement for measurement in measurements if measurement.store == store.name]
         for measure, dash in zip(measures, ("-", "--"), strict=False):
-            drawn = [(one.value, made) for one in mine if (made := one.summary(measure.name))]
+            drawn = [
+                (measurement.value, made)
+                for measurement in mine
+                if (made := measurement.summary(measure.name))
+            ]
             _line(axes, drawn, index, dash)
-        limits = [(one.value, made) for one in mine if (made := one.raw_summary(measures[0].name))]
+        limits = [
+            (measurement.value, made)
+            for measurement in mine
+            if (made := measurement.raw_summary(measures[0].name))
+        ]
         if limits and measures[0].has_raw:
             has_raw = True
             xs, ys = [x for x, _ in limits], [made.median for _, made in limits]
             axes.plot(xs, ys, ":", color=COLOURS[index % len(COLOURS)], linewidth=1.4)
-    axes.set_xscale("symlog" if any(not one.value for one in measurements) else "log")
+    axes.set_xscale(
+        "symlog" if any(not measurement.value for measurement in measurements) else "log"
+    )
     axes.set_yscale("log")
     axes.set_xlabel(facts.parameter)
-    values = sorted({one.value for one in measurements})
+    values = sorted({measurement.value for measurement in measurements})
     axes.set_xticks(values, [short(value) for value in values])
     axes.xaxis.set_minor_locator(NullLocator())
     _logarithmic(axes)
@@ -170,10 +186,10 @@ def _bars(
     """A bar for each store; of two measures, one above the other."""
     rows: list[tuple[str, int, Summary]] = []
     for index, store in enumerate(run.stores):
-        for one in measurements:
+        for measurement in measurements:
             for measure in measures:
-                made = one.summary(measure.name)
-                if one.store == store.name and made:
+                made = measurement.summary(measure.name)
+                if measurement.store == store.name and made:
                     kind = f", {measure.name}" if len(measures) > 1 else ""
                     rows.append((f"{store.name} ({store.durability}){kind}", index, made))
     for place, (_, index, made) in enumerate(rows):
@@ -212,9 +228,11 @@ def _distribution(run: Run, facts: WorkloadFacts, measurements: Sequence[Measure
         axes = figure.add_subplot()
         value = measurements[0].value
         for index, store in enumerate(run.stores):
-            for one in measurements:
-                if one.store == store.name:
-                    columns = zip(*(taken.quantiles[""] for taken in one.rounds), strict=True)
+            for measurement in measurements:
+                if measurement.store == store.name:
+                    columns = zip(
+                        *(taken.quantiles[""] for taken in measurement.rounds), strict=True
+                    )
                     delays = [summarize(column).median for column in columns]
                     axes.plot(
                         delays[1:-1],  # the very first and last are of one commit each
@@ -329,7 +347,7 @@ def _legend(
     *,
     has_raw: bool,
 ) -> None:
-    shown = {one.store for one in measurements}
+    shown = {measurement.store for measurement in measurements}
     handles = [
         Line2D(
             [],

@@ -32,7 +32,7 @@ def page(run: Run, earlier: Run | None = None, changes: Sequence[Change] = ()) -
 
 
 def _measured(run: Run, facts: WorkloadFacts) -> list[Measurement]:
-    return [one for one in run.of(facts.name) if one.rounds]
+    return [measurement for measurement in run.of(facts.name) if measurement.rounds]
 
 
 # ---------------------------------------------------------------- sections
@@ -97,41 +97,41 @@ def _figures(run: Run, facts: WorkloadFacts) -> str:
         header += [f"raw {amount(measure.name, measure.unit)}", "of raw"]
     rows = (
         [
-            f"{one.value:,}",
-            f"{one.store} ({run.store(one.store).durability})",
-            *(_summary(one.summary(measure.name)) for measure in facts.measures),
-            *(cell for measure in raw for cell in _raw(one, measure.name, facts)),
+            f"{measurement.value:,}",
+            f"{measurement.store} ({run.store(measurement.store).durability})",
+            *(_summary(measurement.summary(measure.name)) for measure in facts.measures),
+            *(cell for measure in raw for cell in _raw(measurement, measure.name, facts)),
         ]
-        for one in _measured(run, facts)
+        for measurement in _measured(run, facts)
     )
     return _table(header, rows, texts=(1,))
 
 
-def _raw(one: Measurement, name: str, facts: WorkloadFacts) -> tuple[str, str]:
+def _raw(measurement: Measurement, name: str, facts: WorkloadFacts) -> tuple[str, str]:
     measure = next(measure for measure in facts.measures if measure.name == name)
-    share = one.share_of_raw(measure)
-    return _summary(one.raw_summary(name)), NOTHING if share is None else ratio(share)
+    share = measurement.share_of_raw(measure)
+    return _summary(measurement.raw_summary(name)), NOTHING if share is None else ratio(share)
 
 
 def _changes(run: Run, earlier: Run, changes: Sequence[Change]) -> str:
-    told = "".join(f"<li>{escape(one)}</li>" for one in differences(run, earlier))
-    differs = f'<p>The runs differ in more:</p><ul class="notes">{told}</ul>' if told else ""
+    items = "".join(f"<li>{escape(difference)}</li>" for difference in differences(run, earlier))
+    differs = f'<p>The runs differ in more:</p><ul class="notes">{items}</ul>' if items else ""
     moved = sorted(
-        (one for one in changes if one.verdict not in {Verdict.SAME, Verdict.UNSURE}),
+        (change for change in changes if change.verdict not in {Verdict.SAME, Verdict.UNSURE}),
         key=lambda change: change.gain,
     )
     table = _table(
         ("figure", "store", "then", "now", "change", ""),
         (
             (
-                f"{one.workload.name} {one.value:,}, {amount(one.measure.name, one.measure.unit)}",
-                one.store,
-                _summary(one.earlier),
-                _summary(one.now),
-                f"{(one.ratio - 1) * 100:+.0f}%",
-                one.verdict.told,
+                f"{change.workload.name} {change.value:,}, {_measured_in(change)}",
+                change.store,
+                _summary(change.earlier),
+                _summary(change.now),
+                f"{(change.ratio - 1) * 100:+.0f}%",
+                change.verdict.words,
             )
-            for one in moved
+            for change in moved
         ),
         texts=(0, 1, 5),
     )
@@ -145,10 +145,10 @@ def _changes(run: Run, earlier: Run, changes: Sequence[Change]) -> str:
 
 def _missing(run: Run) -> str:
     rows = "".join(
-        f"<li>{escape(one.workload)} {one.value:,} on {escape(one.store)}: "
-        f"{escape(one.missing)}</li>"
-        for one in run.measurements
-        if one.missing
+        f"<li>{escape(measurement.workload)} {measurement.value:,} on {escape(measurement.store)}: "
+        f"{escape(measurement.missing)}</li>"
+        for measurement in run.measurements
+        if measurement.missing
     )
     return f"<section><h2>Not measured</h2><ul>{rows}</ul></section>" if rows else ""
 
@@ -166,6 +166,10 @@ def _reading(run: Run) -> str:
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _measured_in(change: Change) -> str:
+    return amount(change.measure.name, change.measure.unit)
 
 
 def _summary(summary: Summary | None) -> str:

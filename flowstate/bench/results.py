@@ -89,11 +89,11 @@ class Measurement(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def values(self, measure: str) -> list[float]:
         """A figure of each round that has it."""
-        return [one.figures[measure] for one in self.rounds if measure in one.figures]
+        return [taken.figures[measure] for taken in self.rounds if measure in taken.figures]
 
     def raw_values(self, measure: str) -> list[float]:
         """The raw limit of a figure in each round that has it."""
-        return [one.raw[measure] for one in self.rounds if measure in one.raw]
+        return [taken.raw[measure] for taken in self.rounds if measure in taken.raw]
 
     def summary(self, measure: str) -> stats.Summary | None:
         """The rounds of a figure; None if there are none."""
@@ -112,9 +112,9 @@ class Measurement(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """
         limit = of or measure
         both = [
-            (one.figures[measure.name], one.raw[limit.name])
-            for one in self.rounds
-            if one.figures.get(measure.name) and one.raw.get(limit.name)
+            (taken.figures[measure.name], taken.raw[limit.name])
+            for taken in self.rounds
+            if taken.figures.get(measure.name) and taken.raw.get(limit.name)
         ]
         return [_goodness(value, measure) / _goodness(raw, limit) for value, raw in both]
 
@@ -148,7 +148,9 @@ class Run(Struct, frozen=True, kw_only=True):
 
     def of(self, workload: str) -> list[Measurement]:
         """The measurements of a workload."""
-        return [one for one in self.measurements if one.workload == workload]
+        return [
+            measurement for measurement in self.measurements if measurement.workload == workload
+        ]
 
 
 class _Version(Struct):

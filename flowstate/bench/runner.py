@@ -95,9 +95,9 @@ class Progress:
     step: Step
     rounds: int
     done_s: float
-    """How long what is done was estimated to take…"""
+    """How long the steps that are done were estimated to take."""
     left_s: float
-    """…and what remains, this step included."""
+    """How long the steps that remain are estimated to take, this one included."""
 
 
 @define(eq=False)
@@ -181,7 +181,7 @@ class Runner:
                 return
             when = f"in round {step.round}" if step.round else "while warming up"
             self._failed.add(step.key)
-            self._missing[step.key] = f"failed {when}: {_told(error)}"
+            self._missing[step.key] = f"failed {when}: {_message(error)}"
         else:
             if step.round and not self._is_stopped:
                 made = replace(measured, took_s=round(time.perf_counter() - start, 3))
@@ -245,8 +245,8 @@ class Runner:
                         )
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """What went wrong first, out of the groups that task groups make."""
     if isinstance(error, ExceptionGroup):
-        return _told(cast("ExceptionGroup[Exception]", error).exceptions[0])
+        return _message(cast("ExceptionGroup[Exception]", error).exceptions[0])
     return f"{type(error).__name__}: {error}"

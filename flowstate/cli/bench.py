@@ -36,13 +36,15 @@ from .screen import Screen
 from .signals import INTERRUPTED
 
 STORES = ("memory:", "sqlite:///bench.db")
-"""What is measured if no store is named: nothing is left of either."""
+"""The stores that are measured if none is named; nothing is left of them afterwards."""
 JSON_FILE = "bench.json"
 REPORT_FILE = "report.html"
 
 
 def _workloads() -> str:
-    return "\n".join(f"  {name:<13} {one.facts(FULL).about}" for name, one in WORKLOADS.items())
+    return "\n".join(
+        f"  {name:<13} {workload.facts(FULL).about}" for name, workload in WORKLOADS.items()
+    )
 
 
 @click.command(
@@ -158,9 +160,9 @@ def bench(
 
 
 def _is_well(run: Run, changes: Sequence[Change] | None) -> bool:
-    """Nothing failed, and nothing that was asked to be compared got worse or was not there."""
+    """Whether no measurement failed and, if runs are compared, some could be and none got worse."""
     is_as_good = changes is None or (bool(changes) and not got_worse(changes))
-    return is_as_good and not any(one.has_failed for one in run.measurements)
+    return is_as_good and not any(measurement.has_failed for measurement in run.measurements)
 
 
 def _read(path: Path) -> Run:
@@ -174,7 +176,8 @@ Write: TypeAlias = Callable[[Run, Run | None, Sequence[Change]], None]
 
 
 def _writer(out: Path) -> Write:
-    """What writes a run to a directory. It fails before anything is measured, not after."""
+    """A function that writes a run to a directory. That it cannot is found before anything is
+    measured, not after."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / JSON_FILE).touch()

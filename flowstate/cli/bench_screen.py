@@ -1,4 +1,4 @@
-"""What a person sees while ``flowstate bench`` measures: what is measured, and what remains."""
+"""The progress of ``flowstate bench``: what is measured, and how long it still takes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from . import output
 
 @define
 class BenchScreen:
-    """A bar if stderr is a terminal, otherwise a line for each round.
+    """A progress bar if stderr is a terminal, otherwise a line for each round.
 
-    It is drawn between measurements only: a thread that draws would be measured as well.
+    It is drawn between measurements only, since a thread that draws would be measured too.
     """
 
     _bar: progress.Progress = field(init=False)
@@ -51,7 +51,7 @@ class BenchScreen:
         self._bar.stop()
 
     def tell(self, now: Progress) -> None:
-        """A step begins."""
+        """Show that a step begins."""
         step = now.step
         when = f"round {step.round} of {now.rounds}" if step.round else "warming up"
         left = f"about {span(now.left_s)} left"

@@ -30,10 +30,10 @@ NOTHING = "–"
 def print_run(console: Console, run: Run) -> None:
     _print_about(console, run)
     for facts in run.workloads:
-        measurements = [one for one in run.of(facts.name) if one.rounds]
+        measurements = [found for found in run.of(facts.name) if found.rounds]
         if measurements:
             console.print(f"{facts.name}: {facts.about}", style="bold")
-            if facts.raw and any(one.raw_values(_raw_measure(facts).name) for one in measurements):
+            if facts.raw and _has_raw(facts, measurements):
                 console.print(f"raw limit: {facts.raw}", style="dim")
             _print_table(console, run, facts, measurements)
     _print_missing(console, run)
@@ -70,17 +70,18 @@ def _print_about(console: Console, run: Run) -> None:
 
 
 def _print_missing(console: Console, run: Run) -> None:
-    for one in run.measurements:
-        if not one.missing:
+    for measurement in run.measurements:
+        if not measurement.missing:
             continue
-        told = f"not measured: {one.workload} {one.value:,} on {one.store}: {one.missing}"
-        console.print(output.plain(told), style="red" if one.has_failed else "dim")
+        what = f"{measurement.workload} {measurement.value:,} on {measurement.store}"
+        line = output.plain(f"not measured: {what}: {measurement.missing}")
+        console.print(line, style="red" if measurement.has_failed else "dim")
 
 
 def _print_table(
     console: Console, run: Run, facts: WorkloadFacts, measurements: Sequence[Measurement]
 ) -> None:
-    """On one line for each row if there is room; else with the spread below each figure."""
+    """Print each row on one line if there is room, else with the spread below each figure."""
     wide = _table(run, facts, measurements, " ")
     room = console.options.update(max_width=output.UNBOUNDED)
     fits = console.measure(wide, options=room).maximum <= console.width
@@ -96,27 +97,33 @@ def _table(
     table.add_column("store", no_wrap=separator == " ", overflow="fold")
     for measure in facts.measures:
         table.add_column(_heading(measure, separator), justify="right", no_wrap=True)
-    has_raw = any(one.raw_values(raw.name) for one in measurements)
+    has_raw = _has_raw(facts, measurements)
     if has_raw:
         table.add_column(f"raw{separator}{_heading(raw, separator)}", justify="right", no_wrap=True)
         table.add_column(f"of{separator}raw", justify="right", no_wrap=True)
     before = None
-    for one in measurements:
-        durability = run.store(one.store).durability
-        limit = one.raw_summary(raw.name)
+    for measurement in measurements:
+        durability = run.store(measurement.store).durability
+        limit = measurement.raw_summary(raw.name)
         table.add_row(
-            f"{one.value:,}" if one.value != before else "",
-            f"{one.store}{separator}{durability}",
-            *(_figure(one.summary(measure.name), separator) for measure in facts.measures),
-            *((_amount(limit), _of_raw(one, raw)) if has_raw else ()),
+            f"{measurement.value:,}" if measurement.value != before else "",
+            f"{measurement.store}{separator}{durability}",
+            *(_figure(measurement.summary(measure.name), separator) for measure in facts.measures),
+            *((_amount(limit), _of_raw(measurement, raw)) if has_raw else ()),
         )
-        before = one.value
+        before = measurement.value
     return table
 
 
 def _raw_measure(facts: WorkloadFacts) -> Measure:
-    """The measure whose raw limit is shown: the first that has one."""
-    return next((one for one in facts.measures if one.has_raw), facts.measures[0])
+    """The measure whose raw limit is shown: the first that has a raw limit."""
+    return next((measure for measure in facts.measures if measure.has_raw), facts.measures[0])
+
+
+def _has_raw(facts: WorkloadFacts, measurements: Sequence[Measurement]) -> bool:
+    """Whether the raw limit was measured at least once."""
+    raw = _raw_measure(facts)
+    return any(measurement.raw_values(raw.name) for measurement in measurements)
 
 
 def _heading(measure: Measure, separator: str) -> str:
@@ -146,7 +153,7 @@ def print_changes(console: Console, run: Run, earlier: Run, changes: Sequence[Ch
     console.print(f"Against the run of {earlier.began}", style="bold")
     for difference in differences(run, earlier):
         console.print(f"differs: {difference}", style="yellow")
-    others = [one for one in changes if one.verdict in {Verdict.MACHINE, Verdict.BETTER}]
+    others = [change for change in changes if change.verdict in {Verdict.MACHINE, Verdict.BETTER}]
     shown = [*got_worse(changes), *sorted(others, key=lambda change: change.gain)]
     if shown:
         console.print(_change_table(shown))
@@ -168,7 +175,7 @@ def _change_table(changes: Sequence[Change]) -> Table:
             _figure(change.earlier, " "),
             _figure(change.now, " "),
             _changed(change),
-            change.verdict.told,
+            change.verdict.words,
             style=_STYLES[change.verdict],
         )
     return table

@@ -1,4 +1,4 @@
-"""What changed from one version of a state to the next."""
+"""The differences between a version of a state and the one before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOTHING: Mapping[str, str] = {}
 
 
 def changes(before: State | None, after: State) -> Iterator[Text]:
-    """A line for each difference; for the first version (*before* is None) all that it has."""
+    """A line for each difference; for a first version (*before* is None), for all that it has."""
     transition = after.transition
     if transition.reason:
         yield Text(output.plain(transition.reason), style="italic")
@@ -26,7 +26,7 @@ def changes(before: State | None, after: State) -> Iterator[Text]:
         yield Text(f"alarm {output.alarm(transition.alarm)}", style="yellow")
     for kind, of in _KINDS.items():
         yield from _differences(kind, of(before) if before else _NOTHING, of(after))
-    # they belong to one transition, so they do not change: they are there or not
+    # those of a transition belong to it alone, so there is no difference to show
     for key, value in transition.annotations.items():
         yield Text.assemble(("@ ", "blue"), (f"{output.plain(key)}=", "dim"), output.plain(value))
 

@@ -34,10 +34,16 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*:(//.*)?", re.IGNORECASE)
     "-k",
     "select",
     multiple=True,
-    metavar="TEXT",
-    help="Only laws with this in their name or text; may be given again.",
+    metavar="LAW",
+    help="Only laws with this number (5), or with these words in their heading, name or text; "
+    "may be given again.",
 )
-@click.option("--without", multiple=True, metavar="TEXT", help="Leave such laws out.")
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="LAW",
+    help="Leave out the laws that --law would select; may be given again.",
+)
 @click.option(
     "--machine",
     "examples",
@@ -101,11 +107,11 @@ def check(
       flowstate check 'sqlite:///{tmp}/store.db'
       flowstate check my_driver.py:MyStore --machine
       flowstate check my_package.driver:MyDriver --law conflicts --backend trio
+      flowstate check memory: --law 5
       flowstate check 'mydb://localhost/check_{n}' --without cost --json
     """
-    # here, for the extra may be missing, and every other command does without it
     try:
-        from flowstate.testing import (  # noqa: PLC0415
+        from flowstate.testing import (  # noqa: PLC0415  (the extra may be missing)
             Ability,
             NoStoreError,
             NoSuchLawError,
@@ -147,10 +153,10 @@ def check(
 
 @contextmanager
 def _interruptible(verdicts: Verdicts, directory: str, began: float) -> Generator[None]:
-    """SIGINT and SIGTERM end the process at once, with what was judged so far.
+    """SIGINT and SIGTERM end the process at once, with a summary of the laws that were judged.
 
-    Raising something instead would end a law, which is judged then, or an event loop that others
-    still need. There is nothing to be saved: what is left of the law has a store of its own.
+    An exception would end the law that is being proved, and a verdict would be given for it, or
+    end an event loop that is still needed. Nothing is lost: that law has a store of its own.
     """
 
     def end() -> None:
@@ -160,8 +166,8 @@ def _interruptible(verdicts: Verdicts, directory: str, began: float) -> Generato
         os._exit(INTERRUPTED)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
+        for ignored in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ignored, signal.SIG_IGN)
         verdicts.end_with(end)
 
     before = [(number, signal.signal(number, handle)) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -173,10 +179,10 @@ def _interruptible(verdicts: Verdicts, directory: str, began: float) -> Generato
 
 
 def _loader(reference: str) -> Callable[[], MakeStore]:
-    """What loads the factory, when it is asked to."""
+    """A function that loads the factory of the stores."""
 
     def load() -> MakeStore:
-        from flowstate.testing import stores_of  # noqa: PLC0415
+        from flowstate.testing import stores_of  # noqa: PLC0415  (the extra may be missing)
 
         form, examples = "URL or MODULE:FACTORY", "memory: or my_driver.py:MyStore"
         module, name = split(reference, form, examples)

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Self
 
 import click
-import msgspec
 from attrs import define, field
 from rich.progress import (
     BarColumn,
@@ -24,7 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from flowstate import Compaction, CompactionRun
+from flowstate import Compaction, CompactionRun, SystemClock
 
 from . import output
 from .signals import INTERRUPTED, interruptible, leave
@@ -32,7 +31,7 @@ from .store import Access, opened, run_async, store_option
 
 
 class Before(click.ParamType[datetime]):
-    """An age ("30d", "1d12h") or a date ("2026-01-31", "2026-01-31T12:00+01:00"); as a time."""
+    """An age ("30d", "1d12h") or a date ("2026-01-31", "2026-01-31T12:00+01:00"), as an instant."""
 
     name = "age or date"
 
@@ -40,7 +39,7 @@ class Before(click.ParamType[datetime]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime:
         text = str(value).strip()
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(SystemClock().now() / 1000, UTC)
         try:
             before = now - _age(text) if _AGE.fullmatch(text) else _date(text)
         except OverflowError:
@@ -111,7 +110,7 @@ def compact(
                     if bar.is_stopped:
                         break
         if as_json:
-            click.echo(msgspec.json.encode(run.total))
+            output.print_json(run.total)
         else:
             _print_summary(run)
         return 0 if run.total.done else INTERRUPTED
@@ -140,15 +139,15 @@ def _counts(total: Compaction) -> str:
     return f"{', '.join(counts)}: {output.size(total.size)}"
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 # ---------------------------------------------------------------- while it goes on
 
 
 class _Removed(ProgressColumn):
-    """What is done and what is left."""
+    """A column that shows how many revisions are left, and what was removed."""
 
     def render(self, task: Task) -> Text:
         total: Compaction = task.fields["so_far"]
@@ -191,13 +190,13 @@ class _Bar:
         self._progress.stop()
 
     def show(self) -> None:
-        """After a batch."""
+        """Show the progress after a batch."""
         for task in self._progress.task_ids:
             total = self.run.total
             self._progress.update(task, completed=total.upto, total=self.run.end, so_far=total)
 
     def stop(self, signal_name: str) -> None:
-        """The first Ctrl-C: the batch that is being done is the last."""
+        """Stop after the batch that is being removed, as on the first Ctrl-C."""
         self.is_stopped = True
         self._progress.console.print(f"{signal_name}: stopping after this batch (again: at once)")
 

@@ -1,8 +1,8 @@
-"""The run itself: takes lines, has their states executed, and counts what became of them.
+"""The run itself: takes lines, has their states executed, and counts how they ended.
 
-Beside it, what becomes due is acted on, by a ``Recoverer``. It is begun only when there is
-something to recover: a run in which nothing fails and nothing was left behind elects nobody and
-commits nothing of its own.
+A ``Recoverer`` acts on what becomes due meanwhile. It is begun only when there is something to
+recover: a run in which nothing fails and nothing was left behind elects no leader and commits
+nothing of flowstate's own.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from .screen import Screen
 from .tally import Tally
 
 RECOVERY_LEASE_S = 5.0
-"""How long a run that died in the middle of recovering is waited for by the next."""
+"""How long the next run waits for one that died in the middle of recovering (s)."""
 LOOK_MS = 500
-"""How often a run looks whether it has to begin to recover."""
+"""The interval in which a run looks whether it has to begin to recover (ms)."""
 
 
 @define(eq=False)
 class Job:
-    """One run over one input. ``engine`` is not yet open; its driver is.
+    """A run over an input. ``engine`` is not open yet; its driver is.
 
     At most ``concurrency`` states are executed at the same time, so no more lines are held in
-    memory. What is counted is what is stored when nothing runs any more.
+    memory. States are counted as they are stored when nothing runs any more.
     """
 
     engine: Engine
@@ -54,11 +54,11 @@ class Job:
     screen: Screen
     concurrency: int
     wait_ms: int
-    """Delays and timeouts that are over within so long after the last line are waited for."""
+    """The time after the last line within which delays and timeouts are waited for."""
     stop_on_error: bool
     tally: Tally = field(factory=Tally, init=False)
     errors: int = field(default=0, init=False)
-    """Lines that were rejected and flows that raised, in this run."""
+    """How many lines were rejected and how many flows raised, in this run."""
     is_interrupted: bool = field(default=False, init=False)
     executing: int = field(default=0, init=False)
     _slots: anyio.Semaphore = field(init=False)
@@ -67,14 +67,14 @@ class Job:
     _working: anyio.CancelScope = field(init=False)
     """Cancelled to leave the engine, which lets flows that run now finish."""
     _busy: dict[str, anyio.Event] = field(factory=dict[str, anyio.Event], init=False)
-    """The ids that are being executed: a second line of the same id waits for the first."""
+    """id that is being executed -> the event for which another line of the same id waits"""
     _resting: dict[str, int] = field(factory=dict[str, int], init=False)
-    """The id of each line's state that was left without having ended, and its revision then;
-    something else may still move it."""
+    """id of each line's state that came to rest without having ended -> its revision then. It may
+    still be moved by something else."""
     _began: int = field(default=0, init=False)
     _over: anyio.Event = field(factory=anyio.Event, init=False)
     _recovered: anyio.Event = field(factory=anyio.Event, init=False)
-    """Set once recovery, after it was over, has let go of what it ran."""
+    """Set once recovery has ended and runs nothing any more."""
 
     async def run(self, file: int) -> None:
         """Take every line of the file descriptor, unless interrupted or stopped by an error."""
@@ -115,7 +115,7 @@ class Job:
                 states.start_soon(self._work, line, state)
 
     async def _finish(self) -> None:
-        """Return once all states rest, those too that the flows have made."""
+        """Return once all states rest, including those that flows have made."""
         for _ in range(self.concurrency):
             await self._slots.acquire()
         await self.engine.idle()
@@ -131,10 +131,10 @@ class Job:
     # ------------------------------------------------------------ what comes later
 
     async def _recover(self) -> None:
-        """Act on what is due, from when there is something until the run is over."""
+        """Act on what is due, from the first time that something is, until the run is over."""
         engine, clock = self.engine, self.engine.clock
         flows = sorted(flow.name for flow in engine.flows)
-        # those who have the same flows can stand in for each other, and others cannot
+        # runs that have the same flows can take over from each other, and others cannot
         group = f"run-{hashlib.sha256(repr(flows).encode()).hexdigest()[:8]}"
         while not self._over.is_set():
             due = (await engine.timers.due(flows, 0)).next_at
@@ -154,21 +154,23 @@ class Job:
             await self.engine.wait(state.id, lambda newer: not self._is_awaited(newer, until))
 
     async def _forked(self, until: int) -> State | None:
-        """A state that was put off in this run and is waited for; whichever made it."""
+        """A state that was delayed or paused in this run, whichever flow made it, and that the run
+        waits for; None if there is none."""
         flows = [flow.name for flow in self.engine.flows]
         if (await self.engine.timers.due(flows, 0)).next is None:
             return None
-        put_off = Query(status=[Status.DELAYED, Status.PAUSED], since=self._began, latest=True)
-        async for state in self.engine.states(put_off):
+        resting = Query(status=[Status.DELAYED, Status.PAUSED], since=self._began, latest=True)
+        async for state in self.engine.states(resting):
             if self._is_awaited(state, until):
                 return state
         return None
 
     def _is_awaited(self, state: State, until: int) -> bool:
-        """Whether the run waits for this state: it is running, or will be soon, and can be here.
+        """Whether the run waits for a state: one that is running, or will be soon, at a flow that
+        is here.
 
-        A retry is waited for however long its backoff is: it comes, and is a part of running. A
-        delay or timeout of the flow's own is waited for only if it is near.
+        A retry is waited for however long its backoff is, since it is a part of running. A delay or
+        timeout that a flow has set is waited for only if it is over before *until*.
         """
         transition, alarm = state.transition, state.transition.alarm
         if transition.status is Status.RUNNING:
@@ -207,7 +209,7 @@ class Job:
         self._advance(line)
 
     async def _begin(self, state: State) -> State:
-        """The state's first version, or its newest one if it is already there."""
+        """The first version of a state, or the newest one if the state is already there."""
         try:
             (begun,) = await self.engine.do(Commit(Transit(state, self.start)))
         except RevMismatchError:
@@ -221,10 +223,10 @@ class Job:
         except StoreError:
             raise  # without a store there is nothing to go on with
         except EngineClosedError:
-            pass  # interrupted: it was left where it is, for the next run
+            pass  # interrupted: the state was left where it is, for the next run
         except Exception as error:  # noqa: BLE001  (a flow may raise anything)
-            told = f"{type(error).__name__}: {error}{where(error)}"
-            self._error(f"line {line.number}, state {state.id!r}: {told}")
+            message = f"{type(error).__name__}: {error}{where(error)}"
+            self._error(f"line {line.number}, state {state.id!r}: {message}")
         finally:
             self.executing -= 1
 
@@ -233,9 +235,9 @@ class Job:
         self._error(f"line {line.number} rejected, nothing of it is stored: {reason}")
         self._advance(line)
 
-    def _error(self, told: str) -> None:
+    def _error(self, message: str) -> None:
         self.errors += 1
-        self.screen.say(told)
+        self.screen.say(message)
         if self.stop_on_error:
             self._taking.cancel()
 

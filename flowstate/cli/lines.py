@@ -1,6 +1,7 @@
-"""The input of ``flowstate run``: lines of JSON, each of which is a state to be.
+"""The input of ``flowstate run``: lines of JSON, each of which becomes a state.
 
-Read as they are needed: a file may be larger than memory, and a pipe may still be written to.
+Lines are read as they are needed: a file may be larger than memory, and a pipe may still be written
+to.
 """
 
 from __future__ import annotations
@@ -18,27 +19,29 @@ from attrs import frozen
 from flowstate import InvalidValueError, State
 
 MAX_LINE_BYTES = 64 << 20
-"""A longer line is rejected without being kept in memory."""
+"""The longest line that is accepted. The content of a longer one is not held in memory."""
 _CHUNK_BYTES = 256 << 10
 _BOM = b"\xef\xbb\xbf"
 
 
 class LineError(Exception):
-    """Why a line cannot be a state."""
+    """A line cannot become a state; the message says why."""
 
 
 @frozen
 class Line:
-    """A line that is not blank, by its number in the input (from 1)."""
+    """A line of the input that is not blank."""
 
     number: int
+    """Its place in the input, from 1 on; blank lines count."""
     content: bytes
+    """The line without its line break; empty if it is too long."""
     size: int
-    """Bytes, with its line break. More than the content: it was too long to be kept."""
+    """How many bytes the line has, its line break included."""
 
 
 class _Record(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What a line may hold."""
+    """The fields that a line may have."""
 
     id: str
     labels: Mapping[str, str] = {}
@@ -61,7 +64,7 @@ def parse(line: Line) -> State:
     except InvalidValueError as error:
         raise LineError(str(error)) from None
     except msgspec.ValidationError as error:
-        raise LineError(_told(error)) from None
+        raise LineError(_message(error)) from None
     except msgspec.DecodeError as error:
         raise LineError(f"is not JSON: {error}") from None
     except UnicodeDecodeError as error:
@@ -72,7 +75,7 @@ def parse(line: Line) -> State:
 
 
 def total_size(file: int) -> int | None:
-    """How many bytes there are to read, if that is known before."""
+    """How many bytes there are to read; None if that is not known before they are read."""
     status = os.fstat(file)
     if not stat.S_ISREG(status.st_mode):
         return None
@@ -89,7 +92,7 @@ async def read_lines(file: int) -> AsyncIterator[Line]:
 
 
 async def _split(file: int) -> AsyncIterator[tuple[bytes, int]]:
-    """(content, size) of each line; the content of one that is too long is let go of."""
+    """(content, size) of each line; the content of a line that is too long is empty."""
     parts: list[bytes] = []
     size = 0
     while chunk := await _read(file):
@@ -105,13 +108,13 @@ async def _split(file: int) -> AsyncIterator[tuple[bytes, int]]:
 
 
 async def _read(file: int) -> bytes:
-    """Some bytes, when there are any; none at the end."""
-    with suppress(PermissionError):  # what cannot be waited for, like a file, is always ready
+    """Some bytes, as soon as there are any; none at the end of the input."""
+    with suppress(PermissionError):  # a file cannot be waited for, and is always ready
         await anyio.wait_readable(file)
     return os.read(file, _CHUNK_BYTES)
 
 
-def _told(error: msgspec.ValidationError) -> str:
+def _message(error: msgspec.ValidationError) -> str:
     text = str(error)
     if text.startswith("Object contains unknown field"):
         text += f"; a line has {', '.join(_Record.__struct_fields__)}"

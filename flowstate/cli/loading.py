@@ -36,7 +36,7 @@ class FlowsParam(click.ParamType[Flows]):
 
 
 class LoadError(Exception):
-    """There are no flows where they were said to be."""
+    """A module or a name in it cannot be loaded; the message says why."""
 
 
 def load(reference: str) -> Flows:
@@ -67,7 +67,8 @@ def load_module(name: str) -> ModuleType:
 
 
 def where(error: BaseException) -> str:
-    """`` (file.py:12, in function)``: where in the user's code it was raised, if it was there."""
+    """`` (file.py:12, in function)``: where in the user's code an error was raised; empty if it was
+    raised elsewhere."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith((_PACKAGE, "<")):
             return f" ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})"

@@ -14,7 +14,7 @@ from .query import all_option, is_own, label_option, status_option
 from .store import Access, opened, run_async, store_option
 
 MAX_ROWS = 1_000
-"""States in one table. A longer list is several tables, so that it takes no memory."""
+"""How many states are in a table. A longer list is several tables, so as not to fill the memory."""
 
 
 @click.command(short_help="List the states.")

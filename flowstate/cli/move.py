@@ -24,11 +24,11 @@ from . import output
 from .store import Access, opened, run_async, store_option
 
 MAX_RACES = 1_000
-"""How often a state that is moving meanwhile is tried again at its newest revision."""
+"""How often a move is tried again at a newer revision, while others move the state."""
 
 
 def _move_command(short_help: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command that moves the state ID."""
+    """A decorator that makes a command which moves the state ID."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         with_output = store_option(output.json_option(function))
@@ -106,11 +106,11 @@ def _move(url: str, id: str, command: Callable[[State], Command[State]], as_json
     if as_json:
         output.print_json(state)
     else:
-        click.echo(_told(state))
+        click.echo(_summary(state))
 
 
 async def _commit(engine: Engine, id: str, command: Callable[[State], Command[State]]) -> State:
-    """Move the newest version, whichever that is by the time of the commit."""
+    """Move the version that is the newest at the time of the commit."""
     for _ in range(MAX_RACES):
         with suppress(RevMismatchError):
             return await _commit_once(engine, id, command)
@@ -124,7 +124,8 @@ async def _commit_once(
     return moved
 
 
-def _told(state: State) -> str:
+def _summary(state: State) -> str:
+    """Where a state is after its move, as a line."""
     transition = state.transition
     at = {Status.RUNNING: " at ", Status.PAUSED: ", to resume at "}.get(transition.status)
     where = f"{at}{transition.to}" if at and transition.to else ""

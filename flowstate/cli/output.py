@@ -1,8 +1,8 @@
-"""How things look: tables for people, JSON lines for programs.
+"""The form of the output: tables for people, lines of JSON for programs.
 
-Nothing that is stored is trusted with the terminal: texts are printed without markup and with
-control characters escaped. Colours and widths are rich's: none when the output is not a terminal
-or ``NO_COLOR`` is set, and nothing is cut or wrapped for a program that reads a pipe.
+Texts from a store cannot control the terminal: they are printed without markup and with control
+characters escaped. There are no colours when the output is not a terminal or ``NO_COLOR`` is set,
+and nothing is cut or wrapped for a program that reads a pipe.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STATUS_STYLES: Mapping[str, str] = {
     "rejected": "red",
 }
 UNBOUNDED = 100_000
-"""Columns of an output that has no width of its own."""
+"""How many columns an output has that is no terminal."""
 
 
 def json_option(command: F) -> F:
@@ -61,13 +61,17 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
-def print_json(state: State) -> None:
-    """The state as it is stored, on a line of its own; instants are milliseconds (UTC)."""
-    click.echo(msgspec.json.encode(state))
+def print_json(value: object) -> None:
+    """A state or a report as a line of JSON; instants are milliseconds since 1970 (UTC)."""
+    click.echo(json_text(value))
+
+
+def json_text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def warn(message: str) -> None:
-    """A line beside the output, so that a pipe does not get it."""
+    """Print a line on stderr, so that it does not go to a pipe."""
     click.echo(message, err=True)
 
 
@@ -75,7 +79,7 @@ def warn(message: str) -> None:
 
 
 def gave_up(state: State) -> bool:
-    """Whether it ended because its retries were used up, not by an ``End`` of its flow."""
+    """Whether a state ended because its retries were used up, and not by an ``End``."""
     transition = state.transition
     return transition.status is Status.ENDED and transition.cause is Cause.RETRY
 
@@ -92,12 +96,16 @@ def plain(text: str) -> str:
     """*text* on one line, unable to control a terminal."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def pairs(mapping: Mapping[str, str], separator: str = "  ") -> Text:
-    """``key=value`` for each, the keys dimmed."""
-    parts = (Text.assemble((f"{plain(k)}=", "dim"), plain(v)) for k, v in mapping.items())
+    """``key=value`` for each item of a mapping, the keys dimmed."""
+    parts = (
+        Text.assemble((f"{plain(key)}=", "dim"), plain(value)) for key, value in mapping.items()
+    )
     return Text(separator).join(parts)
 
 
@@ -112,7 +120,7 @@ def exact_moment(instant_ms: int) -> str:
 
 
 def alarm(alarm: Alarm) -> str:
-    """When it rings and where it leads."""
+    """When an alarm fires, and the flow that it leads to."""
     return f"{exact_moment(alarm.at)} UTC, to {plain(alarm.to)}"
 
 

@@ -40,12 +40,12 @@ def label_option(command: F) -> F:
 
 
 def status_option(command: F) -> F:
-    """``--status …``, any number of times."""
-    known = [status.value for status in Status if status is not Status.NEW]  # never stored
+    """``--status NAME``, any number of times."""
+    stored = [status.value for status in Status if status is not Status.NEW]
     return click.option(
         "--status",
         "statuses",
-        type=click.Choice(known, case_sensitive=False),
+        type=click.Choice(stored, case_sensitive=False),
         multiple=True,
         help="Only states in this status. Several: in any of them.",
     )(command)
@@ -59,7 +59,7 @@ def all_option(command: F) -> F:
 
 
 def is_own(state: State) -> bool:
-    """Whether it is flowstate's own, by which recoverers are elected."""
+    """Whether a state is flowstate's own, by which recoverers are elected."""
     return state.id.startswith(PREFIX)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -11,7 +10,7 @@ import anyio
 import click
 from attrs import asdict, define, field
 
-from flowstate import Engine, Flows, Query, connect
+from flowstate import Engine, Flows, Query, SystemClock, connect
 from flowstate.recovery import PREFIX, Event, Recoverer, Stats
 
 from . import output
@@ -22,7 +21,7 @@ from .signals import interruptible, leave
 from .store import Access, run_async, store_option, with_access
 
 REPORT_S = 1.0
-"""What was done is told at most so often."""
+"""The shortest interval between two reports of what was done (s)."""
 
 
 @click.command(short_help="Act on what is due, until Ctrl-C.")
@@ -93,11 +92,12 @@ def recover(
 
 @define(eq=False)
 class _Report:
-    """Says who leads a group, and what this recoverer did."""
+    """Prints who leads a group, and what this recoverer did."""
 
     group: str
     ended: anyio.Event = field(factory=anyio.Event, init=False)
-    _told: Stats | None = field(default=None, init=False)
+    _reported: Stats | None = field(default=None, init=False)
+    """The counts as they were last reported."""
 
     def drain(self, signal_name: str) -> None:
         _say(f"{signal_name}: handing over; running flows may finish (again: stop at once)")
@@ -118,18 +118,17 @@ class _Report:
                 _say(f"nobody leads group {self.group!r}: {state.transition.reason}")
 
     async def progress(self, recoverer: Recoverer) -> None:
-        """Tell what was done since it was last told, if there is anything."""
+        """Report what was done since the last report, if anything was."""
         while True:
             await anyio.sleep(REPORT_S)
-            self._tell_done(recoverer.stats())
+            self._report(recoverer.stats())
 
     def total(self, stats: Stats) -> None:
-        self._told = None
         _say(f"left group {self.group!r}; in all: {_done(stats) or 'nothing was due'}")
 
-    def _tell_done(self, stats: Stats) -> None:
-        told, self._told = self._told, stats
-        done = _done(stats, told)
+    def _report(self, stats: Stats) -> None:
+        done = _done(stats, self._reported)
+        self._reported = stats
         if done:
             late = f", the last alarm {stats.late_ms} ms late" if stats.fired else ""
             _say(f"{done}; {stats.running:,} running{late}")
@@ -139,10 +138,12 @@ COUNTS = ("fired", "retried", "taken_over", "gave_up", "lost_races", "errors")
 
 
 def _done(stats: Stats, before: Stats | None = None) -> str:
-    """The counts that are not zero, since *before*."""
+    """The counts that have grown since *before*, as text; empty if none has."""
     now, then = asdict(stats), asdict(before) if before else {}
-    counts = {name: now[name] - then.get(name, 0) for name in COUNTS}
-    return ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items() if n)
+    grown = {name: now[name] - then.get(name, 0) for name in COUNTS}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {count:,}" for name, count in grown.items() if count
+    )
 
 
 def _flows(flows: Flows) -> str:
@@ -151,13 +152,13 @@ def _flows(flows: Flows) -> str:
 
 
 def _say(text: str) -> None:
-    now = output.moment(time.time_ns() // 1_000_000)
+    now = output.moment(SystemClock().now())
     output.warn(output.plain(f"{now} {text}"))
 
 
 @contextmanager
 def _logged() -> Generator[None]:
-    """What flowstate logs is told too."""
+    """While the body runs, what flowstate logs is printed too."""
     handler, logger = LogLines(_say), logging.getLogger("flowstate")
     logger.addHandler(handler)
     try:

@@ -88,8 +88,8 @@ def run(
       zcat orders.gz | flowstate run shop.orders:flows --input - --start charge --on-error skip
     """
     if start not in flows:
-        known = ", ".join(sorted(flow.name for flow in flows)) or "none"
-        problem = f"there is no flow {start!r} (flows: {known})"
+        names = ", ".join(sorted(flow.name for flow in flows)) or "none"
+        problem = f"there is no flow {start!r} (flows: {names})"
         raise click.BadParameter(problem, param_hint="--start")
 
     async def run_job() -> int:

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: progress, and what went wrong. All of it on stderr."""
+"""What a person sees on stderr while a run goes on: the progress, and what went wrong."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class _Rate(ProgressColumn):
 
 @define
 class Screen:
-    """A progress bar if stderr is a terminal, and lines above it."""
+    """A progress bar, if stderr is a terminal, and lines above it."""
 
     total: int | None
-    """Bytes of input, if known."""
+    """How many bytes of input there are; None if that is not known."""
     _console: Console = field(factory=lambda: output.console(stderr=True), init=False)
     _progress: Progress = field(init=False)
     _log: LogLines = field(init=False)
@@ -78,7 +78,7 @@ class Screen:
         self._progress.stop()
 
     def advance(self, size: int, states: int) -> None:
-        """*size* bytes of input more are done, *states* in all."""
+        """Show that *size* more bytes of input are done, and *states* states in all."""
         for task in self._progress.task_ids:
             self._progress.update(task, advance=size, states=states)
 
@@ -87,13 +87,14 @@ class Screen:
 
     @staticmethod
     def abandon(text: str) -> None:
-        """Say a last word, also from a signal handler: takes no lock, leaves a usable terminal."""
+        """Print a last line and leave a usable terminal. It takes no lock, so that a signal handler
+        may call it."""
         start = _SHOW_CURSOR + b"\r\n" if sys.stderr.isatty() else b""
         os.write(sys.stderr.fileno(), start + text.encode() + b"\n")
 
 
 class LogLines(logging.Handler):
-    """What flowstate logs, as lines."""
+    """Passes on warnings and errors that flowstate logs, as lines."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -101,5 +102,5 @@ class LogLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        told = f": {type(error).__name__}: {error}{where(error)}" if error else ""
-        self._say(f"{record.getMessage()}{told}")
+        cause = f": {type(error).__name__}: {error}{where(error)}" if error else ""
+        self._say(f"{record.getMessage()}{cause}")

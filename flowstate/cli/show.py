@@ -83,7 +83,7 @@ def _detail(state: State) -> Table:
 
 
 def _facts(state: State) -> Iterator[tuple[str, Text | str]]:
-    """What there is to say, in reading order; what is empty is left out."""
+    """The names and values of all that a state has, in reading order; a value may be empty."""
     transition = state.transition
     alarm = transition.alarm
     yield "id", Text(output.plain(state.id), style="bold")

@@ -30,8 +30,8 @@ def interruptible(drain: Callable[[str], None], last_word: str) -> Generator[Non
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal asked
         if asked:
-            for each in (signal.SIGINT, signal.SIGTERM):  # a third may come before the end
-                signal.signal(each, signal.SIG_IGN)
+            for ignored in (signal.SIGINT, signal.SIGTERM):  # a third may come before the end
+                signal.signal(ignored, signal.SIG_IGN)
             Screen.abandon(last_word)
             os._exit(INTERRUPTED)
         asked = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import click
@@ -16,7 +15,7 @@ from . import output
 from .store import Access, opened, run_async, store_option
 
 MAX_COUNTED = 1_000
-"""Due states of a flow that are counted; of more it is only said that there are more."""
+"""How many due states of a flow are counted; if there are more, only that is said."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -26,24 +25,24 @@ class Group(msgspec.Struct, frozen=True):
     leader: str
     term: int
     is_overdue: bool
-    """The leader's lease has run out: it died, and nobody has taken over yet."""
+    """Whether the leader's lease has run out: it died, and no other one has taken over yet."""
     reason: str
 
 
 class Due(msgspec.Struct, frozen=True):
-    """What is due for a flow: alarms to it, and leases of states that are at it."""
+    """The due times of a flow: alarms that lead to it, and leases of states that are at it."""
 
     flow: str
     due: int
-    """States that are due now, counted up to 1,000."""
+    """How many states are due now, counted up to 1,000."""
     next_due: int
-    """When the soonest is or was due, in ms since 1970 (UTC)."""
+    """The soonest due time, in ms since 1970 (UTC); it may be over."""
     late_ms: int
-    """How late that is; 0 if it is still to come."""
+    """How long the soonest due time is over; 0 if it is still to come."""
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What ``--json`` prints."""
+    """The groups and the flows, as ``--json`` prints them."""
 
     groups: Sequence[Group]
     flows: Sequence[Due]
@@ -68,10 +67,11 @@ def status(group: str, url: str, as_json: bool) -> None:
     async def show_status() -> None:
         async with opened(url, Access.READ) as engine:
             report = Report(await _groups(engine, group), await _due(engine))
+            now = engine.clock.now()
         if as_json:
-            click.echo(msgspec.json.encode(report))
+            output.print_json(report)
         else:
-            _print(report)
+            _print(report, now)
 
     run_async(show_status)
 
@@ -107,14 +107,14 @@ async def _due(engine: Engine) -> Sequence[Due]:
 # ---------------------------------------------------------------- for people
 
 
-def _print(report: Report) -> None:
+def _print(report: Report, now: int) -> None:
     console = output.console()
     if report.groups:
         console.print(_group_table(report.groups))
     else:
         console.print("no recoverer was ever here: nothing acts on what is due")
     if report.flows:
-        console.print(_due_table(report.flows))
+        console.print(_due_table(report.flows, now))
     else:
         console.print("nothing is or will be due")
 
@@ -132,10 +132,10 @@ def _group_table(groups: Sequence[Group]) -> Table:
     return table
 
 
-def _due_table(flows: Sequence[Due]) -> Table:
+def _due_table(flows: Sequence[Due], now: int) -> Table:
     table = output.table("flow", "due now", "the soonest (UTC)", "")
     for flow in flows:
-        wait = flow.next_due - time.time_ns() // 1_000_000
+        wait = flow.next_due - now
         table.add_row(
             output.plain(flow.flow),
             f"{MAX_COUNTED:,} or more" if flow.due == MAX_COUNTED else f"{flow.due:,}",

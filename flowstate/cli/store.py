@@ -1,4 +1,4 @@
-"""Which store a command works on, and how what went wrong there reaches a person."""
+"""The store that a command works on, and how its errors are shown to a person."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 WITH_MODE = {"postgres", "postgresql", "sqlite"}
-"""The schemes of stores that may be there or not."""
+"""The schemes of URLs that have the option ``mode``, since their stores may be missing."""
 
 
 class Access(enum.Enum):
-    """What a command does to a store; only ``run`` makes one that is not there."""
+    """What a command may do to a store, as its ``mode``. Only ``run`` makes a missing one."""
 
     READ = "ro"
     CHANGE = "rw"
@@ -53,9 +53,9 @@ async def opened(url: str, access: Access) -> AsyncGenerator[Engine]:
 
 
 def with_access(url: str, access: Access) -> str:
-    """The URL, so that a mistyped path is an error and not a new empty store.
+    """The URL with a ``mode``, so that a mistyped path is an error and not a new empty store.
 
-    What the URL itself says about its ``mode`` is kept.
+    A ``mode`` that the URL has already is not changed.
     """
     scheme, _, rest = url.partition(":")
     if scheme not in WITH_MODE or re.search(r"[?&]mode=", rest):
@@ -77,7 +77,7 @@ def run_async(command: Callable[[], Awaitable[T]]) -> T:
 
 
 def _first(error: Exception) -> Exception:
-    """What went wrong first, out of the groups that task groups make."""
+    """The first error of the groups that task groups raise, or the error itself."""
     if isinstance(error, ExceptionGroup):
         return _first(cast("ExceptionGroup[Exception]", error).exceptions[0])
     return error

@@ -1,4 +1,4 @@
-"""How a run went: states by status and reason."""
+"""The result of a run: states by status and reason."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from flowstate import State, Status
 from . import output
 
 MAX_REASONS = 200
-"""Different reasons that are counted on their own; a run of millions may have as many."""
+"""How many different reasons are counted on their own; a run may have millions."""
 OTHER_REASONS = "(other reasons)"
 
 
 @define
 class Tally:
-    """Counts of what was found stored in the end, and of lines that were rejected."""
+    """Counts of the states as they are stored in the end, and of lines that were rejected."""
 
     counts: Counter[tuple[str, str]] = field(factory=Counter[tuple[str, str]])
-    """(status, reason) -> states"""
+    """(status, reason) -> how many states have it"""
     ended_before: int = 0
-    """States that had ended before this run."""
+    """How many states had ended before this run."""
     ended_well: int = 0
 
     @property
@@ -32,7 +32,7 @@ class Tally:
 
     @property
     def is_well(self) -> bool:
-        """Every line became a state that ended, and none was given up."""
+        """Whether every line became a state that ended, and none was given up."""
         return self.ended_well == self.total
 
     def count(self, state: State) -> None:
@@ -57,6 +57,6 @@ class Tally:
 
 
 def _reason(state: State) -> str:
-    """What was said about where it is, or else where it is."""
+    """The reason of the state's transition; without one, the flow that it is at."""
     transition = state.transition
     return transition.reason or (f"at {transition.to}" if transition.to else "")

@@ -1,4 +1,4 @@
-"""What a person or a program sees of a proof: a line for each law, and what it came to."""
+"""The output of a proof, for people and for programs: a line for each law, and a summary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-import msgspec
 from attrs import define, field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -26,19 +25,19 @@ if TYPE_CHECKING:
 
 STYLES = {"kept": "green", "broken": "bold red", "not proved": "yellow"}
 MAX_LINES, MAX_LINE = 30, 400
-"""Lines of what one failure says, and characters of each, without --traceback."""
+"""How many lines of a failure are shown without --traceback, and characters of each line."""
 MAX_ALIKE = 10
-"""Laws that are named of those that are broken by one error."""
+"""How many laws are named that are broken by the same error."""
 MAX_TEXTS = 3
-"""Of those, as many as are told in full."""
+"""How many laws may be broken by the same error for the text of each to be shown."""
 MIN_WIDTH = 30
-"""Columns that a text has at least."""
+"""The columns that a text has at least, however narrow the terminal is."""
 
 
 @define(eq=False)
 class Verdicts:
-    """Prints verdicts as they come. The proof captures what is printed meanwhile, so this writes
-    beside it: to what stdout and stderr were when it began."""
+    """Prints verdicts as they come. The proof captures what is printed meanwhile, so verdicts are
+    written to what stdout and stderr were before it began."""
 
     as_json: bool
     with_traceback: bool
@@ -77,7 +76,7 @@ class Verdicts:
         self.close()
 
     def close(self) -> None:
-        """Take the progress off the screen, and write no more."""
+        """Remove the progress from the screen, and write no more."""
         self._progress.stop()
         while self._files:
             self._files.pop().close()
@@ -87,7 +86,8 @@ class Verdicts:
         return self.counts["broken"]
 
     def end_with(self, last: Callable[[], None]) -> None:
-        """Call *last*, from a signal handler: at once, or when what is being written is."""
+        """Call *last*, from a signal handler: at once, or as soon as a line that is being written
+        is complete."""
         if self._is_writing:
             self._last = last
         else:
@@ -127,7 +127,7 @@ class Verdicts:
         if self._task is not None:
             self._progress.advance(self._task)
         if self.as_json:
-            self._out.file.write(msgspec.json.encode(_record(verdict)).decode() + "\n")
+            self._out.file.write(output.json_text(_record(verdict)) + "\n")
             self._out.file.flush()
             return
         if verdict.law.about != self._about:
@@ -140,7 +140,7 @@ class Verdicts:
     # ------------------------------------------------------------ in the end
 
     def sum_up(self, took_s: float, left_behind: str = "", *, is_whole: bool = True) -> None:
-        """Say what is broken and what was not proved, and count."""
+        """Print which laws are broken and which were not proved, and the counts."""
         with self._writing():
             self._progress.stop()
             if not self.as_json:
@@ -159,7 +159,7 @@ class Verdicts:
             self._line(f"The stores are left for you to look at, and to remove: {left_behind}")
 
     def _print_broken(self, like: Sequence[Verdict]) -> None:
-        """A law that is broken; or several that are broken by the same error."""
+        """Print a law that is broken, or several that are broken by the same error."""
         self._line()
         for verdict in like[:MAX_ALIKE]:
             self._line(verdict.law.name, first="broken  ", style=STYLES["broken"])
@@ -169,16 +169,16 @@ class Verdicts:
             self._line(f"and {len(like) - MAX_ALIKE:,} more", first="        ")
         cases: defaultdict[tuple[str, str], list[Failure]] = defaultdict(list)
         for failure in like[0].failures:
-            cases[failure.told, failure.where].append(failure)
-        for (told, where), failures in cases.items():
+            cases[failure.message, failure.where].append(failure)
+        for (message, where), failures in cases.items():
             names = ", ".join(failure.case for failure in failures if failure.case)
             self._line(f"{names + ': ' if names else ''}{where}", first="  ")
-            text = failures[0].traceback if self.with_traceback else _cut(told)
+            text = failures[0].traceback if self.with_traceback else _cut(message)
             for line in (*text.splitlines(), *failures[0].steps.splitlines()):
                 self._line(line, first="    ")
 
     def _print_reasons(self) -> None:
-        """Why laws were not proved, and how many for each reason."""
+        """Print the reasons why laws were not proved, and how many laws each reason has."""
         wholly: Counter[str] = Counter()
         partly: Counter[str] = Counter()
         for verdict in self._verdicts:
@@ -189,21 +189,21 @@ class Verdicts:
         for reason in {**wholly, **partly}:
             of = [_laws(wholly[reason])] if wholly[reason] else []
             of += [f"{_laws(partly[reason])} in part"] if partly[reason] else []
-            told = f"{reason}: {', '.join(of)}"
-            self._line(told, first="not proved  ", style=STYLES["not proved"])
+            line = f"{reason}: {', '.join(of)}"
+            self._line(line, first="not proved  ", style=STYLES["not proved"])
 
     # ------------------------------------------------------------ lines
 
     def _line(self, text: str = "", *, first: str = "", style: str = "") -> None:
-        """A line that begins with *first*, in that style; a long one goes on below the text, or,
-        where nothing has a width, to the right."""
-        told = output.plain(text)
+        """Print a line that begins with *first*, in that style. On a terminal, a long text goes on
+        below itself."""
+        shown = output.plain(text)
         if self._out.is_terminal:
             width = max(self._out.width - len(first), MIN_WIDTH)
-            lines = textwrap.wrap(told, width, drop_whitespace=False) or [""]
+            lines = textwrap.wrap(shown, width, drop_whitespace=False) or [""]
             lines = [lines[0].rstrip(), *(line.strip() for line in lines[1:])]
-            told = f"\n{' ' * len(first)}".join(lines)
-        line = Text(first + told)
+            shown = f"\n{' ' * len(first)}".join(lines)
+        line = Text(first + shown)
         line.stylize(style, 0, len(first) or None)
         self._out.print(line, soft_wrap=True)
 
@@ -215,12 +215,12 @@ class Verdicts:
 
 
 def _alike(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
-    """The broken laws, those together that are broken by the same error at the same place."""
+    """The broken laws, grouped by the error and the place that broke them."""
     found: defaultdict[tuple[str, str], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         if verdict.failures:
             first = verdict.failures[0]
-            found[first.told, first.where].append(verdict)
+            found[first.message, first.where].append(verdict)
     return list(found.values())
 
 
@@ -230,14 +230,17 @@ def _laws(number: int) -> str:
 
 def _cut(text: str) -> str:
     lines = text.splitlines()
-    shown = [textwrap.shorten(x, MAX_LINE) if len(x) > MAX_LINE else x for x in lines[:MAX_LINES]]
+    shown = [
+        textwrap.shorten(line, MAX_LINE) if len(line) > MAX_LINE else line
+        for line in lines[:MAX_LINES]
+    ]
     if len(lines) > MAX_LINES:
         shown.append(f"… {len(lines) - MAX_LINES} more lines (--traceback shows all)")
     return "\n".join(shown)
 
 
 def _record(verdict: Verdict) -> Any:
-    """As a line of JSON."""
+    """A verdict as it is printed in JSON."""
     law = verdict.law
     return {
         "law": law.name,
@@ -249,7 +252,7 @@ def _record(verdict: Verdict) -> Any:
         "failures": [
             {
                 "case": failure.case,
-                "told": failure.told,
+                "message": failure.message,
                 "steps": failure.steps,
                 "where": failure.where,
             }

@@ -47,7 +47,7 @@ def watch(
     query = Query(labels=labels, from_now=after is None)
 
     async def print_changes() -> None:
-        # outermost, for a second signal may come while the store is being closed
+        # around all else, for a second signal may come while the store is being closed
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             await print_until(signals)
 
@@ -61,13 +61,14 @@ def watch(
             output.warn(f"watching after revision {watcher.rev} (Ctrl-C ends)")
             try:
                 await _print(watcher, with_own, as_json)
-            except CompactedError as gone:
+            except CompactedError as error:
                 raise click.ClickException(
-                    f"history after revision {gone.after} was compacted: --after {gone.oldest - 1} "
-                    "leaves out what is gone, and `flowstate ls` shows what is current"
-                ) from gone
+                    f"history after revision {error.after} was compacted: --after "
+                    f"{error.oldest - 1} leaves out what is gone, and `flowstate ls` shows what is "
+                    "current"
+                ) from error
             except anyio.get_cancelled_exc_class():
-                # what it gave was printed: cancellation comes only while it waits for more
+                # all that the watcher gave is printed: it is cancelled only while it waits
                 output.warn(f"go on with --after {watcher.rev}")
                 raise
 

@@ -67,7 +67,7 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
     _committer: GroupCommitter = field(init=False)
     _head: Head = field(init=False)
     _poller: Poller = field(init=False)
-    _is_open: bool = field(default=False, init=False)
+    is_open: bool = field(default=False, init=False)
 
     # ------------------------------------------------------------ what a driver writes
 
@@ -112,12 +112,12 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
         self._readers = Pool(self._open_reader, MAX_READERS)
         self._head = Head()
         self._poller = Poller(self._source(), self._head, f"flowstate poller {self._name}")
-        self._is_open = True
+        self.is_open = True
 
     async def close(self) -> None:
-        if not self._is_open:
+        if not self.is_open:
             return
-        self._is_open = False
+        self.is_open = False
         with anyio.CancelScope(shield=True):
             await self._committer.close()
             await anyio.to_thread.run_sync(self._poller.close)
@@ -185,7 +185,7 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
         self._writer.close()
 
     def _check_open(self) -> None:
-        if not self._is_open:
+        if not self.is_open:
             raise StoreClosedError(self._name, "is not open; use it inside `async with`")
 
     def _check_writable(self) -> None:

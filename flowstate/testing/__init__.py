@@ -1,20 +1,19 @@
-"""What authors of drivers and of flows import to prove them.
+"""What authors of drivers and of flows import to test them.
 
 Drivers. ``DriverConformance`` is a suite to subclass: it proves every law of the driver contract
 against a ``Store``. ``DriverMachine`` compares a driver with a plain model through random
 operations. ``prove`` does both without a test file, and is what ``flowstate check`` calls.
-``FaultDriver`` loses the answers to commits, on a plan that you give it; a driver of your own kind
-around another one subclasses ``WrapperDriver``.
+``FaultDriver`` loses the answers to those commits that you name; another driver around a driver
+subclasses ``WrapperDriver``.
 
-Flows. ``flowstate.testing.plugin`` is a plugin of pytest, there without being asked for, with the
+Flows. ``flowstate.testing.plugin`` is a plugin, which pytest loads by itself, with the
 fixtures ``driver``, ``engine``, ``recoverer`` and ``virtual_clock``. ``VirtualClock`` is time that
 a test moves, with ``TimedDriver`` for drivers that work in threads; ``Transcript`` notes what
-happened and lets a test wait for it. ``simulate`` runs a cluster with faults from one seed, over
-the flows of a ``Scenario``; ``check`` judges the ``History`` that such a run, or yours, left
-behind.
+happens and lets a test wait for it. ``simulate`` runs a cluster with faults from one seed, over
+the flows of a ``Scenario``; ``check`` judges the ``History`` of such a run, or of one of yours.
 
 Needs pytest and hypothesis: ``pip install 'flowstate-kernel[testing]'``. Names are loaded when
-they are first asked for, so that what needs neither does without.
+they are first used, so that what needs neither of the two works without them.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _EXTRA = frozenset({"hypothesis", "pytest"})
 
-if _pytest := sys.modules.get("pytest"):  # so that a law that does not hold shows the values
+if _pytest := sys.modules.get("pytest"):  # so that an assertion that fails shows the values
     _pytest.register_assert_rewrite(f"{__name__}.conformance", f"{__name__}.stateful")
 
 

@@ -1,5 +1,5 @@
-"""The parts of a simulated cluster: processes that die, freeze and leave, and the store between
-them, which fails. ``simulation`` puts them together."""
+"""The parts of a simulated cluster: processes that die, freeze and leave, and the store that they
+share, which fails. ``simulation`` puts them together."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from .virtual import VirtualClock
 R = TypeVar("R")
 
 TERM_S = 5.0
-"""The lease of a leader."""
+"""The lease of a leader of recovery (s)."""
 MAX_DELAY_MS = 40
-"""What a call to the store usually takes at most…"""
+"""Bound of what a call to the store takes that is not slow (ms)."""
 SLOW_MS = 8_000
-"""…and what one takes that is slow: longer than a lease."""
+"""Bound of what a slow call to the store takes (ms): longer than a lease."""
 LOST_WAKEUP_MS = 15_000
-"""How late one hears of a commit when the wake-up is lost."""
+"""Bound of how late a waiter hears of a commit when its wake-up is lost (ms)."""
 ERRORS, SLOW, LOST_WAKEUPS, DELAYS = 0.02, 0.004, 0.1, 0.3
-"""How likely each is, for one call."""
+"""The probabilities of an error, a slow call, a lost wake-up and a delay, for each call."""
 
 
 @define(eq=False)
 class World:
-    """What all processes share: a store, the time, chance, and what is noted."""
+    """What all processes share: the store, the clock, the source of chance, and the records."""
 
     chance: random.Random
     clock: VirtualClock = field(factory=VirtualClock)
@@ -54,16 +54,16 @@ class World:
     calls: Counter[str] = field(factory=Counter[str])
     """Method of the driver -> how often a process called it."""
     outage_until: int = 0
-    """Until when the store answers nobody (ms)."""
+    """The instant (ms) until which the store answers no process."""
     is_healed: bool = False
-    """From here on there are no more faults."""
+    """Whether the faults have ended."""
 
     def __attrs_post_init__(self) -> None:
         self.store = MemoryDriver(clock=self.clock)
         self.transcript = Transcript(self.clock)
 
     async def log(self, query: Query = Query()) -> list[State]:  # noqa: B008  (a value)
-        """What is stored, without faults."""
+        """The versions that are stored, read without faults."""
         head = await self.store.head()
         versions: list[State] = []
         upto = 0
@@ -85,9 +85,9 @@ class World:
 
 @define(eq=False)
 class Process(Clock):
-    """One life of a process: it works until it dies, is told to leave, or is frozen for a while.
+    """A process: it works until it dies or leaves, and may be frozen for a while.
 
-    It is its own clock: a frozen process does not notice the time.
+    It is a clock too: a frozen process does not notice the time.
     """
 
     world: World
@@ -99,8 +99,9 @@ class Process(Clock):
     scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     told_to_leave: anyio.Event = field(factory=anyio.Event, init=False)
     frozen_until: int = field(default=0, init=False)
+    """The instant (ms) until which it does nothing."""
     cut_until: int = field(default=0, init=False)
-    """Until when it does not reach the store (ms)."""
+    """The instant (ms) until which it does not reach the store."""
     is_dead: bool = field(default=False, init=False)
     engine: Engine = field(init=False)
     recoverer: Recoverer = field(init=False)
@@ -117,8 +118,8 @@ class Process(Clock):
         )
         note = self.world.transcript.of(self.name)
 
-        def tell(event: Event, term: int) -> None:
-            if not self.is_dead:  # the dead tell nothing
+        def note_if_alive(event: Event, term: int) -> None:
+            if not self.is_dead:
                 note(event, term)
 
         self.recoverer = Recoverer(
@@ -127,7 +128,7 @@ class Process(Clock):
             lease=TERM_S,
             concurrency=self.concurrency,
             name=self.name,
-            tell=tell,
+            tell=note_if_alive,
         )
 
     def now(self) -> int:
@@ -139,7 +140,7 @@ class Process(Clock):
 
     @property
     def is_in_thread(self) -> bool:
-        """Whether a flow of its works in a thread."""
+        """Whether one of its flows works in a thread."""
         threads: anyio.CapacityLimiter | None = getattr(self.engine, "threads", None)
         return threads is not None and threads.borrowed_tokens > 0
 
@@ -149,21 +150,21 @@ class Process(Clock):
             await self.world.clock.wait_until(self.frozen_until)
 
     async def live(self) -> None:
-        """Work until it is killed or told to leave."""
+        """Work until it is killed or leaves."""
         with self.scope:
             async with self.engine, self.recoverer:
                 await self.told_to_leave.wait()
         self.is_dead = True
 
     def kill(self) -> None:
-        """Nothing that it still does reaches the store."""
+        """Die: nothing that it does from now on reaches the store."""
         self.is_dead = True
         self.scope.cancel()
 
 
 @define(eq=False)
 class Line(RecordingDriver):
-    """What lies between a process and the store: slow, and sometimes broken."""
+    """The connection of a process to the store: slow, and sometimes broken."""
 
     process: Process = field(kw_only=True)
 
@@ -178,7 +179,7 @@ class Line(RecordingDriver):
         world.calls[name] += 1
         await self._cross()
         if name == "wait" and world.happens(LOST_WAKEUPS):
-            # what was committed meanwhile is no longer news: it returns at once then
+            # a commit meanwhile has moved the head, so the wait then returns at once
             await world.sleep(world.chance.randrange(LOST_WAKEUP_MS))
         if world.happens(ERRORS):
             self._break()
@@ -206,7 +207,7 @@ class Line(RecordingDriver):
         raise StoreError("the simulated store", "the line broke")
 
     async def _cross(self) -> None:
-        """Get to the store, or back."""
+        """Take the time that a message to the store, or an answer, takes; or fail."""
         self._check()
         world = self.process.world
         if world.happens(DELAYS):

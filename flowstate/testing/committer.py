@@ -1,4 +1,4 @@
-"""A process that commits at full speed and says what was acknowledged.
+"""A process that commits at full speed and prints what was acknowledged.
 
     python -m flowstate.testing.committer URL WRITER COMMITS SIZE [--in-step]
 
@@ -28,17 +28,17 @@ Acknowledge = Callable[[str, tuple[State, ...]], None]
 Step = Callable[[], Awaitable[object]]
 
 
-async def commit_many(  # noqa: PLR0913
+async def commit_many(  # noqa: PLR0913  (what its callers vary)
     driver: Driver,
     writer: str,
     commits: int,
     size: int,
     acknowledge: Acknowledge,
     *,
-    step: Step = anyio.lowlevel.checkpoint,  # a driver in memory would not let others run
+    step: Step = anyio.lowlevel.checkpoint,  # a driver in memory lets no other task run
 ) -> None:
-    """Commit *commits* plans of *size* states one after the other; 0 means without end. Each
-    comes after a step."""
+    """Commit *commits* plans of *size* states one after the other, each after a step; 0 means
+    without end."""
     states = tuple(State(f"{writer}/{n}") for n in range(size))
     for turn in range(commits) if commits else itertools.count():
         await step()
@@ -61,17 +61,17 @@ def turn_plan(states: tuple[State, ...], writer: str, turn: int) -> Plan:
 
 
 async def main(url: str, writer: str, commits: int, size: int, step: Step) -> None:
-    """Commit, and tell of it on standard output."""
+    """Commit, and print each commit on standard output."""
 
-    def tell(commit_id: str, states: tuple[State, ...]) -> None:
+    def print_commit(commit_id: str, states: tuple[State, ...]) -> None:
         print(commit_id, states[0].rev, flush=True)  # noqa: T201  (its parent reads it)
 
     async with connect(url) as driver:
-        await commit_many(driver, writer, commits, size, tell, step=step)
+        await commit_many(driver, writer, commits, size, print_commit, step=step)
 
 
 async def read_line() -> None:
-    """A step of one who goes in step."""
+    """Wait for a line on standard input: the step of a writer that goes in step."""
     await anyio.to_thread.run_sync(sys.stdin.readline)
 
 

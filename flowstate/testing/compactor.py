@@ -1,4 +1,4 @@
-"""A process that compacts a store, batch by batch, and says how far it has come.
+"""A process that compacts a store, batch by batch, and prints how far it has come.
 
     python -m flowstate.testing.compactor URL LIMIT
 
@@ -18,7 +18,7 @@ from ..retention import Retention
 
 
 async def main(url: str, limit: int) -> None:
-    """Compact, and tell of it on standard output."""
+    """Compact, and print ``upto`` of each batch on standard output."""
     retention = Retention(MAX_INSTANT_MS, ended=True)
     upto, is_done = 0, False
     async with connect(url) as driver:

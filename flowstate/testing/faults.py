@@ -1,7 +1,7 @@
-"""Answers that get lost: the fault that every client of a store must live with.
+"""Answers that are lost: the fault that every client of a store must expect.
 
-A commit whose connection breaks may or may not have happened. ``FaultDriver`` makes either happen
-on purpose, around any driver.
+A commit whose connection breaks may or may not have happened. ``FaultDriver`` causes either on
+purpose, around any driver.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Fault(enum.Enum):
     BEFORE = "before"
     """The commit never reached the store."""
     AFTER = "after"
-    """The store stored or refused it; nobody was told which."""
+    """The store stored or refused the commit, and its answer was lost."""
 
 
 def _each(faults: Iterable[Fault | None]) -> Iterator[Fault | None]:
@@ -35,13 +35,13 @@ def _each(faults: Iterable[Fault | None]) -> Iterator[Fault | None]:
 class FaultDriver(WrapperDriver):
     """Delegates to *driver*; the n-th commit meets the n-th of *faults*.
 
-    None stands for no fault, and when *faults* is used up there are no more. It may be endless
-    (``itertools.cycle``) or random. ``async with`` opens and closes the driver inside.
+    None stands for no fault, and a commit after the last of *faults* meets none. *faults* may be
+    endless (``itertools.cycle``) or random. ``async with`` opens and closes the driver inside.
     """
 
     faults: Iterator[Fault | None] = field(converter=_each)
     lost: int = field(default=0, init=False)
-    """How many answers were lost so far."""
+    """How many answers were lost."""
 
     async def commit(self, plan: Plan) -> tuple[State, ...]:
         """Raises ``UnknownOutcomeError`` where *faults* says so."""

@@ -1,8 +1,8 @@
-"""What happened to a store, and whether it may have happened so.
+"""The history of a store, and whether it keeps the laws of the kernel.
 
 ``RecordingDriver`` notes every commit that was tried and every one that was acknowledged. ``check``
-looks at a whole history afterwards and tells what breaks a law of the kernel; it asks nobody, so it
-judges any driver, any engine and any cluster by what they left behind.
+looks at a whole history afterwards and says where it breaks a law. It needs nothing but the
+history, so it judges any driver, any engine and any cluster.
 """
 
 from __future__ import annotations
@@ -28,45 +28,45 @@ PAGE = 10_000
 
 
 class Acknowledged(Struct, frozen=True):
-    """A commit whose outcome its engine was told."""
+    """A commit whose outcome its engine has received."""
 
     commit_id: str
     versions: tuple[State, ...]
 
 
 class Seen(Struct, frozen=True):
-    """What one watcher was given, from one revision to another."""
+    """The versions that a watcher was given, from one revision to another."""
 
     watcher: str
     query: Query
     after: int
     upto: int
-    """Its resume token when it was left."""
+    """The revision up to which it had seen everything when it was left."""
     revs: tuple[int, ...]
 
 
 class History(Struct, frozen=True, kw_only=True, dict=True):
-    """A store's whole log, and what its engines and watchers knew of it.
+    """A store's whole log, and what its engines and watchers have seen of it.
 
-    The less is known, the less can be judged: without plans, nobody can say who wrote a version.
+    What is left out cannot be judged: without plans, it is open which commit wrote a version.
     """
 
     log: tuple[State, ...]
     """Every version that is stored, in revision order."""
     plans: tuple[Plan, ...] = ()
-    """What was tried, whatever became of it; a plan that was tried twice may stand here twice."""
+    """The plans that were tried, whatever became of them; one tried twice may be there twice."""
     acknowledged: tuple[Acknowledged, ...] = ()
     seen: tuple[Seen, ...] = ()
     policy: RetryPolicy = RetryPolicy()
-    """Of states without their own."""
+    """The retry policy of states without one of their own."""
     exempt: str = PREFIX
-    """States whose id begins so need not come to rest: those of leaders."""
+    """The prefix of ids of states that need not come to rest: those that elect leaders."""
 
     @classmethod
     async def read(cls, driver: Driver, policy: RetryPolicy = RetryPolicy()) -> History:  # noqa: B008  (a value)
-        """The history of a store, as far as its log tells it. All of it is read into memory.
+        """The history of a store, from its log alone. All of it is read into memory.
 
-        Raises ``CompactedError`` if some of it was removed: nobody can judge what is not there.
+        Raises ``CompactedError`` if some of the log was removed, since that cannot be judged.
         """
         log: list[State] = []
         upto, head = 0, await driver.head()
@@ -95,7 +95,7 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
 
 @define(eq=False)
 class RecordingDriver(WrapperDriver):
-    """Notes what is tried and what is acknowledged; several may note in the same lists."""
+    """Notes what is tried and what is acknowledged; several drivers may share the lists."""
 
     plans: list[Plan] = field(factory=list[Plan])
     acknowledged: list[Acknowledged] = field(factory=list[Acknowledged])
@@ -106,20 +106,20 @@ class RecordingDriver(WrapperDriver):
         self.acknowledged.append(Acknowledged(plan.commit_id, versions))
         return versions
 
-    async def history(self, policy: RetryPolicy = RetryPolicy()) -> History:  # noqa: B008
-        """That of the store, with what was noted here. It must have been empty before."""
-        known = await History.read(self.driver, policy)
-        return replace(known, plans=tuple(self.plans), acknowledged=tuple(self.acknowledged))
+    async def history(self, policy: RetryPolicy = RetryPolicy()) -> History:  # noqa: B008  (a value)
+        """The history of the store, with what was noted here. It must have been empty before."""
+        log = await History.read(self.driver, policy)
+        return replace(log, plans=tuple(self.plans), acknowledged=tuple(self.acknowledged))
 
 
 Invariant: TypeAlias = Callable[[History], Iterable[str]]
-"""What must be true of a history: a function that tells, in words, where it is not."""
+"""What must be true of a history: a function that gives, in words, where it is not."""
 
 
 def check(history: History, invariants: Iterable[Invariant] = ()) -> list[str]:
-    """What breaks a law, or one of the *invariants*, in words; empty if all is well."""
+    """Where a law, or one of the *invariants*, is broken, in words; empty if nowhere."""
     laws = [*LAWS.values(), *invariants]
-    return [f"{law.__name__}: {what}" for law in laws for what in law(history)]
+    return [f"{law.__name__}: {problem}" for law in laws for problem in law(history)]
 
 
 # ---------------------------------------------------------------- the laws
@@ -138,7 +138,7 @@ def writers(history: History) -> Iterator[str]:
     """Every version was written by a plan that expected the version before it, and the plan's
     other versions stand beside it: an unbroken chain for each id, commits whole.
 
-    Needs the plans; says nothing without.
+    Gives nothing if the history has no plans.
     """
     if not history.plans:
         return
@@ -174,7 +174,7 @@ def writers(history: History) -> Iterator[str]:
 
 
 def promises(history: History) -> Iterator[str]:
-    """No acknowledged commit is lost, and no version has two who were told that it is theirs."""
+    """No acknowledged commit is lost, and no version was acknowledged to two commits."""
     stored = {state.rev: state for state in history.log}
     owners: dict[int, str] = {}
     for commit in history.acknowledged:
@@ -203,7 +203,7 @@ def watched(history: History) -> Iterator[str]:
 
 
 def rest(history: History) -> Iterator[str]:
-    """In the end every state rests: nothing is left that should still happen by itself."""
+    """In the end every state rests: none is left that should still move by itself."""
     latest = {state.id: state for state in history.log}
     for state in latest.values():
         if history.exempt and state.id.startswith(history.exempt):
@@ -215,12 +215,12 @@ def rest(history: History) -> Iterator[str]:
 
 
 def alarms(history: History) -> Iterator[str]:
-    """No alarm fires before its time, and none that was not set."""
+    """No alarm fires before its time, and none fires that was not set."""
     for state in history.log:
         transition = state.transition
         before = history.before.get(state.rev)
         if before is not None and before.transition == transition:
-            continue  # it goes on where it was: its lease was given up
+            continue  # it goes on where it was, since its lease was given up
         is_fired = transition.status is Status.RUNNING and (
             transition.cause is Cause.ALARM
             or (
@@ -236,8 +236,8 @@ def alarms(history: History) -> Iterator[str]:
 
 
 def attempts(history: History) -> Iterator[str]:
-    """No state is tried more often than its policy says, nor given up before; every retry counts
-    one."""
+    """No state is tried more often than its policy says, nor given up before; every retry raises
+    the attempt by one."""
     for state in history.log:
         policy, transition = history.policy_of(state), state.transition
         before = history.before.get(state.rev)
@@ -256,7 +256,7 @@ def attempts(history: History) -> Iterator[str]:
 
 
 def ends(history: History) -> Iterator[str]:
-    """Nothing comes after the end."""
+    """No version of a state comes after one that has ended."""
     for rev, before in history.before.items():
         if before.transition.status is Status.ENDED:
             yield f"revision {rev} of {before.id!r} comes after its end"
@@ -265,7 +265,7 @@ def ends(history: History) -> Iterator[str]:
 LAWS: Mapping[str, Callable[[History], Iterator[str]]] = {
     law.__name__: law for law in (order, writers, promises, watched, rest, alarms, attempts, ends)
 }
-"""name -> what finds the violations of that law."""
+"""name -> the function that finds where that law is broken"""
 
 
 def _set(state: State | None) -> Iterator[Alarm]:

@@ -1,4 +1,4 @@
-"""What a store is, in the plainest possible terms: a list and some dictionaries.
+"""A model of a store, in the plainest possible terms: a list and some dictionaries.
 
 Slow and obvious. ``DriverMachine`` compares drivers with it.
 """
@@ -20,18 +20,18 @@ from ..state import State, Status
 
 @define
 class Model:
-    """A store without a clock of its own: it is told which revision and time a commit got."""
+    """A store without a clock: its caller says which revision and time a commit got."""
 
     log: list[State] = field(factory=list[State])
     due_times: dict[int, tuple[int, str]] = field(factory=dict[int, tuple[int, str]])
     """revision -> (due time in ms, flow), of current and superseded versions."""
     payloads: dict[tuple[int, str], bytes] = field(factory=dict[tuple[int, str], bytes])
     outcomes: dict[str, tuple[State, ...]] = field(factory=dict[str, tuple[State, ...]])
-    """commit id -> what it wrote; forgotten once no version of it is left."""
+    """commit id -> the versions that it wrote; removed once none of them is left."""
     compacted: int = 0
-    """The highest revision that was removed."""
+    """The highest revision that was removed; 0 if none was."""
     compacted_at: int = 0
-    """When that was committed (ms)."""
+    """The latest time (ms) at which a removed version was committed."""
 
     @property
     def head(self) -> int:
@@ -93,14 +93,14 @@ class Model:
         return DuePage(found, others[0].time if others else None)
 
     def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        gone: set[str] = set()
+        moved_on: set[str] = set()
         for id, rev in leases:
             state = self.current.get(id)
             if state is None or state.rev != rev:
-                gone.add(id)
+                moved_on.add(id)
             elif rev in self.due_times:
                 self.due_times[rev] = (until, self.due_times[rev][1])
-        return frozenset(gone)
+        return frozenset(moved_on)
 
     # ------------------------------------------------------------ compaction
 
@@ -118,8 +118,8 @@ class Model:
         )
 
     def compact(self, retention: Retention, after: int, upto: int, *, dry_run: bool) -> Compaction:
-        """Remove what goes from between two revisions, and count it."""
-        gone = [
+        """Remove what may be removed between two revisions, and count it."""
+        removed = [
             state
             for state in self.log
             if after < state.rev <= upto and self.may_go(state, retention)
@@ -132,27 +132,29 @@ class Model:
                 and all(self.may_go(state, retention) for state in users)
             ]
         else:
-            # what is current goes last
-            gone = [
+            # the current version is removed last
+            removed = [
                 state
-                for state in gone
+                for state in removed
                 if state is not self.current[state.id]
                 or all(other.rev > after for other in self.log if other.id == state.id)
             ]
             keys = [
-                key for key, users in self.users().items() if all(state in gone for state in users)
+                key
+                for key, users in self.users().items()
+                if all(state in removed for state in users)
             ]
-        told = Compaction(
+        batch = Compaction(
             upto,
-            len(gone),
-            sum(state is self.current[state.id] for state in gone),
+            len(removed),
+            sum(state is self.current[state.id] for state in removed),
             len(keys),
-            sum(len(encode_state(state)) for state in gone)
+            sum(len(encode_state(state)) for state in removed)
             + sum(len(self.payloads[key]) for key in keys),
         )
         if not dry_run:
-            self._remove(gone, keys)
-        return told
+            self._remove(removed, keys)
+        return batch
 
     def users(self) -> dict[tuple[int, str], list[State]]:
         """Payload -> the versions that refer to it."""
@@ -162,11 +164,11 @@ class Model:
                 found.setdefault(key, []).append(state)
         return found
 
-    def _remove(self, gone: list[State], keys: list[tuple[int, str]]) -> None:
-        self.log = [state for state in self.log if state not in gone]
+    def _remove(self, removed: list[State], keys: list[tuple[int, str]]) -> None:
+        self.log = [state for state in self.log if state not in removed]
         for key in keys:
             del self.payloads[key]
-        for state in gone:
+        for state in removed:
             self.compacted = max(self.compacted, state.rev)
             self.compacted_at = max(self.compacted_at, state.committed_at)
         self.outcomes = {

@@ -1,4 +1,4 @@
-"""A plugin of pytest for those who test flows. It is there without being asked for.
+"""A plugin of pytest for tests of flows. pytest loads it by itself.
 
 ``driver`` is an open store, ``engine`` an open engine on it with the flows of ``flows``, and
 ``recoverer`` recovers beside it. A test that asks for ``virtual_clock`` has all of them on virtual
@@ -8,8 +8,8 @@ than the work in it. ``store_url``, ``flows`` and ``retry_policy`` are there to 
 Tests and fixtures run on the event loops of anyio's plugin: mark tests with ``pytest.mark.anyio``.
 ``-p no:flowstate`` leaves all of this out.
 
-Every pytest of an environment loads this: it imports the kernel, and nothing else before it is
-asked for.
+Every pytest of an environment loads this module: it imports the kernel, and everything else only
+when a test asks for it.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     from .virtual import VirtualClock
 
 TERM_S = 30 * 24 * 3600
-"""The lease of the recoverer: nobody else is there to take over, and virtual time has less to do
-without its renewals."""
+"""The lease of the recoverer (s): no other one is there to take over, and virtual time has less to
+do without renewals."""
 
 
 @pytest.fixture
 def store_url() -> str:
-    """Where states are stored: a store that is empty. Override it to test on another driver."""
+    """The URL of an empty store for the states. Override it to test on another driver."""
     return "memory:"
 
 
 @pytest.fixture
 def flows() -> Flows:
-    """The flows of the engine. Override it with yours, or add to it in a test."""
+    """The flows of the engine. Override it with your flows, or add to it in a test."""
     return Flows()
 
 
 @pytest.fixture
 def retry_policy() -> RetryPolicy:
-    """The engine's, for states without their own. Override it."""
+    """The retry policy of states without one of their own. Override it to test with another."""
     return RetryPolicy()
 
 
 @pytest.fixture
 async def flowstate_clock(request: pytest.FixtureRequest) -> AsyncIterator[Clock]:
-    """What the time is to everything here: the system's clock, or the virtual one if the test or
-    one of its fixtures asks for it."""
+    """The clock of all fixtures: that of the system, or the virtual one if the test or one of its
+    fixtures asks for it."""
     if "virtual_clock" not in request.fixturenames:
         yield SystemClock()
         return
@@ -64,7 +64,7 @@ async def flowstate_clock(request: pytest.FixtureRequest) -> AsyncIterator[Clock
 
 @pytest.fixture
 def virtual_clock(flowstate_clock: VirtualClock) -> VirtualClock:
-    """Time that moves by itself, whenever every task waits: to the next instant that one waits
+    """Time that moves by itself whenever every task waits, to the next instant that a task waits
     for. It stands still while the store or a flow works in a thread."""
     return flowstate_clock
 
@@ -74,9 +74,9 @@ async def driver(store_url: str, flowstate_clock: Clock) -> AsyncIterator[Driver
     """An open store, at ``store_url``."""
     made = connect(store_url)
     if _is_virtual(flowstate_clock):
-        from .virtual import TimedDriver  # noqa: PLC0415
+        from .virtual import TimedDriver  # noqa: PLC0415  (loaded when asked for)
 
-        if hasattr(made, "clock"):  # that of a server is its own
+        if hasattr(made, "clock"):  # a driver of a server has none: the server's is used
             setattr(made, "clock", flowstate_clock)  # noqa: B010  (no part of the contract)
         made = TimedDriver(made, flowstate_clock)
     async with made as opened:
@@ -87,7 +87,7 @@ async def driver(store_url: str, flowstate_clock: Clock) -> AsyncIterator[Driver
 async def engine(
     driver: Driver, flows: Flows, retry_policy: RetryPolicy, flowstate_clock: Clock
 ) -> AsyncIterator[Engine]:
-    """An open engine without jitter; what still runs when the test is over is cancelled."""
+    """An open engine without jitter; flows that still run when the test is over are cancelled."""
     made = Engine(
         driver, flows, retry=retry_policy, clock=flowstate_clock, grace=0, chance=lambda: 0.0
     )
@@ -99,12 +99,12 @@ async def engine(
 
 @pytest.fixture
 async def recoverer(engine: Engine) -> AsyncIterator[Recoverer]:
-    """A recoverer beside the engine: delays, timeouts and retries fire."""
-    from ..recovery import Recoverer  # noqa: PLC0415
+    """A recoverer beside the engine, so that delays, timeouts and retries fire."""
+    from ..recovery import Recoverer  # noqa: PLC0415  (loaded when asked for)
 
     async with Recoverer(engine, lease=TERM_S) as opened:
         yield opened
 
 
 def _is_virtual(clock: Clock) -> TypeGuard[VirtualClock]:
-    return hasattr(clock, "stand_still_while")  # its module may not be loaded, and need not be
+    return hasattr(clock, "stand_still_while")  # the module of the class need not be loaded

@@ -21,27 +21,29 @@ POLICY = RetryPolicy(lease=LEASE_S, max_attempts=6, backoff=0.5, max_backoff=20)
 
 @frozen
 class Scenario:
-    """Made anew for each seed, by a function of the one source of chance.
+    """The flows of a simulation, and how states begin and move. A function of the source of chance
+    makes one for each seed.
 
-    The flows run by virtual time: they wait with ``engine.clock``, take chance from where the
-    scenario has it, and talk to nobody outside the process. A plain function is ``inline``, for
-    threads end in an order that no seed decides.
+    The flows run on virtual time: they wait with ``engine.clock``, take chance from the source that
+    the function was given, and use nothing outside the process. A plain function is ``inline``,
+    since threads end in an order that no seed decides.
     """
 
     flows: Flows
-    """Those of every process."""
+    """The flows of every process."""
     begin: Callable[[int], Command[State]]
-    """What commits the n-th state (from 1), e.g. ``Transit(State(f"order-{n}"), "charge")``."""
+    """Gives the command that begins the n-th state, from 1 on, e.g.
+    ``Transit(State(f"order-{n}"), "charge")``."""
     intervene: Callable[[State], Command[State]] | None = field(default=None, kw_only=True)
-    """What an operator does to a state, now and then, whatever it is doing."""
+    """Gives the command that an operator does to a state, now and then, whatever it is doing."""
     policy: RetryPolicy = field(default=POLICY, kw_only=True)
-    """Of states without their own."""
+    """The retry policy of states without one of their own."""
     queries: Sequence[Query] = field(default=(Query(),), kw_only=True)
-    """What watchers watch."""
+    """The queries of the watchers."""
     invariants: Sequence[Invariant] = field(default=(), kw_only=True)
-    """What else must be true of the history, besides the laws of the kernel."""
+    """What must be true of the history besides the laws of the kernel."""
     rest: float = field(default=1_800.0, kw_only=True)
-    """Within so many seconds after the last fault, every state must have come to rest."""
+    """The seconds after the last fault within which every state must have come to rest."""
 
 
 def everything(chance: Random) -> Scenario:
@@ -105,7 +107,7 @@ def _everything(chance: Random) -> Flows:  # noqa: C901  (the flows of one progr
 
     @flows.flow("work")
     async def work_long(state: State, engine: Engine) -> Command:
-        """For up to three leases."""
+        """Works for up to three leases."""
         end = engine.clock.now() + chance.randrange(round(3_000 * LEASE_S))
         while engine.clock.now() < end:
             await engine.clock.wait_until(end)
@@ -113,7 +115,7 @@ def _everything(chance: Random) -> Flows:  # noqa: C901  (the flows of one progr
 
     @flows.flow
     async def hang(state: State, engine: Engine) -> Command:
-        if state.transition.alarm is None:  # it was paused and resumed: nothing would end it
+        if state.transition.alarm is None:  # an operator resumed it, and no timeout would end it
             return Commit(Transit(state, "step"))
         await anyio.sleep_forever()
         raise AssertionError

@@ -1,7 +1,7 @@
-"""A whole cluster with faults, from one seed: the same seed is the same run, to the last revision.
+"""A cluster with faults, simulated from a seed: the same seed gives the same run, to the revision.
 
     python -m flowstate.testing.simulation --seeds 1000
-    python -m flowstate.testing.simulation --seed 17        # again, with all that happened
+    python -m flowstate.testing.simulation --seed 17        # one run, with all that happened
 
 Several processes, each an engine with a recoverer, work on one store in memory, on virtual time.
 Clients create states, operators move them, watchers watch: those of a ``Scenario``, which may be
@@ -39,26 +39,26 @@ PROCESSES = 3
 CLIENTS = 2
 WATCHERS = 3
 FAULTY_MS = 30_000
-"""How long there are faults and new states."""
+"""For how long there are faults and new states (ms)."""
 CATCH_UP_MS = 20_000
-"""Within this after everything has come to rest, every watcher must have seen it."""
-FOREVER_MS = 1_000 * 366 * 24 * 3_600_000
+"""Within this time (ms) after every state has come to rest, every watcher must have seen all."""
+THOUSAND_YEARS_MS = 1_000 * 366 * 24 * 3_600_000
 
 
 @frozen
 class Outcome:
-    """What one seed came to."""
+    """The result of the simulation of a seed."""
 
     seed: int
     history: History
     story: str
-    """What happened to the processes, as lines."""
+    """What happened to the processes, as lines of text."""
     problems: list[str]
-    """What broke a law of the kernel, or an invariant of the scenario; empty if all is well."""
+    """Where a law of the kernel or an invariant of the scenario was broken; empty if nowhere."""
 
 
 def simulate(seed: int, scenario: Callable[[random.Random], Scenario] = everything) -> Outcome:
-    """Run the cluster of one seed over a scenario and judge what it left behind."""
+    """Run the cluster of a seed over a scenario and judge the history that it left."""
     world = World(random.Random(seed))
     made = scenario(world.chance)
     simulation = _Simulation(world, made)
@@ -81,14 +81,15 @@ class _Simulation:
     world: World
     scenario: Scenario
     processes: list[Process] = field(factory=list[Process])
-    """Those that live now, by place."""
+    """The processes that live now, by place."""
     ids: list[str] = field(factory=list[str])
-    """Of states that clients have begun, or tried to."""
+    """The ids of the states that clients have begun, or tried to begin."""
     problems: list[str] = field(factory=list[str])
     begun: int = 0
+    """How many states clients have begun, or tried to begin."""
 
     async def run(self) -> list[State]:
-        """Until everything rests; gives the log."""
+        """Run the cluster until every state rests, and give the log."""
         world = self.world
         world.clock.stand_still_while(lambda: any(each.is_in_thread for each in self.processes))
         async with world.clock.running(), anyio.create_task_group() as tasks:
@@ -115,7 +116,7 @@ class _Simulation:
         return await world.log()
 
     async def _place(self, place: int) -> None:
-        """One process after the other, each until it dies or leaves."""
+        """Run one process after the other at a place, each until it dies or leaves."""
         world = self.world
         for life in range(1, 1_000_000):
             process = self.processes[place]
@@ -163,7 +164,7 @@ class _Simulation:
     # ------------------------------------------------------------ people
 
     async def _client(self) -> None:
-        """Begins states; runs them, or leaves them to recovery."""
+        """Begin states; run them, or leave them to recovery."""
         world, chance = self.world, self.world.chance
         end = world.clock.now() + FAULTY_MS
         while world.clock.now() < end:
@@ -172,7 +173,7 @@ class _Simulation:
             self.begun += 1
             command: Any = self.scenario.begin(self.begun)
             self.ids.append(command.state.id)
-            await _tried(self._begin(engine, command))
+            await _attempt(self._begin(engine, command))
 
     async def _begin(self, engine: Engine, command: Command[State]) -> None:
         (state,) = await engine.do(Commit(command))
@@ -180,13 +181,13 @@ class _Simulation:
             await engine.start(state)
 
     async def _operator(self, intervene: Callable[[State], Command[State]]) -> None:
-        """Moves states by hand, whatever they are doing."""
+        """Move states as an operator does, whatever they are doing."""
         world, chance = self.world, self.world.chance
         end = world.clock.now() + FAULTY_MS
         while world.clock.now() < end:
             await world.sleep(chance.randrange(5_000))
             if self.ids:
-                await _tried(self._intervene(chance.choice(self.processes).engine, intervene))
+                await _attempt(self._intervene(chance.choice(self.processes).engine, intervene))
 
     async def _intervene(
         self, engine: Engine, intervene: Callable[[State], Command[State]]
@@ -195,7 +196,7 @@ class _Simulation:
         await engine.do(Commit(intervene(state)))
 
     async def _watcher(self, name: str, over: anyio.Event) -> None:
-        """Watches by one process after the other, each time from where it got to."""
+        """Watch by one process after the other, each time from the revision it got to."""
         world, chance = self.world, self.world.chance
         query = chance.choice(self.scenario.queries)
         upto = 0
@@ -208,14 +209,14 @@ class _Simulation:
                 try:
                     watcher = engine.watch(query, after=after)
                     async for state in watcher:
-                        revs.append(state.rev)  # noqa: B023, PERF401  (kept when it is cancelled)
-                finally:  # its process is gone, or the store failed
+                        revs.append(state.rev)  # noqa: B023, PERF401  (they stay when it is cancelled)
+                finally:  # its process has ended, or the store failed
                     stop.cancel()
 
             async with anyio.create_task_group() as turn:
                 engine = chance.choice(self.processes).engine
-                turn.start_soon(_tried_by, see, turn.cancel_scope, engine, upto)
-                span = FOREVER_MS if world.is_healed else chance.randrange(20_000)
+                turn.start_soon(_attempt_call, see, turn.cancel_scope, engine, upto)
+                span = THOUSAND_YEARS_MS if world.is_healed else chance.randrange(20_000)
                 await world.clock.wait_until(world.clock.now() + span, over)
                 turn.cancel_scope.cancel()
             await world.sleep(chance.randrange(100))
@@ -236,21 +237,21 @@ def _is_moving(state: State) -> bool:
     )
 
 
-async def _tried(doing: Awaitable[object]) -> None:
-    """Done, or not: the cluster is faulty."""
+async def _attempt(doing: Awaitable[object]) -> None:
+    """Await something that may fail, since the cluster is faulty."""
     try:
         await doing
     except FlowstateError:
         return
 
 
-async def _tried_by(do: Callable[..., Awaitable[object]], *args: object) -> None:
-    await _tried(do(*args))
+async def _attempt_call(do: Callable[..., Awaitable[object]], *args: object) -> None:
+    await _attempt(do(*args))
 
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """What is logged here are the faults themselves."""
+    """Log nothing: it would be the faults themselves."""
     logger = logging.getLogger("flowstate")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -268,20 +269,22 @@ def main(seeds: int, first: int, seed: int | None) -> None:
     """Simulate clusters with faults; ends with 1 and the seed if a law was broken."""
     if seed is not None:
         first, seeds = seed, 1
-    began, commits = time.monotonic(), 0
-    for one in range(first, first + seeds):
-        outcome = simulate(one)
-        commits += len(outcome.history.log)
+    began, versions = time.monotonic(), 0
+    for number in range(first, first + seeds):
+        outcome = simulate(number)
+        versions += len(outcome.history.log)
         if seed is not None:
             click.echo(outcome.story, nl=False)
         if outcome.problems:
             click.echo("\n".join(outcome.problems))
-            click.echo(f"seed {one} breaks {len(outcome.problems)} laws; again: --seed {one}")
+            broken = len(outcome.problems)
+            click.echo(f"seed {number} breaks {broken} laws; again: --seed {number}")
             sys.exit(1)
-        if (one - first + 1) % 50 == 0:
-            click.echo(f"{one - first + 1:,} of {seeds:,} seeds", err=True)
+        done = number - first + 1
+        if done % 50 == 0:
+            click.echo(f"{done:,} of {seeds:,} seeds", err=True)
     took = time.monotonic() - began
-    click.echo(f"{seeds:,} seeds, {commits:,} versions, no law broken, {took:.0f} s")
+    click.echo(f"{seeds:,} seeds, {versions:,} versions, no law broken, {took:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Random operations on a driver and on a plain model of a store, which must agree.
 
-Hypothesis looks for the shortest series of operations after which they do not.
+Hypothesis looks for the shortest series of operations after which the two differ.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ T = TypeVar("T")
 IDS = ("a", "b", "b/1", "ä", "100%")
 
 TIMES = st.integers(1, 40)
-"""Milliseconds: due times and the times that are asked about."""
+"""Due times, and the times up to which due states are asked for (ms)."""
 _texts = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=8)
 _labels = st.dictionaries(st.sampled_from(["k", "ß"]), st.sampled_from(["", "x'y"]))
 _statuses = st.frozensets(st.sampled_from(Status), max_size=2)
@@ -48,7 +48,7 @@ _limits = st.sampled_from([1, 2, 5, 1_000])
 
 @st.composite
 def queries(draw: st.DrawFn) -> Query:
-    """Any query, as drivers are given them."""
+    """Any query that a driver may be given."""
     # few conditions at a time: a query of all of them would match nothing
     conditions = draw(st.sets(st.sampled_from(["labels", "id", "id_prefix", "status"]), max_size=2))
     return Query(
@@ -120,7 +120,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule(steps=st.lists(_steps, min_size=1, max_size=3, unique_by=lambda step: step[0]))
     def commit(self, steps: list[_Step]) -> None:
-        """Commit some moves; some of them may be of stale versions."""
+        """Commit moves of several states; some of them may be of stale versions."""
         commands = [self._command(step) for step in steps]
         if all(isinstance(command, Require) for command in commands):
             commands.append(Transit(State(f"new-{len(self.plans)}"), "work"))
@@ -133,7 +133,7 @@ class DriverMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.plans)
     @rule(nth=_places)
     def commit_again(self, nth: int) -> None:
-        """Commit a plan again, as after a lost answer; also one that was refused."""
+        """Commit a plan again, as after a lost answer, though it may have been refused."""
         self._commit(self.plans[nth % len(self.plans)])
 
     def _commit(self, plan: Plan) -> None:
@@ -145,12 +145,12 @@ class DriverMachine(RuleBasedStateMachine):
         if plan.commit_id not in self.model.outcomes:
             assert versions[0].rev > self.model.head
             assert versions[0].committed_at >= max(
-                (s.committed_at for s in self.model.log), default=1
+                (state.committed_at for state in self.model.log), default=1
             )
         assert versions == self.model.commit(plan, versions[0].rev, versions[0].committed_at)
 
     def _refusal(self, plan: Plan) -> dict[str, tuple[int, int]] | None:
-        """The conflicts that the driver refuses a plan with; None if it takes it."""
+        """The conflicts that the driver refuses a plan with; None if it commits the plan."""
         try:
             self._do(self.driver.commit, plan)
         except RevMismatchError as refused:
@@ -176,7 +176,8 @@ class DriverMachine(RuleBasedStateMachine):
         return Transit(state, "work", timeout=at / 1000, on_timeout="wake")
 
     def _version(self, id: str, which: str) -> State:
-        """A version to move: the current one if that is legal, an older one, or a new state."""
+        """A version to move: the current or the oldest one, or a new state, which also stands for
+        one that has ended."""
         versions = [state for state in self.model.log if state.id == id]
         if which == "none" or not versions:
             return State(id)
@@ -185,7 +186,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule(id=st.sampled_from(IDS), note=_texts, value=_texts)
     def commit_texts(self, id: str, note: str, value: str) -> None:
-        """Any text comes back, wherever a state holds text."""
+        """Commit a state with any text wherever a state may hold text, and find it by that."""
         state = self._version(id, "current").with_annotations(note=note)
         state = state.with_labels(text=value).stack("inner", State("inner", labels={"t": value}))
         self.plans.append(
@@ -207,7 +208,7 @@ class DriverMachine(RuleBasedStateMachine):
         until=TIMES,
     )
     def renew(self, ids: list[str], offset: int, until: int) -> None:
-        """Move due times, of current versions and of others."""
+        """Renew leases of current versions, and of versions that are not current."""
         current = self.model.current
         leases = [(id, (current[id].rev if id in current else 1) - offset) for id in ids]
         expected = self.model.renew(leases, until)
@@ -227,16 +228,20 @@ class DriverMachine(RuleBasedStateMachine):
         self,
         nth: int | None,
         keep: int,
-        ended: bool,  # noqa: FBT001
+        ended: bool,  # noqa: FBT001  (drawn by name)
         after: int,
         limit: int,
-        dry_run: bool,  # noqa: FBT001
+        dry_run: bool,  # noqa: FBT001  (drawn by name)
     ) -> None:
-        """One batch, of what is older than some version, or of everything."""
+        """Compact a batch of what is older than some version, or of everything."""
         times = [state.committed_at for state in self.model.log]
         before = MAX_INSTANT_MS if nth is None else times[nth % len(times)]
         retention = Retention(before, keep, ended)
-        old = [s.rev for s in self.model.log if s.rev > after and s.committed_at < before]
+        old = [
+            state.rev
+            for state in self.model.log
+            if state.rev > after and state.committed_at < before
+        ]
         batch = self._do(partial(self.driver.compact, dry_run=dry_run), retention, after, limit)
         assert batch.upto in (*old[:limit], after)
         assert batch.upto > after or not old
@@ -249,7 +254,7 @@ class DriverMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.store.persistent)
     @rule()
     def reopen(self) -> None:
-        """Close the driver and open another."""
+        """Close the driver and open another one on the same store."""
         self._opened.__exit__(None, None, None)
         self._open()
 
@@ -262,13 +267,13 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule(query=queries())
     def find(self, query: Query) -> None:
-        """The newest match, and the newest state in each status."""
+        """Find the newest match of a query, and the newest state in each status."""
         for each in (query, *(Query(status=status) for status in Status)):
             assert self._do(self.driver.find, each) == self.model.find(each)
 
     @rule(query=queries(), after=st.integers(0, 40), limit=_limits)
     def read(self, query: Query, after: int, limit: int) -> None:
-        """Page by page to the head."""
+        """Read page by page to the head."""
         expected = self.model.read(query, after)
         found: list[State] = []
         while after < self.model.head:
@@ -283,7 +288,7 @@ class DriverMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.log)
     @rule(nth=_places)
     def read_since(self, nth: int) -> None:
-        """From the time of any version, and the millisecond after it."""
+        """Read since the time of some version, and since the millisecond after it."""
         at = self.model.log[nth % len(self.model.log)].committed_at
         for since in (at, at + 1):
             query = Query(since=since)
@@ -310,7 +315,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule()
     def load(self) -> None:
-        """Every payload that some version refers to."""
+        """Load every payload that a version refers to."""
         for (rev, checksum), content in self.model.payloads.items():
             ref = DataRef(rev, len(content), "any", checksum)
             assert self._do(self.driver.load, ref) == content
@@ -318,7 +323,7 @@ class DriverMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.store.raw)
     @invariant()
     def has_these_payloads(self) -> None:
-        """And no other."""
+        """The store has the payloads of the model, and no other."""
         assert sorted(self.store.raw_payloads()) == sorted(self.model.payloads)
 
     @invariant()

@@ -1,4 +1,4 @@
-"""The store that a driver is tested on, and a look at it behind the driver's back."""
+"""The store that a driver is tested on, and what it holds, read without the driver."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class Store(ABC):
     shared: bool = False
     """Several drivers of one process may use the store at once."""
     processes: bool = False
-    """Several processes may: they open ``url`` with ``flowstate.connect``."""
+    """Several processes may use the store at once: they open ``url`` with ``flowstate.connect``."""
     persistent: bool = False
-    """A driver that is opened after the last one was closed finds what that one left."""
+    """A driver that is opened after the last one was closed finds what was committed before."""
     raw: bool = True
-    """It can be read without the driver, by ``raw_versions`` and ``raw_payloads``. If it cannot, a
-    law that has to look there is not proved: nobody knows what the driver really stored."""
+    """The store can be read without the driver, by ``raw_versions`` and ``raw_payloads``. If it
+    cannot, a law about what the driver really stored is not proved."""
 
     @property
     def url(self) -> str:
-        """Where another process finds the store."""
+        """The URL by which another process opens the store."""
         raise NotImplementedError(f"{type(self).__name__} declares processes: give it a url")
 
     @abstractmethod
     def driver(self) -> Driver:
-        """A driver on this store, not open: a new one each time if the store is shared or
-        persistent, else always the same one."""
+        """A driver on this store, not open: another one each time if the store is shared or
+        persistent, else always the same."""
 
     def raw_versions(self) -> list[StoredVersion]:
         """Everything that is stored, by rising revision, read without the driver."""

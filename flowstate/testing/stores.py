@@ -1,7 +1,7 @@
-"""Stores that are made from less than a ``Store``: from a URL, or from whatever makes a driver.
+"""Stores that are made without a ``Store``: from a URL, or from whatever makes a driver.
 
-What nobody declares is taken from the driver's durability: what survives its process can be opened
-again, and by several at once. *lacks* takes that back.
+What such a store can do is taken from the driver's durability: what survives its process can be
+opened again, and by several drivers at once. *lacks* takes that back.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class NotNewError(StoreError):
 
 
 class NoStoreError(StoreError):
-    """What was to make stores does not. What it raised, if it did, is the cause."""
+    """What was to make a store failed, or gave something else. An error that it raised is the
+    cause."""
 
 
 # ---------------------------------------------------------------- from a URL
@@ -54,7 +55,7 @@ class UrlStores:
     _numbers: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Raises ``StoreUrlError``, also if it names a single store that would last."""
+        """Raises ``StoreUrlError`` if the URL is none, or names a single store that lasts."""
         url = self._url(Path("tmp"), "n")
         if connect(url).durability is not Durability.NONE and url == self.template:
             raise StoreUrlError(
@@ -73,28 +74,30 @@ class UrlStores:
 
     @property
     def left_behind(self) -> str:
-        """The URLs of what stays when all is over, without a password; empty if nothing does."""
+        """The URLs of the stores that are not removed, without a password; empty if there are
+        none."""
         if "{n}" not in self.template:
             return ""
         return StoreUrl.parse(self._url(Path("tmp"), f"{self._run}_*")).text
 
 
 class _Outside(Store):
-    """A store of which only the driver is known."""
+    """A store that is seen through its driver alone."""
 
     raw = False
     first: Driver
+    """The driver that the store was made with, to ask it what the store can do."""
 
     @property
     def is_durable(self) -> bool:
         return self.first.durability is not Durability.NONE
 
     @property
-    def shared(self) -> bool:  # type: ignore[override]
+    def shared(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.is_durable
 
     @property
-    def persistent(self) -> bool:  # type: ignore[override]
+    def persistent(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.is_durable
 
 
@@ -108,7 +111,7 @@ class _UrlStore(_Outside):
         return self.where
 
     @property
-    def processes(self) -> bool:  # type: ignore[override]
+    def processes(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.is_durable
 
     def driver(self) -> Driver:
@@ -119,21 +122,21 @@ class _UrlStore(_Outside):
 
 
 def stores_of(make: Callable[..., Any]) -> MakeStore:
-    """What makes stores with *make*, which gives a ``Store`` or a ``Driver``.
+    """A function that makes stores by calling *make*, which gives a ``Store`` or a ``Driver``.
 
-    If it must be given something, it is given an empty directory for its files. What is given back
-    raises ``NoStoreError`` if *make* gives something else.
+    If *make* takes an argument, it is given an empty directory for its files. The function raises
+    ``NoStoreError`` if *make* gives something else.
     """
     name: str = getattr(make, "__name__", None) or repr(make)
     if not callable(make):
         raise NoStoreError(name, f"cannot be called; {_WANTED}")
     takes_path = _needs_argument(make)
 
-    def again(path: Path) -> Any:
+    def call(path: Path) -> Any:
         return make(path) if takes_path else make()
 
     def new_store(path: Path) -> Store:
-        made = again(path)
+        made = call(path)
         if isinstance(made, Store):
             return made
         if not isinstance(made, Driver):
@@ -144,7 +147,7 @@ def stores_of(make: Callable[..., Any]) -> MakeStore:
                 "gives a driver on a store that lasts, and each law needs a new one; let it take "
                 "a directory to put that in",
             )
-        return _DriverStore(path, made, again)
+        return _DriverStore(path, made, call)
 
     return new_store
 
@@ -153,10 +156,10 @@ def stores_of(make: Callable[..., Any]) -> MakeStore:
 class _DriverStore(_Outside):
     path: Path
     first: Driver
-    again: Callable[[Path], Driver]
+    make: Callable[[Path], Driver]
 
     def driver(self) -> Driver:
-        return self.again(self.path) if self.is_durable else self.first
+        return self.make(self.path) if self.is_durable else self.first
 
 
 _WANTED = "it takes what makes a flowstate.testing.Store or a flowstate.Driver"
@@ -178,7 +181,7 @@ def _needs_argument(make: Callable[..., Any]) -> bool:
 class NewStore(Store):
     """A store that is refused, with ``NotNewError``, unless it is empty when it is first opened.
 
-    It also takes abilities back from what the store declares.
+    It is without the abilities in *lacks*, though the store inside declares them.
     """
 
     inside: Store
@@ -186,19 +189,19 @@ class NewStore(Store):
     _was_opened: bool = field(default=False, init=False)
 
     @property
-    def shared(self) -> bool:  # type: ignore[override]
+    def shared(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.inside.shared and Ability.SHARED not in self.lacks
 
     @property
-    def processes(self) -> bool:  # type: ignore[override]
+    def processes(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.inside.processes and Ability.PROCESSES not in self.lacks
 
     @property
-    def persistent(self) -> bool:  # type: ignore[override]
+    def persistent(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.inside.persistent and Ability.PERSISTENT not in self.lacks
 
     @property
-    def raw(self) -> bool:  # type: ignore[override]
+    def raw(self) -> bool:  # type: ignore[override]  # computed, where Store has a constant
         return self.inside.raw
 
     @property

@@ -1,4 +1,4 @@
-"""A clock that tests move: a day of retries runs in a second, and always in the same way.
+"""A clock that tests move: a day of retries takes a second, and always goes the same way.
 
 Give it to everything that takes a clock, the driver included::
 
@@ -34,10 +34,11 @@ R = TypeVar("R")
 START_MS = 1_700_000_000_000
 """Where a virtual clock begins: in November 2023."""
 POLL_S = 0.0005
-"""Of real time, between two looks at threads and processes, which do not say when they are done."""
+"""Seconds of real time between two looks at threads and processes, which do not say when they are
+done."""
 
 _Sleeper: TypeAlias = tuple[int, int, anyio.CancelScope]
-"""when it wakes (ms), the order in which it went to sleep, what wakes it"""
+"""The instant (ms) at which a task wakes, the order in which it went to sleep, what wakes it."""
 
 
 @define(eq=False)
@@ -52,14 +53,14 @@ class VirtualClock:
 
     _now: int = START_MS
     _sleepers: list[_Sleeper] = field(factory=list[_Sleeper], init=False)
-    """A heap. A sleeper that was woken by something else stays until its instant."""
+    """A heap of the sleepers. One that its event has woken stays there until its instant."""
     _order: count[int] = field(factory=count, init=False)
     _awake: set[int] = field(factory=set[int], init=False)
-    """Of those in the heap: the ones that no longer sleep."""
+    """The order of each sleeper in the heap that no longer sleeps."""
     _held: int = field(default=0, init=False)
     _released: anyio.Event = field(factory=anyio.Event, init=False)
     _busy: list[Callable[[], bool]] = field(factory=list[Callable[[], bool]], init=False)
-    """Each says whether something works that is no task."""
+    """Functions that each say whether a thread or another process is at work."""
     _is_moving: bool = field(default=False, init=False)
 
     def now(self) -> int:
@@ -87,7 +88,7 @@ class VirtualClock:
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """No time goes by inside, except by ``advance``: something works that is no task."""
+        """No time goes by inside, except by ``advance``, while a thread or a process works."""
         self._held += 1
         try:
             yield
@@ -104,7 +105,7 @@ class VirtualClock:
     async def advance(self, seconds: float) -> None:
         """Move time on, waking every sleeper at its instant, in order.
 
-        What they do in threads is not waited for: use ``running`` for that.
+        What sleepers do in threads is not waited for: use ``running`` for that.
         """
         with self._moving():
             end = self._now + round(seconds * 1000)
@@ -117,9 +118,11 @@ class VirtualClock:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Time moves by itself: whenever every task waits, to the next instant that one waits for.
+        """Time moves by itself inside: whenever every task waits, to the next instant that a task
+        waits for.
 
-        It stands still inside ``held``, and ``stand_still_while`` says when else.
+        It stands still inside ``held``, and while one of the functions that ``stand_still_while``
+        was given says so.
         """
         with self._moving():
             async with anyio.create_task_group() as tasks:
@@ -150,14 +153,14 @@ class VirtualClock:
                 await self._released.wait()
             elif instant is not None and instant < MAX_INSTANT_MS and not self._is_busy():
                 self._step()
-            else:  # nobody waits for time: for a thread or a process, then
+            else:  # no task waits for time, so they wait for a thread or a process
                 await anyio.sleep(POLL_S)
 
     def _is_busy(self) -> bool:
         return any(busy() for busy in self._busy)
 
     def _soonest(self) -> int | None:
-        """The next instant that somebody waits for."""
+        """The next instant that a task waits for."""
         while self._sleepers and self._sleepers[0][1] in self._awake:
             self._awake.remove(heapq.heappop(self._sleepers)[1])
         return self._sleepers[0][0] if self._sleepers else None
@@ -170,17 +173,18 @@ class VirtualClock:
 
 @define(eq=False)
 class TimedDriver(WrapperDriver):
-    """A driver in whose calls no virtual time goes by, though it works in threads; it counts them.
+    """A driver in whose calls no virtual time goes by, though it works in threads; the calls are
+    counted.
 
-    ``wait`` is no work: time goes on while somebody waits for a commit.
+    ``wait`` is no work: time goes on while a task waits for a commit.
     """
 
     clock: VirtualClock
     calls: Counter[str] = field(factory=Counter[str], init=False)
-    """method -> calls of it."""
+    """method -> how often it was called"""
 
     async def around(self, name: str, call: Callable[[], Awaitable[R]]) -> R:
-        """Hold the time."""
+        """Count the call, and hold the time while it lasts."""
         self.calls[name] += 1
         if name == "wait":
             return await call()
@@ -191,8 +195,8 @@ class TimedDriver(WrapperDriver):
 async def all_blocked() -> None:
     """Return once every other task of this event loop waits for something.
 
-    As ``anyio.wait_all_tasks_blocked``, which on asyncio looks only every 100 ms and does not see
-    callbacks that have yet to run.
+    ``anyio.wait_all_tasks_blocked`` does the same, but on asyncio it looks only every 100 ms and
+    does not see callbacks that have yet to run.
     """
     try:
         loop: Any = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""A driver around a driver: what is done to every call is said in one place."""
+"""A driver around a driver: what is done to every call is written in one method."""
 
 from __future__ import annotations
 
@@ -27,13 +27,18 @@ class WrapperDriver(Driver):
 
     driver: Driver
 
-    async def around(self, name: str, call: Callable[[], Awaitable[R]]) -> R:  # noqa: ARG002
-        """Every call to the store passes here; *name* is that of the method."""
+    async def around(
+        self,
+        name: str,  # noqa: ARG002  (subclasses use it)
+        call: Callable[[], Awaitable[R]],
+    ) -> R:
+        """Every call to the store passes here; *name* is the name of the method."""
         return await call()
 
+    # computed here, where other drivers have an attribute of their class
     @property
     def durability(self) -> Durability:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the driver inside."""
+        """The durability of the driver inside."""
         return self.driver.durability
 
     async def commit(self, plan: Plan) -> tuple[State, ...]:

@@ -70,7 +70,10 @@ def test_each_law_has_a_line_with_its_sentence_and_verdict(shell: Shell) -> None
     lines = re.sub(r" *\d+\.\d+ s", " … s", done.stdout).splitlines()
     assert lines == [
         "Conflicts: a commit holds only if every state is still where its plan expects it.",
-        "  kept … s  Who expects a superseded revision is told what was found.",
+        (
+            "  kept … s  A commit that expects a superseded revision is refused, and says which "
+            "was found."
+        ),
         "  kept … s  A required state must be at the revision that was seen.",
         (
             "  kept … s  Every id that is not as expected is named, and no other: writes "
@@ -92,6 +95,30 @@ def test_each_law_has_a_line_with_its_sentence_and_verdict(shell: Shell) -> None
         "",
         "5 laws: 4 kept, 1 not proved; … s",
     ]
+
+
+@pytest.mark.parametrize("part", ["5", "law 5", "Law 5, known outcome:", "LAW-5", "known outcome"])
+def test_a_law_is_selected_by_its_number_or_heading(shell: Shell, part: str) -> None:
+    """Exactly the laws under that heading, not all whose text has such a digit."""
+    done = shell.run("check", "memory:", "--json", "--backend", "trio", "--law", part)
+    found = verdicts(done)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert {"Law 5, known outcome"} == {law["about"].partition(":")[0] for law in found.values()}
+    assert {"a_refused_commit_may_hold_later", "the_engine_commits_again_by_itself"} <= set(found)
+
+
+def test_several_numbers_select_the_laws_of_each(shell: Shell) -> None:
+    """``--without`` takes the same, and leaves out what it matches."""
+    given = ("--law", "4", "--law", "law 1", "--law", "stale requirement", "--without", "law 4")
+    found = verdicts(shell.run("check", "memory:", "--json", "--backend", "trio", *given))
+    titles = [law["about"].partition(":")[0] for law in found.values()]
+    assert ["Law 1, order", "Conflicts"] == list(dict.fromkeys(titles))
+
+
+def test_the_help_says_what_a_law_is_selected_by(shell: Shell) -> None:
+    """A number, or words of what is printed of a law."""
+    told = " ".join(shell.run("check", "--help").stdout.split())
+    assert "laws with this number (5), or with these words in their heading, name or text" in told
 
 
 def test_a_broken_law_is_named_with_its_text_and_what_was_found(drivers: Shell) -> None:
@@ -150,7 +177,7 @@ def test_patience_bounds_what_never_happens(drivers: Shell) -> None:
     )
     (law, *_) = verdicts(done).values()
     assert ("broken", True) == (law["verdict"], law["seconds"] < 10)
-    assert "TimeoutError" in law["failures"][0]["told"]
+    assert "TimeoutError" in law["failures"][0]["message"]
 
 
 def test_the_machine_tells_the_shortest_way_to_the_difference(drivers: Shell) -> None:
@@ -269,6 +296,14 @@ def test_a_store_that_is_in_use_is_refused(shell: Shell) -> None:
         (["collections:OrderedDict"], "OrderedDict: gives a OrderedDict; it takes what makes"),
         (["json:loads"], "the store: cannot be made: TypeError: the JSON object must be"),
         (["memory:", "--law", "no law says this"], "law: none matches 'no law says this'"),
+        (
+            ["memory:", "--law", "8"],
+            (
+                "law: none matches '8'; give the number of a law, or words of its heading, name or "
+                "text. There are: Law 1, order; Law 2, atomicity; "
+            ),
+        ),
+        (["memory:", "--law", ""], "law: none matches ''; give"),
         (["memory:", "--lacks", "money"], "'money' is not one of"),
     ],
 )

@@ -131,7 +131,7 @@ def test_what_cannot_be_meant_is_refused(
     ],
 )
 def test_an_age_is_before_now(age: str, expected: timedelta) -> None:
-    began = datetime.now(UTC)
+    began = datetime.now(UTC) - timedelta(milliseconds=1)  # an instant is a whole millisecond
     before = Before().convert(age, None, None)
     assert began - expected <= before <= datetime.now(UTC) - expected
 

@@ -119,7 +119,7 @@ async def join(state: State, engine: Engine) -> AnyCommand:
 async def hold(state: State, engine: Engine) -> AnyCommand:
     """Says that it has begun, and finishes when told; by files, as it is another process."""
     await anyio.Path(f"{state.id}.begun").touch()
-    while not await anyio.Path("go").exists():  # noqa: ASYNC110
+    while not await anyio.Path("go").exists():  # noqa: ASYNC110  (another process makes the file)
         await anyio.sleep(0.005)
     return Commit(Transit(state, "finish") if state.labels.get("then") else End(state))
 
@@ -130,7 +130,7 @@ inside = 0
 @flows.flow
 async def hold_a_few(state: State, engine: Engine) -> AnyCommand:
     """Holds, and fails if more than ``limit`` states are inside at the same time."""
-    global inside  # noqa: PLW0603
+    global inside  # noqa: PLW0603  (it is counted across flows)
     inside += 1
     try:
         if inside > int(state.labels["limit"]):

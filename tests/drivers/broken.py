@@ -196,6 +196,37 @@ class ShowsRevisionsLate(MemoryDriver):
         return Page(tuple(s for s in page.versions if s.rev not in hidden), page.upto)
 
 
+class NamesTheNextHead(MemoryDriver):
+    """Names a revision before it can be read."""
+
+    async def head(self) -> int:
+        return await super().head() + 1
+
+
+class FallsBehindItself(MemoryDriver):
+    """Asked for the head, gives an older one now and then: servers that take turns behave so."""
+
+    heads: ClassVar[list[int]] = []
+
+    async def head(self) -> int:
+        self.heads.append(await super().head())
+        return self.heads[-1 if len(self.heads) % 3 else -3]
+
+
+class GetsThePast(MemoryDriver):
+    """Gives the latest version as it was when it was last asked for."""
+
+    last: ClassVar[dict[str, State | None]] = {}
+
+    async def get(self, id: str, rev: int | None = None) -> State | None:
+        state = await super().get(id, rev)
+        if rev is not None:
+            return state
+        before = self.last.get(id, state)
+        self.last[id] = state
+        return before
+
+
 class GetsNowhere(MemoryDriver):
     """Says of a page without matches that it ends where it began."""
 
@@ -565,12 +596,15 @@ CAUGHT_BY: dict[type[MemoryDriver], str] = {
     KeepsThePlan: "test_a_plan_that_is_emptied_later_is_not_what_was_stored",
     SkipsAVersion: "test_read_is_a_filter_of_the_log",
     ShowsRevisionsLate: "test_nothing_appears_below_what_was_read",
+    NamesTheNextHead: "test_the_head_never_falls_and_is_readable",
+    FallsBehindItself: "test_the_head_never_falls_and_is_readable",
+    GetsThePast: "test_the_head_never_falls_and_is_readable",
     GetsNowhere: "test_a_page_without_matches_still_gets_on",
     FindsTheOldest: "test_find_gives_the_newest_current_match",
     FindsThePast: "test_find_overlooks_what_a_state_was",
     DueInAnyOrder: "test_soonest_first",
     ForgetsFlows: "test_the_flows_that_something_is_due_for",
-    RefusesToTravelBack: "test_a_lease_that_is_given_up_is_due_before_all",
+    RefusesToTravelBack: "test_a_released_lease_is_due_before_all",
     RenewsInSilence: "test_renew_gives_back_what_moved_on",
     RenewsWhatMovedOn: "test_renew_gives_back_what_moved_on",
     NeverWakes: "test_a_commit_wakes_who_waits",

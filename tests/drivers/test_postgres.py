@@ -14,9 +14,9 @@ from flowstate import Driver, connect
 from flowstate.testing import DriverConformance, DriverMachine, Store, StoredVersion
 from flowstate.testing.conformance.base import Laws
 from flowstate.testing.conformance.due import DueLaws
+from flowstate.testing.conformance.durability import DurabilityLaws
 from flowstate.testing.conformance.head import HeadLaws
 from flowstate.testing.conformance.outcome import OutcomeLaws
-from flowstate.testing.conformance.persistence import PersistenceLaws
 
 from ..postgres import Database, target
 
@@ -71,7 +71,7 @@ class TestPostgresDriver(OnPostgres, DriverConformance):
         return "asyncio"
 
 
-class TestPostgresDriverOnTrio(OnPostgres, HeadLaws, OutcomeLaws, DueLaws, PersistenceLaws):
+class TestPostgresDriverOnTrio(OnPostgres, HeadLaws, OutcomeLaws, DueLaws, DurabilityLaws):
     """What touches the event loop, which is little: the rest is done in threads."""
 
     @pytest.fixture

@@ -39,14 +39,14 @@ async def commits_with_labels(place: Place, labels: int) -> Sample:
 async def processes(place: Place, count: int) -> Sample:
     """So many processes on one store, with a hundred flows each, all at the same time."""
     async with AsyncExitStack() as stack:
-        children = [await stack.enter_async_context(child(WORKER)) for _ in range(count)]
-        for number, one in enumerate(children):
+        workers = [await stack.enter_async_context(child(WORKER)) for _ in range(count)]
+        for number, worker in enumerate(workers):
             prefix = f"{place.prefix}{number}-"
-            await one.tell(place.url, prefix, str(PROCESS_FLOWS), str(place.seconds))
-            await one.line()  # it is ready
-        for one in children:
-            await one.tell("go")
-        rates = [float(await one.line()) for one in children]
+            await worker.tell(place.url, prefix, str(PROCESS_FLOWS), str(place.seconds))
+            await worker.line()  # it is ready
+        for worker in workers:
+            await worker.tell("go")
+        rates = [float(await worker.line()) for worker in workers]
     return Sample({RATE.name: sum(rates)})
 
 
@@ -91,7 +91,7 @@ async def batches(place: Place, states: int) -> Sample:
     async with place.engine() as engine:
         start = before = time.perf_counter()
         for number in place.repeat():
-            ids = (f"{place.prefix}order-{number}-{one}" for one in range(states))
+            ids = (f"{place.prefix}order-{number}-{nth}" for nth in range(states))
             await engine.do(Commit(*[Pause(State(id), "work") for id in ids]))
             now = time.perf_counter()
             taken.append(now - before)

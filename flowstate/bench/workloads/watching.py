@@ -138,14 +138,14 @@ def _pipes(_site: Site, _value: int, effort: Effort) -> Sample:
         stdout=subprocess.PIPE,
         start_new_session=True,
     ) as echo:
-        told, says = cast("IO[bytes]", echo.stdin), cast("IO[bytes]", echo.stdout)
+        asked, answered = cast("IO[bytes]", echo.stdin), cast("IO[bytes]", echo.stdout)
         taken: list[float] = []
         now = until = 0.0
         while not taken or now < until:
             before = time.perf_counter()
-            told.write(b"\n")
-            told.flush()
-            says.readline()
+            asked.write(b"\n")
+            asked.flush()
+            answered.readline()
             now = time.perf_counter()
             if until:
                 taken.append((now - before) / 2)

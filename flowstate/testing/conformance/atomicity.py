@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ...commands import Delay, Require, Transit
 from ...data import DataRef
@@ -15,15 +14,26 @@ from ...driver import Driver, Durability
 from ...engine import Engine
 from ...errors import RevMismatchError
 from ...leases import Due
+from ...plan import references
 from ...query import Query
 from ...state import State
 from ..store import Store
-from .base import Ack, Crowd, CrowdLaws, committer, create, move, put, read_acks, read_all
+from .base import Crowd, CrowdLaws, create, kill_after, kill_writers, move, put, read_all, revs
+from .runs import (
+    EVERYTHING,
+    WITH_ENDED,
+    batches,
+    compact,
+    compactor,
+    highest_removed,
+    left_after,
+    write_shared_payloads,
+)
 
 
 class AtomicityLaws(CrowdLaws):
     async def test_a_refused_commit_writes_no_state(self, store: Store, driver: Driver) -> None:
-        """One conflicting state, and none of the others is written."""
+        """If one state of a commit conflicts, none of the others is written."""
         a, b = await create(driver, "a", "b")
         await move(driver, b)
         before = store.raw_versions()
@@ -56,7 +66,7 @@ class AtomicityLaws(CrowdLaws):
         assert store.raw_payloads() == []
 
     async def test_a_refused_commit_leaves_the_due_time(self, driver: Driver) -> None:
-        """What was refused moves no due time."""
+        """A commit that was refused moves no due time."""
         (a,) = await put(driver, Delay(State("a"), to="wake", at=1_000))
         b, c = await create(driver, "b", "c")
         await move(driver, b)
@@ -113,7 +123,9 @@ class AtomicityLaws(CrowdLaws):
                     place = int(state.labels["place"])
                     last = state.rev - place + crowd.size - 1
                     whole = await driver.read(Query(), state.rev - place - 1, crowd.size)
-                    assert {s.labels["commit"] for s in whole.versions} == {state.labels["commit"]}
+                    assert {version.labels["commit"] for version in whole.versions} == {
+                        state.labels["commit"]
+                    }
                     assert whole.versions[-1].rev == last
                     content = await engine.data(state, "turn", type=bytes)
                     assert content.decode() == state.labels["commit"]
@@ -123,22 +135,12 @@ class AtomicityLaws(CrowdLaws):
 
     async def test_a_killed_process_leaves_whole_commits(self, process_store: Store) -> None:
         """After ``kill -9`` every commit is there with all its states and its payload, or is not
-        there at all; and every acknowledged one is there."""
+        there at all."""
         size = 5
-        acks: list[Ack] = []
-        async with process_store.driver() as driver:  # makes the store before they race for it
-            if driver.durability < Durability.PROCESS:
-                pytest.skip("the driver does not declare that commits survive the process")
         with anyio.fail_after(self.patience_s):
-            async with anyio.create_task_group() as tasks:
-                for writer, kill_after in enumerate((1, 10, 40)):
-                    tasks.start_soon(
-                        _kill_after, process_store, f"w{writer}", size, kill_after, acks
-                    )
-        assert len(acks) >= 51
+            await kill_writers(process_store, size)
         stored = Counter(version.commit_id for version in process_store.raw_versions())
         assert set(stored.values()) == {size}
-        assert {ack.commit_id for ack in acks} <= set(stored)
         async with process_store.driver() as driver:
             log = await read_all(driver)
             _check_whole(log, size)
@@ -147,9 +149,64 @@ class AtomicityLaws(CrowdLaws):
                 ref = state.data["turn"]
                 assert isinstance(ref, DataRef)
                 assert (await driver.load(ref)).decode() == state.labels["commit"]
-            latest = await driver.get("w2/0")
-            assert latest is not None
-            assert (await move(driver, latest)).rev > log[-1].rev
+
+    # ------------------------------------------------------------ compaction
+
+    async def test_a_reader_never_sees_half_a_batch(self, driver: Driver) -> None:
+        """While batches are removed, each page is as if all that may be removed were removed up to
+        the page's ``compacted``, and nothing above it."""
+        states = list(await create(driver, *(f"{n}" for n in range(40))))
+        for _ in range(5):
+            states = list(await put(driver, *(Transit(state, "x") for state in states)))
+        log = await read_all(driver)
+        left = revs(states)
+        removed: set[int] = set()
+        done = anyio.Event()
+
+        async def read() -> None:
+            while not done.is_set():
+                page = await driver.read(Query(), 0, 10_000)
+                removed.add(page.compacted)
+                expected = [
+                    state.rev for state in log if state.rev > page.compacted or state.rev in left
+                ]
+                assert revs(page.versions) == expected
+                await anyio.lowlevel.checkpoint()
+
+        with anyio.fail_after(self.patience_s):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read)
+                tasks.start_soon(read)
+                async for _ in batches(driver, EVERYTHING, limit=3):
+                    await anyio.lowlevel.checkpoint()
+                done.set()
+        assert len(removed) > 2, "it was seen on the way"
+
+    async def test_a_killed_run_leaves_whole_batches(self, process_store: Store) -> None:
+        """After ``kill -9`` of a compaction, all that may be removed is removed up to
+        ``compacted``, and nothing above it; the payloads are those that versions refer to; and
+        another run does the rest."""
+        async with process_store.driver() as driver:
+            if driver.durability < Durability.PROCESS:
+                pytest.skip("the driver does not declare that commits survive the process")
+            for n in range(4):
+                await write_shared_payloads(driver, f"{n}/")
+            log = await read_all(driver)
+        removed: list[int] = []
+        for killed_after in (1, 2, 5):
+            with anyio.fail_after(self.patience_s):
+                await kill_after(compactor(process_store, limit=3), killed_after)
+            async with process_store.driver() as driver:
+                removed.append(await highest_removed(driver))
+                left = await read_all(driver)
+                assert left == left_after(log, removed[-1])
+                assert set(process_store.raw_payloads()) == {
+                    (ref.rev, ref.checksum) for state in left for ref in references(state)
+                }
+        assert 0 < removed[0] < log[-1].rev - 10, "it was killed on the way"
+        async with process_store.driver() as driver:
+            await compact(driver, WITH_ENDED)
+            assert await read_all(driver) == left_after(log, log[-1].rev)
 
 
 def _check_whole(versions: tuple[State, ...] | list[State], size: int) -> None:
@@ -159,22 +216,3 @@ def _check_whole(versions: tuple[State, ...] | list[State], size: int) -> None:
     for commit_id, found in revisions.items():
         expected = list(range(found[0], found[0] + size))
         assert found == expected, f"commit {commit_id} is not whole"
-
-
-async def _kill_after(store: Store, writer: str, size: int, commits: int, acks: list[Ack]) -> None:
-    """Start a process that commits without end and kill it once it told of so many commits."""
-    command = committer(store, writer, 0, size)
-    async with await anyio.open_process(command, stderr=None) as process:
-        assert process.stdout is not None
-        out = BufferedByteReceiveStream(process.stdout)
-        printed = b""
-        for _ in range(commits):
-            printed += await out.receive_until(b"\n", 1_000) + b"\n"
-        process.kill()
-        printed += out.buffer
-        try:
-            while True:  # what it still told before it died was acknowledged too
-                printed += await out.receive()
-        except anyio.EndOfStream:
-            pass
-    acks.extend(read_acks(printed))

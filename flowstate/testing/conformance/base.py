@@ -1,23 +1,24 @@
-"""What every law is proved with: the store, the driver, plans, and several kinds of writers."""
+"""What laws are proved with: the store, the driver, plans, and several kinds of writers."""
 
 from __future__ import annotations
 
 import secrets
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 from attrs import define, field
 
 from ... import transitions
 from ...commands import Command, Commit, Transit
-from ...driver import Driver
+from ...driver import Driver, Durability
 from ...plan import Plan
 from ...query import Query
 from ...state import RetryPolicy, State
@@ -34,7 +35,7 @@ class Laws(ABC):
     pytestmark = pytest.mark.anyio
 
     patience_s: ClassVar[float] = 30.0
-    """How long a test waits for what must happen before it fails."""
+    """How long a test waits for what must happen before it fails (s)."""
 
     @abstractmethod
     def new_store(self, tmp_path: Path) -> Store:
@@ -51,21 +52,22 @@ class Laws(ABC):
 
     @pytest.fixture
     def shared_store(self, store: Store) -> Store:
-        """Skips what needs several drivers at once."""
+        """The store, for a test that needs several drivers at once; else the test is skipped."""
         if not store.shared:
             pytest.skip("the store does not declare that drivers may share it")
         return store
 
     @pytest.fixture
     def process_store(self, store: Store) -> Store:
-        """Skips what needs several processes."""
+        """The store, for a test that needs several processes; else the test is skipped."""
         if not store.processes:
             pytest.skip("the store does not declare that processes may share it")
         return store
 
     @pytest.fixture
     def persistent_store(self, store: Store) -> Store:
-        """Skips what needs a store that outlives its driver."""
+        """The store, for a test that needs one that outlives its driver; else the test is
+        skipped."""
         if not store.persistent:
             pytest.skip("the store does not declare that it outlives its driver")
         return store
@@ -75,19 +77,19 @@ class Laws(ABC):
 
 
 def plan(*commands: Command[State], now: int = 0, policy: RetryPolicy = POLICY) -> Plan:
-    """What a commit of these commands writes, under a commit id of its own."""
+    """The plan of a commit of these commands, with a commit id of its own."""
     return transitions.plan(
         Commit(*commands), commit_id=secrets.token_hex(8), now=now, policy=policy
     )
 
 
 async def put(driver: Driver, *commands: Command[State]) -> tuple[State, ...]:
-    """Commit these commands."""
+    """Commit these commands, and give the versions that were written."""
     return await driver.commit(plan(*commands))
 
 
 async def create(driver: Driver, *ids: str) -> tuple[State, ...]:
-    """Commit new states, all at once."""
+    """Commit new states, all in one commit."""
     return await put(driver, *(Transit(State(id), "work") for id in ids))
 
 
@@ -100,7 +102,7 @@ async def move(driver: Driver, state: State) -> State:
 async def read_all(
     driver: Driver, query: Query | None = None, after: int = 0, limit: int = 1_000
 ) -> list[State]:
-    """Everything after a revision that matches, page by page."""
+    """All matching versions after a revision, read page by page."""
     versions: list[State] = []
     while after < await driver.head():
         page = await driver.read(query or Query(), after, limit)
@@ -118,7 +120,7 @@ def revs(states: Iterable[State]) -> list[int]:
 
 
 class Writers(Enum):
-    """Who commits at the same time."""
+    """The kind of those who commit at the same time."""
 
     TASKS = "tasks"
     DRIVERS = "drivers"
@@ -126,7 +128,7 @@ class Writers(Enum):
 
 
 class Ack(NamedTuple):
-    """What a writer was told: the commit happened, beginning at that revision."""
+    """An acknowledged commit, and its first revision."""
 
     commit_id: str
     first_rev: int
@@ -141,28 +143,28 @@ class Crowd:
     kind: Writers
     writers: int = 3
     commits: int = 40
-    """Of each writer."""
+    """How often each writer commits."""
     size: int = 3
-    """States in a commit."""
+    """How many states are in a commit."""
     acks: list[Ack] = field(factory=list[Ack], init=False)
     is_done: bool = field(default=False, init=False)
 
     @asynccontextmanager
     async def working(self) -> AsyncGenerator[Crowd]:
-        """They write while the body runs; leaving it waits until the last one is done."""
+        """The writers commit while the body runs; leaving it waits until all are done."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.work)
             yield self
 
     async def work(self) -> None:
-        one = {
+        write = {
             Writers.TASKS: self._task,
             Writers.DRIVERS: self._driver,
             Writers.PROCESSES: self._process,
         }[self.kind]
         async with anyio.create_task_group() as tasks:
             for writer in range(self.writers):
-                tasks.start_soon(one, f"w{writer}")
+                tasks.start_soon(write, f"w{writer}")
         self.is_done = True
 
     def _acknowledge(self, commit_id: str, states: tuple[State, ...]) -> None:
@@ -185,21 +187,55 @@ class Crowd:
 def committer(
     store: Store, writer: str, commits: int, size: int, *, in_step: bool = False
 ) -> list[str]:
-    """The command that starts a process which commits to the store; in step, once for each line
-    that it reads."""
+    """The command that starts a process which commits to the store; with *in_step*, once for each
+    line that it reads."""
     module = "flowstate.testing.committer"
     step = ["--in-step"] if in_step else []
     return [sys.executable, "-m", module, store.url, writer, str(commits), str(size), *step]
 
 
+async def kill_after(command: Sequence[str], lines: int) -> bytes:
+    """Start a process, kill it once it has printed so many lines, and give all that it printed."""
+    async with await anyio.open_process(command, stderr=None) as process:
+        assert process.stdout is not None
+        out = BufferedByteReceiveStream(process.stdout)
+        printed = b""
+        for _ in range(lines):
+            printed += await out.receive_until(b"\n", 1_000) + b"\n"
+        process.kill()
+        printed += out.buffer
+        with suppress(anyio.EndOfStream):
+            while True:  # what it printed before it died counts too
+                printed += await out.receive()
+    return printed
+
+
+async def kill_writers(store: Store, size: int) -> list[Ack]:
+    """Have processes commit *size* states at a time, kill each after some commits, and give what
+    was acknowledged. Skips the test if commits need not survive that."""
+    async with store.driver() as driver:  # makes the store, so that the processes need not
+        if driver.durability < Durability.PROCESS:
+            pytest.skip("the driver does not declare that commits survive the process")
+    acks: list[Ack] = []
+
+    async def work(writer: str, commits: int) -> None:
+        acks.extend(read_acks(await kill_after(committer(store, writer, 0, size), commits)))
+
+    async with anyio.create_task_group() as tasks:
+        for n, commits in enumerate((1, 10, 40)):
+            tasks.start_soon(work, f"w{n}", commits)
+    assert len(acks) >= 51
+    return acks
+
+
 def read_acks(printed: bytes) -> list[Ack]:
-    """What a process printed; a line that its death cut short does not count."""
+    """The commits that a process printed; a line that its death cut short does not count."""
     lines = printed.decode().split("\n")[:-1]
     return [Ack(commit_id, int(rev)) for commit_id, rev in (line.split(" ") for line in lines)]
 
 
 class CrowdLaws(Laws):
-    """For laws that hold whoever writes: the test runs once for each kind of writers."""
+    """Laws that hold whoever writes: a test runs once for each kind of writers."""
 
     @pytest.fixture(params=list(Writers), ids=lambda kind: str(kind.value))
     def crowd(self, request: pytest.FixtureRequest, store: Store, driver: Driver) -> Crowd:

@@ -16,23 +16,23 @@ from .base import Laws, create, move, plan, put, revs
 
 class ConflictLaws(Laws):
     async def test_a_stale_revision_conflicts(self, driver: Driver) -> None:
-        """Who expects a superseded revision is told what was found."""
+        """A commit that expects a superseded revision is refused, and says which was found."""
         (old,) = await create(driver, "a")
         new = await move(driver, old)
         assert await conflicts(driver, Transit(old, "x")) == {"a": (old.rev, new.rev)}
 
     async def test_creating_what_exists_conflicts(self, driver: Driver) -> None:
-        """Revision 0 means: there must be no such state."""
+        """A commit that expects revision 0 of a state that exists is refused."""
         (a,) = await create(driver, "a")
         assert await conflicts(driver, Transit(State("a"), "x")) == {"a": (0, a.rev)}
 
     async def test_updating_what_never_existed_conflicts(self, driver: Driver) -> None:
-        """A revision of a state that does not exist is not its latest; 0 was found."""
+        """A commit that expects a revision of a state that never existed is refused, with 0."""
         await create(driver, "a")
         assert await conflicts(driver, Transit(State("b", rev=1), "x")) == {"b": (1, 0)}
 
     async def test_a_revision_from_the_future_conflicts(self, driver: Driver) -> None:
-        """A revision that is not there yet is not the latest."""
+        """A commit that expects a revision above the latest is refused."""
         (a,) = await create(driver, "a")
         found = await conflicts(driver, Transit(State("a", rev=a.rev + 7), "x"))
         assert found == {"a": (a.rev + 7, a.rev)}
@@ -46,7 +46,7 @@ class ConflictLaws(Laws):
     async def test_requiring_that_nothing_is_there_conflicts_with_what_is(
         self, driver: Driver
     ) -> None:
-        """To require a state that was never committed is to require that it does not exist."""
+        """To require a state at revision 0 is to require that it does not exist."""
         a, b = await create(driver, "a", "b")
         assert await conflicts(driver, Transit(a, "x"), Require(State("b"))) == {"b": (0, b.rev)}
 
@@ -95,7 +95,7 @@ class ConflictLaws(Laws):
 
     async def test_one_of_many_racing_commits_wins(self, driver: Driver) -> None:
         """Of any number of commits that expect the same revision, exactly one happens; the others
-        are told its revision."""
+        are refused with its revision."""
         (state,) = await create(driver, "a")
         won: list[State] = []
         lost: list[dict[str, tuple[int, int]]] = []
@@ -114,7 +114,7 @@ class ConflictLaws(Laws):
         assert lost == [{"a": (state.rev, won[0].rev)}] * 49
 
     async def test_a_refused_commit_fails_alone(self, driver: Driver) -> None:
-        """Commits that are made at the same time do not share a fate."""
+        """A commit that is refused does not affect those that are made at the same time."""
         (stale,) = await create(driver, "stale")
         await move(driver, stale)
         written: list[State] = []
@@ -138,13 +138,13 @@ class ConflictLaws(Laws):
         assert len(set(revs(written))) == 30
 
     async def test_no_update_is_lost(self, driver: Driver) -> None:
-        """Tasks that read, change and commit, again after each conflict, all count."""
+        """Tasks that read, change and commit, again after each conflict, lose no update."""
         await self._count(driver, [driver] * 4)
 
     async def test_no_update_is_lost_between_drivers(
         self, shared_store: Store, driver: Driver
     ) -> None:
-        """Drivers that share a store lose no update either."""
+        """Drivers that share a store lose no update of each other."""
         async with shared_store.driver() as second, shared_store.driver() as third:
             await self._count(driver, [driver, second, third])
 
@@ -178,7 +178,7 @@ async def _increment(driver: Driver) -> bool:
 
 
 async def conflicts(driver: Driver, *commands: Command[State]) -> dict[str, tuple[int, int]]:
-    """The conflicts that a commit of these commands is refused with."""
+    """The conflicts of a commit of these commands, which must be refused."""
     with pytest.raises(RevMismatchError) as refused:
         await driver.commit(plan(*commands))
     return refused.value.conflicts

@@ -20,29 +20,29 @@ from ...state import State
 from .base import Laws, plan
 
 SHORT, LONG = 2_000, 200_000
-"""Versions in the two stores that are compared."""
+"""How many versions the two stores have that are compared."""
 VERSIONS_PER_STATE = 4
 EVERYTHING = Retention(MAX_INSTANT_MS)
 QUEUES = 20
-"""Values of the label that states are found by; so matches grow with the store."""
+"""How many values the label has that states are found by; so matches grow with the store."""
 COMMIT_SIZE = 500
 PLACES = 61
-"""States that operations look at; spread over the store."""
+"""How many states operations look at; they are spread over the store."""
 REPEAT = 20
-"""Operations in one round."""
+"""How many operations are measured in one round."""
 MIN_ROUNDS, MAX_ROUNDS = 3, 60
-"""How often each store is measured."""
-FEW, MANY = 400, 20_000
-"""Versions that share a payload in two other stores."""
+"""Bounds of the rounds in which each store is measured."""
+FEW_SHARING, MANY_SHARING = 400, 20_000
+"""How many states share a payload in the two stores whose compaction is compared."""
 BATCH = 20
-"""Versions that are looked at by a batch there."""
-HOPELESS = 4
-"""So many times more than is allowed is not noise: measuring ends early."""
+"""How many versions a batch of compaction looks at."""
+BEYOND_NOISE = 4
+"""A growth that is so many times what is allowed is no noise: measuring ends early."""
 
 
 class CostLaws(Laws):
     max_growth: ClassVar[float] = 2.0
-    """How many times longer an operation may take with a hundred times the history."""
+    """How many times as long an operation may take with a hundred times the history."""
 
     # the driver's cost is the same on every event loop, and filling a store takes a while
     @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -70,7 +70,7 @@ class CostLaws(Laws):
     async def test_cost_of_a_batch_does_not_grow_with_what_shares_a_payload(
         self,
         tmp_path: Path,
-        dry_run: bool,  # noqa: FBT001
+        dry_run: bool,  # noqa: FBT001  (a parameter of the test)
     ) -> None:
         """Whether few or many versions refer to a payload, each batch of compaction takes as long:
         it does not look at all of them."""
@@ -79,11 +79,11 @@ class CostLaws(Laws):
             (tmp_path / name).mkdir()
             stores.append(self.new_store(tmp_path / name).driver())
         async with stores[0] as few, stores[1] as many:
-            await _share(few, FEW)
-            await _share(many, MANY)
+            await _share(few, FEW_SHARING)
+            await _share(many, MANY_SHARING)
             places = [0, 0]
             times: list[list[int]] = [[], []]
-            for _ in range((FEW - 2) // BATCH):
+            for _ in range((FEW_SHARING - 2) // BATCH):
                 for each, driver in enumerate((few, many)):
                     began = perf_counter_ns()
                     batch = await driver.compact(EVERYTHING, places[each], BATCH, dry_run=dry_run)
@@ -95,7 +95,7 @@ class CostLaws(Laws):
 
 
 async def _share(driver: Driver, states: int) -> None:
-    """States that refer to one payload, each moved once."""
+    """Commit states that refer to one payload, each moved once."""
     (first,) = await driver.commit(plan(Pause(State("first").attach("order", b"pears"))))
     shared = [State(f"{n}").attach("order", first.data["order"]) for n in range(states)]
     for _ in range(2):
@@ -107,11 +107,11 @@ async def _share(driver: Driver, states: int) -> None:
 
 @define
 class _Filled:
-    """A store with a history, and the places in it that are looked at in turn."""
+    """A store with a history, and the states in it that are looked at in turn."""
 
     driver: Driver
     states: list[State]
-    """The current versions."""
+    """The current versions, in the order of their ids' numbers."""
     _turns: Iterator[int] = field(factory=itertools.count, init=False)
 
     @classmethod
@@ -128,15 +128,15 @@ class _Filled:
         return cls(driver, states)
 
     def next(self) -> int:
-        """The index of a state, far from the one before. There are few, so that what is compared
-        is the work of the driver, not how much of a store fits into this machine's caches."""
+        """The index of the next state to look at, far from the previous one. There are few such
+        states, so that the work of the driver is compared, and not the caches of the machine."""
         return next(self._turns) % PLACES * (len(self.states) // PLACES)
 
     def state(self) -> State:
         return self.states[self.next()]
 
     async def measure(self, name: str) -> list[int]:
-        """Nanoseconds that each of some operations takes."""
+        """How many nanoseconds each operation of one round takes."""
         operation = _COSTS[name]
         times: list[int] = []
         for _ in range(REPEAT):
@@ -146,8 +146,8 @@ class _Filled:
         return times
 
 
-async def _growth(short: _Filled, long: _Filled, name: str, enough: float) -> float:
-    """How many times longer an operation takes in the long store."""
+async def _growth(short: _Filled, long: _Filled, name: str, allowed: float) -> float:
+    """How many times as long an operation takes in the long store."""
     short_times: list[int] = []
     long_times: list[int] = []
     growth = float("inf")
@@ -155,13 +155,13 @@ async def _growth(short: _Filled, long: _Filled, name: str, enough: float) -> fl
         short_times += await short.measure(name)
         long_times += await long.measure(name)
         growth = _undisturbed(long_times) / _undisturbed(short_times)
-        if turn >= MIN_ROUNDS and not enough < growth < HOPELESS * enough:
+        if turn >= MIN_ROUNDS and not allowed < growth < BEYOND_NOISE * allowed:
             break
     return growth
 
 
 def _undisturbed(times: list[int]) -> int:
-    """What an operation takes when nothing else happens: the fastest tenth of times ends here."""
+    """The time that an operation takes when nothing disturbs it: the end of the fastest tenth."""
     return sorted(times)[len(times) // 10]
 
 

@@ -39,7 +39,7 @@ class DueLaws(Laws):
         assert await _due(driver, 100, "other", limit=2) == ["1", "3"]
 
     async def test_only_the_flows_that_were_asked_for(self, driver: Driver) -> None:
-        """Each asks for the flows it can run; the rest is left for others."""
+        """Only states that are due for the flows that were asked for are given."""
         await put(driver, _delay("a", 10, "wake"), _delay("b", 20, "other"))
         assert await _due(driver, 100, "wake") == ["a"]
         assert await _due(driver, 100, "other", "wake") == ["a", "b"]
@@ -47,8 +47,8 @@ class DueLaws(Laws):
         assert (await driver.due(100, [], 10)).due == ()
 
     async def test_the_next_due_time_is_the_soonest_over_the_flows(self, driver: Driver) -> None:
-        """Who asks learns when to ask again: the soonest time for any of the flows it runs,
-        however far ahead; None if nothing will ever be due for them."""
+        """The next due time is the soonest of any of the flows that were asked for, however far
+        ahead; None if nothing will ever be due for them."""
         assert await _next(driver, ["wake", "other"]) is None
         await put(driver, _delay("a", FAR), _delay("b", 30, "other"), Pause(State("c"), "wake"))
         assert await _next(driver, ["wake"]) == FAR
@@ -58,7 +58,8 @@ class DueLaws(Laws):
         assert await _next(driver, []) is None
 
     async def test_the_next_due_time_moves_with_the_states(self, driver: Driver) -> None:
-        """Only current versions count, each at the last time that it was given."""
+        """The next due time is that of current versions only, each at the last time that it was
+        given."""
         a, b = await put(driver, _delay("a", 10), _delay("b", 20))
         assert await _next(driver, ["wake"]) == 10
         await driver.renew([("a", a.rev)], 40)
@@ -73,7 +74,8 @@ class DueLaws(Laws):
         assert await _next(driver, ["wake"]) is None
 
     async def test_the_flows_that_something_is_due_for(self, driver: Driver) -> None:
-        """Each by its name, once, also if that is ten years ahead; not those of what moved on."""
+        """Every flow that a current version is due for is named once, however far ahead that is;
+        those of superseded versions are not."""
         assert await driver.due_flows() == ()
         a, *_ = await put(
             driver,
@@ -88,7 +90,7 @@ class DueLaws(Laws):
         assert await driver.due_flows() == ("far", "wake")
 
     async def test_what_is_due_is_due_at_the_next_due_time(self, driver: Driver) -> None:
-        """Who sleeps until the next due time finds something then, and nothing sooner."""
+        """At the next due time something is due, and nothing is sooner."""
         await put(driver, *(_delay(f"{n}", 30 - n % 7) for n in range(20)))
         at = await _next(driver, ["wake"])
         assert at is not None
@@ -109,7 +111,7 @@ class DueLaws(Laws):
         assert (await driver.due(9, ["wake"], 10)) == DuePage((), 20)
 
     async def test_asking_twice_gives_the_same(self, driver: Driver) -> None:
-        """To ask what is due changes nothing."""
+        """Asking what is due changes nothing."""
         await put(driver, _delay("a", 10), _delay("b", 5))
         assert await _due(driver, 100, limit=1) == ["b"]
         assert await _due(driver, 100) == await _due(driver, 100) == ["b", "a"]
@@ -150,23 +152,22 @@ class DueLaws(Laws):
         assert await driver.get("a") == a
 
     async def test_renew_may_move_due_times_nearer(self, driver: Driver) -> None:
-        """A lease that is given up is due at once."""
+        """Renewing may move a due time nearer, as when a lease is given up."""
         a, _ = await put(driver, _delay("a", 1_000), _delay("b", 2_000))
         await driver.renew([("a", a.rev)], 5)
         assert await _due(driver, 5) == ["a"]
 
-    async def test_a_lease_that_is_given_up_is_due_before_all(self, driver: Driver) -> None:
-        """Its due time is below every instant, and is given back as it is: it tells that nobody
-        died."""
+    async def test_a_released_lease_is_due_before_all(self, driver: Driver) -> None:
+        """The due time of a lease that is given up is below every instant, and is given as it was
+        set, which tells it from one that ran out."""
         a, b = await put(driver, _delay("a", 0), _delay("b", FAR))
         released = 1_700_000_000_000 - RELEASED
         assert await driver.renew([("b", b.rev)], released) == frozenset()
         assert await _next(driver, ["wake"]) == released
         assert (await driver.due(0, ["wake"], 10)).due == (Due(b, released), Due(a, 0))
 
-    async def test_a_lease_that_is_given_up_wakes_who_waits(self, driver: Driver) -> None:
-        """Whoever sleeps until the next due time waits for commits meanwhile; a due time that
-        comes nearer is no commit, and wakes it too."""
+    async def test_a_released_lease_wakes_who_waits(self, driver: Driver) -> None:
+        """A due time that comes nearer is no commit, and still wakes all that wait for one."""
         (a,) = await put(driver, _delay("a", 1_000))
         head = await driver.head()
         with anyio.fail_after(self.patience_s):
@@ -187,7 +188,7 @@ class DueLaws(Laws):
         assert await _due(driver, 50) == ["b", "a", "c"]
 
     async def test_renew_of_nothing(self, driver: Driver) -> None:
-        """An engine without executions has nothing to renew."""
+        """Renewing no leases is no error and gives no ids."""
         assert await driver.renew([], 50) == frozenset()
 
     async def test_renew_sets_no_due_time(self, driver: Driver) -> None:
@@ -197,7 +198,7 @@ class DueLaws(Laws):
         assert await _due(driver, 100) == []
 
     async def test_a_renewed_state_that_moves_on_is_not_due(self, driver: Driver) -> None:
-        """The moved due time goes with its version too."""
+        """A due time that was renewed goes with its version when that is superseded."""
         (a,) = await put(driver, _delay("a", 10))
         await driver.renew([("a", a.rev)], 30)
         await move(driver, a)
@@ -213,7 +214,7 @@ class DueLaws(Laws):
         assert sorted(await _due(driver, 159, limit=1_000)) == [state.id for state in states]
 
     async def test_renewing_is_no_conflict(self, driver: Driver) -> None:
-        """Whoever holds a version can still commit the next one after it was renewed."""
+        """After a version was renewed, the next version can be committed on top of it, once."""
         (a,) = await put(driver, _delay("a", 10))
         await driver.renew([("a", a.rev)], 30)
         new = await move(driver, a)

@@ -13,11 +13,11 @@ from .base import Laws, committer, create, move
 
 class HeadLaws(Laws):
     async def test_the_head_of_an_empty_store_is_zero(self, driver: Driver) -> None:
-        """Nothing was committed: revision 0."""
+        """The head of a store in which nothing was committed is 0."""
         assert await driver.head() == 0
 
     async def test_the_head_is_the_newest_revision(self, driver: Driver) -> None:
-        """After each commit, the revision of its last state."""
+        """The head after a commit is the revision of its last state."""
         states = await create(driver, "a", "b", "c")
         assert await driver.head() == states[-1].rev
         new = await move(driver, states[0])
@@ -26,7 +26,7 @@ class HeadLaws(Laws):
     async def test_wait_returns_at_once_when_there_is_a_newer_revision(
         self, driver: Driver
     ) -> None:
-        """Who is behind does not wait."""
+        """A waiter that is behind the head does not wait."""
         (a,) = await create(driver, "a")
         with anyio.fail_after(self.patience_s):
             await driver.wait(0)
@@ -54,7 +54,7 @@ class HeadLaws(Laws):
                     a = await move(driver, a)
 
     async def test_a_commit_wakes_all_who_wait(self, driver: Driver) -> None:
-        """Any number of waiters, all of them."""
+        """A commit wakes every waiter, however many there are."""
         await create(driver, "a")
         with anyio.fail_after(self.patience_s):
             async with anyio.create_task_group() as tasks:
@@ -63,7 +63,7 @@ class HeadLaws(Laws):
                 await create(driver, "b")
 
     async def test_a_waiter_that_leaves_takes_no_other_along(self, driver: Driver) -> None:
-        """Cancelling one waiter leaves the others waiting, and they are still woken."""
+        """When one waiter is cancelled, the others go on waiting, and are woken by a commit."""
         (a,) = await create(driver, "a")
         woken: list[int] = []
 

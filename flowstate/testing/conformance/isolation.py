@@ -28,7 +28,7 @@ class IsolationLaws(Laws):
             _refuses_changes(state.stacked["caller"])
 
     async def test_attempts_to_change_leave_the_store_alone(self, driver: Driver) -> None:
-        """After every attempt to change what was given out, the store gives the same as before."""
+        """After attempts to change what was given out, the store gives the same as before."""
         (committed,) = await put(driver, Transit(_full_state(), "work"))
         _refuses_changes(committed)
         got = await driver.get("full")

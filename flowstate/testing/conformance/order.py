@@ -31,7 +31,11 @@ class OrderLaws(CrowdLaws):
         await create(driver, "before")
         states = await create(driver, "c", "a", "b")
         first = states[0].rev
-        assert [(s.id, s.rev) for s in states] == [("c", first), ("a", first + 1), ("b", first + 2)]
+        assert [(state.id, state.rev) for state in states] == [
+            ("c", first),
+            ("a", first + 1),
+            ("b", first + 2),
+        ]
 
     async def test_states_of_one_commit_have_one_time(self, driver: Driver) -> None:
         """A commit happens at one instant."""
@@ -79,16 +83,34 @@ class OrderLaws(CrowdLaws):
         assert len(gathered) == crowd.writers * crowd.commits * crowd.size
 
     async def test_the_head_never_falls_and_is_readable(self, driver: Driver, crowd: Crowd) -> None:
-        """The head only rises, and whatever it names can be read."""
-        seen = 0
+        """The head only rises, and whatever it names can be read, whichever way it is asked for:
+        what one look has shown, every later one shows."""
+        read = shown = 0
         with anyio.fail_after(self.patience_s):
             async with crowd.working():
                 while not crowd.is_done:
                     head = await driver.head()
-                    assert head >= seen
-                    if head > seen:
-                        page = await driver.read(Query(), head - 1, 1)
-                        assert revs(page.versions) == [head]
-                    seen = head
+                    assert head >= shown
+                    if head > read:
+                        read, shown = head, await _look_at(driver, head)
                     await anyio.lowlevel.checkpoint()
         assert await driver.head() == max(revs(await read_all(driver)))
+
+
+async def _look_at(driver: Driver, head: int) -> int:
+    """Ask for what a head names in every way, each time for no less than was shown before; gives
+    the newest revision that was shown."""
+    page = await driver.read(Query(), head - 1, 1)
+    assert revs(page.versions) == [head]
+    (state,) = page.versions
+    assert await driver.get(state.id, head) == state
+    current = await driver.get(state.id)
+    assert current is not None
+    assert current.rev >= head
+    found = await driver.find(Query(id=state.id))
+    assert found is not None
+    assert found.rev >= current.rev
+    rest = await driver.read(Query(), found.rev - 1, 100)
+    assert revs(rest.versions)[:1] == [found.rev]
+    assert rest.upto >= found.rev
+    return rest.upto

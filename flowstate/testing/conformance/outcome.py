@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from ...commands import Commit, Require, Transit
+from ...commands import Commit, End, Require, Transit
 from ...data import DataRef
 from ...driver import Driver
 from ...engine import Engine
@@ -20,6 +20,7 @@ from ...state import State
 from ..faults import Fault, FaultDriver
 from ..store import Store
 from .base import Laws, create, move, plan
+from .runs import EVERYTHING, WITH_ENDED, compact, stored
 
 
 class OutcomeLaws(Laws):
@@ -31,8 +32,8 @@ class OutcomeLaws(Laws):
     async def test_a_lost_commit_that_is_committed_again_happens_once(
         self, store: Store, driver: Driver, fault: Fault
     ) -> None:
-        """Whether it was lost before or after it happened, in the end it happened once, and what
-        the second time gives is what is stored."""
+        """A commit whose answer was lost, before or after it happened, has happened once when it
+        was committed again, and what that gives is what is stored."""
         creation = plan(Transit(State("a"), "work"))
         await _lose(driver, creation, fault)
         (again,) = await driver.commit(creation)
@@ -42,7 +43,7 @@ class OutcomeLaws(Laws):
     async def test_every_state_of_a_lost_commit_is_given_back(
         self, store: Store, driver: Driver, fault: Fault
     ) -> None:
-        """The outcome of a commit of many states, new ones and others, is all of them, in order."""
+        """The outcome of a commit of several states, new and old, is all of them, in order."""
         a, b = await create(driver, "a", "b")
         many = plan(
             Transit(b, "x"), Transit(State("c"), "x"), Transit(a, "x"), Transit(State("d"), "x")
@@ -56,8 +57,8 @@ class OutcomeLaws(Laws):
     async def test_the_first_outcome_stands_after_others_moved_on(
         self, store: Store, driver: Driver
     ) -> None:
-        """Also when every state that it wrote was moved since, committing again gives the first
-        outcome: the versions as they were written then."""
+        """When every state that a commit wrote was moved since, committing it again gives the
+        first outcome: the versions as they were written then."""
         (a,) = await create(driver, "a")
         first = plan(Transit(a, "x"), Transit(State("b"), "x"))
         await _lose(driver, first, Fault.AFTER)
@@ -74,7 +75,8 @@ class OutcomeLaws(Laws):
     async def test_the_first_outcome_stands_after_some_moved_on(
         self, store: Store, driver: Driver
     ) -> None:
-        """Also when only some of its states were moved since, it gives the first outcome."""
+        """When some of the states that a commit wrote were moved since, committing it again gives
+        the first outcome."""
         first = plan(*(Transit(State(id), "x") for id in ("a", "b", "c")))
         await _lose(driver, first, Fault.AFTER)
         written = [await driver.get(id) for id in ("a", "b", "c")]
@@ -87,7 +89,7 @@ class OutcomeLaws(Laws):
     async def test_the_first_outcome_stands_though_a_requirement_no_longer_holds(
         self, store: Store, driver: Driver
     ) -> None:
-        """What was required counted when the commit happened, not when it is asked about."""
+        """What a commit required counted when it happened, and not when it is committed again."""
         a, guard = await create(driver, "a", "guard")
         guarded = plan(Transit(a, "x"), Require(guard))
         await _lose(driver, guarded, Fault.AFTER)
@@ -99,7 +101,8 @@ class OutcomeLaws(Laws):
     async def test_a_commit_that_was_lost_before_it_happened_can_still_lose_a_race(
         self, driver: Driver
     ) -> None:
-        """If it had not happened and others were first, committing again is refused."""
+        """A commit that was lost before it happened, and is committed again after another one, is
+        refused."""
         (a,) = await create(driver, "a")
         lost = plan(Transit(a, "x"))
         await _lose(driver, lost, Fault.BEFORE)
@@ -119,7 +122,8 @@ class OutcomeLaws(Laws):
         assert refused.value.conflicts == {"a": (a.rev, new.rev)}
 
     async def test_a_refused_commit_may_hold_later(self, store: Store, driver: Driver) -> None:
-        """To have been refused is no outcome that is kept: a plan that holds now is written."""
+        """A refusal is not stored as an outcome: a plan that was refused is written once it
+        holds."""
         waits = plan(Transit(State("b"), "x"), Require(State("a", rev=1)))
         with pytest.raises(RevMismatchError):
             await driver.commit(waits)
@@ -131,7 +135,8 @@ class OutcomeLaws(Laws):
     async def test_payloads_of_a_lost_commit_are_stored_once(
         self, store: Store, driver: Driver, fault: Fault
     ) -> None:
-        """Committing again gives references that load, and stores no payload twice."""
+        """Committing a plan with payloads again gives references that load, and stores no payload
+        twice."""
         carrying = plan(Transit(State("a").attach("order", b"pears"), "x"))
         await _lose(driver, carrying, fault)
         (again,) = await driver.commit(carrying)
@@ -144,7 +149,8 @@ class OutcomeLaws(Laws):
     async def test_a_plan_committed_twice_at_the_same_time_happens_once(
         self, store: Store, driver: Driver
     ) -> None:
-        """Any number of tasks may commit the same plan at once: all get one outcome."""
+        """Any number of tasks may commit the same plan at once: it happens once, and all get the
+        same outcome."""
         once = plan(Transit(State("a"), "x"), Transit(State("b"), "x"))
         outcomes: list[tuple[State, ...]] = []
 
@@ -161,7 +167,7 @@ class OutcomeLaws(Laws):
     async def test_another_driver_knows_the_outcome(
         self, shared_store: Store, driver: Driver
     ) -> None:
-        """Commit ids are kept in the store, not by the driver that happened to write them."""
+        """Commit ids are in the store: another driver gives the first outcome too."""
         first = plan(Transit(State("a"), "x"), Transit(State("b"), "x"))
         outcome = await driver.commit(first)
         await move(driver, outcome[0])
@@ -169,7 +175,7 @@ class OutcomeLaws(Laws):
             assert await other.commit(first) == outcome
 
     async def test_the_outcome_is_known_after_reopening(self, persistent_store: Store) -> None:
-        """Also after every driver was closed, committing again gives the first outcome."""
+        """After every driver was closed, committing again gives the first outcome."""
         first = plan(Transit(State("a"), "x"), Transit(State("b"), "x"))
         async with persistent_store.driver() as driver:
             outcome = await driver.commit(first)
@@ -181,8 +187,8 @@ class OutcomeLaws(Laws):
     async def test_a_cancelled_commit_happened_or_did_not(
         self, store: Store, driver: Driver
     ) -> None:
-        """Whoever is cancelled while committing can commit the plan again: it happens once, and
-        commits of others beside it are not touched."""
+        """A task that is cancelled while it commits can commit the plan again: it happens once, and
+        commits of other tasks are not affected."""
         chance = random.Random(7)
         plans = [plan(*(Transit(State(f"{n}/{k}"), "x") for k in range(3))) for n in range(60)]
 
@@ -219,7 +225,8 @@ class OutcomeLaws(Laws):
     async def test_no_commit_of_a_series_is_lost_or_doubled(
         self, store: Store, driver: Driver
     ) -> None:
-        """Each commit builds on the one before; answers are lost all the time, before and after."""
+        """Of commits that build on each other none is lost and none happens twice, though answers
+        are lost all the time, before and after a commit happened."""
         unsure = FaultDriver(driver, itertools.cycle([None, Fault.AFTER, None, Fault.BEFORE]))
         async with Engine(unsure) as engine:
             (state,) = await engine.do(Commit(Transit(State("a"), "x")))
@@ -230,8 +237,53 @@ class OutcomeLaws(Laws):
         assert state == await driver.get("a")
         assert [version.id for version in store.raw_versions()] == ["a"] * 6
 
+    # ------------------------------------------------------------ after compaction
+
+    async def test_an_outcome_is_known_while_a_version_of_it_is_left(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """While one version that a commit wrote is left, committing it again gives all that it
+        wrote, compacted versions too."""
+        a, b = await create(driver, "a", "b")
+        both = plan(Transit(b.attach("order", b"pears"), "x"), Transit(a, "x"))
+        outcome = await driver.commit(both)
+        await move(driver, outcome[0])
+        await compact(driver, EVERYTHING)
+        assert await driver.get("b", outcome[0].rev) is None
+        before = stored(store)
+        assert await driver.commit(both) == outcome
+        assert stored(store) == before
+
+    async def test_when_all_that_a_commit_wrote_is_gone_it_is_refused(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """When all versions that a commit wrote were removed, committing it again conflicts with
+        what its states are now."""
+        (a,) = await create(driver, "a")
+        once = plan(Transit(a, "x"))
+        (moved,) = await driver.commit(once)
+        new = await move(driver, moved)
+        await compact(driver, EVERYTHING)
+        before = stored(store)
+        with pytest.raises(RevMismatchError) as refused:
+            await driver.commit(once)
+        assert refused.value.conflicts == {"a": (a.rev, new.rev)}
+        assert stored(store) == before
+
+    async def test_what_went_whole_can_be_created_again_by_the_same_plan(
+        self, driver: Driver
+    ) -> None:
+        """When a state was removed whole, the plan that created it holds once more."""
+        once = plan(End(State("a")))
+        (first,) = await driver.commit(once)
+        await create(driver, "newest")
+        await compact(driver, WITH_ENDED)
+        (again,) = await driver.commit(once)
+        assert again.rev > first.rev
+        assert await driver.commit(once) == (again,)
+
 
 async def _lose(driver: Driver, lost: Plan, fault: Fault) -> None:
-    """Commit a plan so that its answer is lost."""
+    """Commit a plan, and lose the answer before or after it happens."""
     with pytest.raises(UnknownOutcomeError):
         await FaultDriver(driver, [fault]).commit(lost)

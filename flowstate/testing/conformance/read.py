@@ -1,4 +1,4 @@
-"""Reading: pages of the log, the newest match, one version, one payload."""
+"""Reading: pages of the log, the newest match, one version, and payloads."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ QUERIES = {
 class ReadLaws(Laws):
     @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
     async def test_read_is_a_filter_of_the_log(self, driver: Driver, query: Query) -> None:
-        """Page by page, for every kind of query: exactly the versions of the whole log that
-        match, in revision order; every page within its limit and further than the one before."""
+        """For every kind of query, page by page: exactly the versions of the whole log that match,
+        in revision order; every page within its limit and further than the one before."""
         log = await write_varied(driver)
         expected = [state for state in log if query.matches(state)]
         assert await _paged(driver, query, 7) == expected
@@ -50,7 +50,8 @@ class ReadLaws(Laws):
     async def test_latest_is_a_filter_of_the_current_versions(
         self, driver: Driver, query: Query
     ) -> None:
-        """With ``latest``, the same of the versions that are current."""
+        """With ``latest``, for every kind of query: exactly the current versions that match, in
+        revision order."""
         current = _current(await write_varied(driver))
         latest = Query(
             labels=query.labels,
@@ -59,7 +60,7 @@ class ReadLaws(Laws):
             status=query.status,
             latest=True,
         )
-        assert await _paged(driver, latest, 3) == [s for s in current if query.matches(s)]
+        assert await _paged(driver, latest, 3) == list(filter(query.matches, current))
 
     @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
     async def test_find_gives_the_newest_current_match(self, driver: Driver, query: Query) -> None:
@@ -77,8 +78,8 @@ class ReadLaws(Laws):
     async def test_read_since_gives_the_versions_of_that_time_and_later(
         self, driver: Driver
     ) -> None:
-        """Every instant of the log, one before all and one after all: exactly what was committed
-        at or after it."""
+        """With ``since``, whatever the time: exactly the versions that were committed at it or
+        later."""
         log = list(await create(driver, "a", "b"))
         while len({state.committed_at for state in log}) < 4:
             log.append(await move(driver, log[-1]))
@@ -88,8 +89,8 @@ class ReadLaws(Laws):
             assert await read_all(driver, Query(since=since)) == expected
 
     async def test_a_page_without_matches_still_gets_on(self, driver: Driver) -> None:
-        """What matches nothing is told how far was looked, up to the head, not left where it
-        began."""
+        """A page in which nothing matches says how far it looked: further than where it began, and
+        in the end up to the head."""
         await write_varied(driver)
         head = await driver.head()
         after = 0
@@ -100,28 +101,28 @@ class ReadLaws(Laws):
             after = page.upto
 
     async def test_reading_at_the_head_gives_nothing(self, driver: Driver) -> None:
-        """After the newest revision there is nothing, and nowhere further to look."""
+        """A page after the newest revision is empty and looks no further."""
         await create(driver, "a", "b")
         head = await driver.head()
         page = await driver.read(Query(), head, 10)
         assert (page.versions, page.upto) == ((), head)
 
     async def test_an_empty_store_has_nothing(self, driver: Driver) -> None:
-        """Nothing to read, find or wait for in a store that was never written."""
+        """A store that was never written has nothing to read or to find, and its head is 0."""
         page = await driver.read(Query(), 0, 10)
         assert (page.versions, page.upto, await driver.head()) == ((), 0, 0)
         assert await driver.find(Query()) is None
 
     async def test_get_gives_the_latest(self, driver: Driver) -> None:
-        """Without a revision: the state as it is now, or None."""
+        """Get without a revision gives the current version, or None if there is no such state."""
         (a,) = await create(driver, "a")
         new = await move(driver, a)
         assert await driver.get("a") == new
         assert await driver.get("b") is None
 
     async def test_get_gives_exactly_that_version(self, driver: Driver) -> None:
-        """With a revision: that version of that state, also when superseded; None if the revision
-        is another state's or not there."""
+        """Get with a revision gives that version of that state, superseded or not, and None if it
+        is a revision of another state or of none."""
         a, b = await create(driver, "a", "b")
         new = await move(driver, a)
         assert await driver.get("a", a.rev) == a
@@ -160,8 +161,8 @@ class ReadLaws(Laws):
 
 class DataLaws(Laws):
     async def test_a_payload_comes_back_as_it_was(self, driver: Driver) -> None:
-        """Any bytes, none at all and a megabyte; the reference names the commit's first
-        revision."""
+        """A payload of any bytes, of none or of a megabyte loads as it was; its reference names the
+        first revision of its commit."""
         contents = {"empty": b"", "binary": bytes(range(256)), "large": b"x" * (1 << 20)}
         state = State("b")
         for name, content in contents.items():
@@ -197,8 +198,7 @@ class DataLaws(Laws):
         assert store.raw_payloads() == [(a.rev, _ref(a, "order").checksum)]
 
     async def test_a_copied_reference_still_loads(self, store: Store, driver: Driver) -> None:
-        """A reference that is copied to another state, later, loads there; nothing is stored
-        again."""
+        """A reference that is copied to another state loads there, and stores nothing again."""
         (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
         (b,) = await put(driver, Transit(State("b").attach("taken", a.data["order"]), "x"))
         await put(driver, End(a))
@@ -222,7 +222,7 @@ class DataLaws(Laws):
 
 
 async def write_varied(driver: Driver) -> list[State]:
-    """Some forty versions in all statuses; gives the log."""
+    """Commit some thirty versions in all statuses, and give the log."""
     states: list[State] = []
     log: list[State] = []
     for n in range(6):
@@ -260,7 +260,7 @@ def _current(log: list[State]) -> list[State]:
 
 
 async def _paged(driver: Driver, query: Query, limit: int) -> list[State]:
-    """Everything that matches, checking each page."""
+    """All versions that match, with a check of each page."""
     head = await driver.head()
     found: list[State] = []
     after = 0

@@ -1,15 +1,12 @@
-"""Retention: what compaction removes and what it leaves; payloads with their last reference."""
+"""Retention: which versions and payloads compaction removes, and which it retains."""
 
 from __future__ import annotations
-
-from collections.abc import AsyncIterator
 
 import pytest
 
 from ...clock import MAX_INSTANT_MS
 from ...codec import encode_state
 from ...commands import Delay, End, Pause, Require, Transit
-from ...data import DataRef
 from ...driver import Driver
 from ...errors import DataNotFoundError, RevMismatchError
 from ...query import Query
@@ -18,20 +15,16 @@ from ...state import State, Status
 from ..store import Store
 from .base import Laws, create, move, put, read_all
 from .read import QUERIES, write_varied
+from .runs import EVERYTHING, WITH_ENDED, compact, ref, rev_of, stored
 from .watch import states_over_time, time_between
-
-EVERYTHING = Retention(MAX_INSTANT_MS)
-"""All that is superseded, however young."""
-WITH_ENDED = Retention(MAX_INSTANT_MS, ended=True)
 
 
 class RetentionLaws(Laws):
-    """What goes and what stays."""
-
     async def test_superseded_versions_go_and_current_ones_stay(
         self, store: Store, driver: Driver
     ) -> None:
-        """Of each state the current version is left, as it was; to get any other gives None."""
+        """Compaction leaves the current version of each state as it was; getting a removed version
+        gives None."""
         a, b = await create(driver, "a", "b")
         new_a = await move(driver, await move(driver, a))
         total = await compact(driver, EVERYTHING)
@@ -45,7 +38,7 @@ class RetentionLaws(Laws):
     async def test_what_was_committed_at_that_time_or_later_stays(
         self, store: Store, driver: Driver
     ) -> None:
-        """``before`` is a time: of versions that may go, those of before it do, to the
+        """Of superseded versions exactly those are removed that are older than ``before``, to the
         millisecond."""
         states = await states_over_time(driver, ticks=4)
         current = {"a": states[0].rev, "b": states[-1].rev}
@@ -60,18 +53,24 @@ class RetentionLaws(Laws):
     async def test_the_newest_versions_of_each_state_stay(
         self, store: Store, driver: Driver, keep: int
     ) -> None:
-        """``keep`` counts for each state alone, and its current version counts."""
+        """Of each state as many of its newest versions are retained as ``keep`` says, the current
+        one among them."""
         log = [*(await create(driver, "a", "b", "c"))]
         for n in range(8):
             log.append(await move(driver, log[0 if n % 4 else 1]))
             log[0 if n % 4 else 1] = log[-1]
         history = stored(store)
         await compact(driver, Retention(MAX_INSTANT_MS, keep))
-        kept = {rev for id in "abc" for rev in [rev for rev, of in history if of == id][-keep:]}
-        assert stored(store) == [pair for pair in history if pair[0] in kept]
+        retained = {
+            version
+            for id in "abc"
+            for version in [version for version in history if version[1] == id][-keep:]
+        }
+        assert stored(store) == [version for version in history if version in retained]
 
     async def test_the_current_version_of_a_live_state_never_goes(self, driver: Driver) -> None:
-        """However old it is, and whatever its status."""
+        """The current version of a state that has not ended is never removed, however old it is and
+        whatever its status."""
         live = await put(
             driver,
             Transit(State("running"), "x"),
@@ -85,7 +84,8 @@ class RetentionLaws(Laws):
         assert [await driver.get(state.id) for state in live] == list(live)
 
     async def test_ended_states_stay_unless_asked_for(self, store: Store, driver: Driver) -> None:
-        """Without ``ended``, of an ended state the newest versions stay like of any other."""
+        """Without ``ended``, the newest versions of an ended state are retained like those of any
+        other state."""
         (a,) = await create(driver, "a")
         (ended,) = await put(driver, End(a))
         (b,) = await create(driver, "b")
@@ -93,7 +93,8 @@ class RetentionLaws(Laws):
         assert stored(store) == [(ended.rev, "a"), (b.rev, "b")]
 
     async def test_ended_states_go_whole(self, store: Store, driver: Driver) -> None:
-        """With ``ended`` no version of them is left, whatever ``keep`` says; nor are they found."""
+        """With ``ended``, states that have ended are removed with all their versions, whatever
+        ``keep`` says, and are found no more."""
         a, b = await put(
             driver,
             Transit(State("a", labels={"queue": "mail"}), "x"),
@@ -114,8 +115,8 @@ class RetentionLaws(Laws):
         assert await read_all(driver, Query(labels={"queue": "mail"})) == [b, new_b]
 
     async def test_what_ended_at_that_time_or_later_stays(self, driver: Driver) -> None:
-        """A state goes whole only if it ended before, to the millisecond; if not, ``keep`` counts
-        for all of its versions, however old."""
+        """With ``ended``, a state is removed whole only if its end is older than ``before``, to the
+        millisecond; until then ``keep`` counts for all of its versions, however old."""
         (old,) = await create(driver, "ended")
         await states_over_time(driver, ticks=1)
         (ended,) = await put(driver, End(old))
@@ -128,8 +129,8 @@ class RetentionLaws(Laws):
         assert await driver.get("ended") is None
 
     async def test_an_id_that_went_whole_is_free_again(self, driver: Driver) -> None:
-        """It is as if the state had never been: it is created with revision 0, above all others,
-        and who expects one of the old revisions is told that there is none."""
+        """A state that was removed whole can be created again, above all other revisions, and a
+        commit that expects one of its old revisions is refused, with 0 as what was found."""
         (ended,) = await put(driver, End(State("a")))
         (b,) = await create(driver, "b")
         await compact(driver, WITH_ENDED)
@@ -144,8 +145,8 @@ class RetentionLaws(Laws):
     async def test_the_newest_version_of_the_store_stays(
         self, store: Store, driver: Driver
     ) -> None:
-        """Even of an ended state: revisions and time go on from it. It goes once there is a newer
-        one."""
+        """The newest version of the store is retained, even of an ended state, since revisions and
+        time go on from it. It is removed once there is a newer one."""
         (a,) = await create(driver, "a")
         (ended,) = await put(driver, End(a))
         await compact(driver, WITH_ENDED)
@@ -160,8 +161,8 @@ class RetentionLaws(Laws):
         assert await driver.head() == b.rev
 
     async def test_what_is_current_goes_last(self, store: Store, driver: Driver) -> None:
-        """A run that begins above some versions of an ended state leaves its end: an older version
-        never becomes current."""
+        """A run that begins above some versions of an ended state retains its end, so that no older
+        version becomes current."""
         (a,) = await create(driver, "a")
         moved = await move(driver, a)
         (ended,) = await put(driver, End(moved))
@@ -173,7 +174,8 @@ class RetentionLaws(Laws):
         assert stored(store) == [(b.rev, "b")]
 
     async def test_nothing_to_remove(self, store: Store, driver: Driver) -> None:
-        """In an empty store, in one without old versions, and a second time: nothing happens."""
+        """Compacting an empty store, one without old versions, or one a second time changes
+        nothing."""
         assert await driver.compact(WITH_ENDED, 0, 10) == Compaction(0, done=True)
         (a,) = await create(driver, "a")
         assert (await compact(driver, WITH_ENDED)).versions == 0
@@ -186,7 +188,8 @@ class RetentionLaws(Laws):
 
     @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
     async def test_reading_is_a_filter_of_what_is_left(self, driver: Driver, query: Query) -> None:
-        """Whatever is asked, with pages of any size, from anywhere: what was not removed."""
+        """After a compaction, every kind of query gives what matches of the versions that are left,
+        with pages of any size, from any revision."""
         log = await write_varied(driver)
         await compact(driver, Retention(MAX_INSTANT_MS, keep=100, ended=True))
         await compact(driver, Retention(MAX_INSTANT_MS, keep=2), until=log[len(log) // 2].rev)
@@ -204,7 +207,8 @@ class RetentionLaws(Laws):
         assert await driver.find(query) == max(current, key=rev_of, default=None)
 
     async def test_reading_since_a_time_gives_what_is_left(self, driver: Driver) -> None:
-        """Of the versions since a time, those that were not removed."""
+        """After a compaction, a query with ``since`` gives the versions since that time that are
+        left."""
         states = await states_over_time(driver, ticks=4)
         await compact(driver, EVERYTHING, until=states[len(states) // 2].rev)
         left = await read_all(driver)
@@ -213,7 +217,7 @@ class RetentionLaws(Laws):
             assert await read_all(driver, Query(since=since)) == expected
 
     async def test_due_times_stay(self, driver: Driver) -> None:
-        """What is due is so as before, may be renewed, and an ended state is due no more."""
+        """Compaction changes no due time: what was due still is, and may be renewed."""
         (a,) = await put(driver, Delay(State("a"), to="wake", at=10))
         (a,) = await put(driver, Delay(a, to="wake", at=20))
         b, c = await put(
@@ -230,12 +234,11 @@ class RetentionLaws(Laws):
 
 
 class PayloadRetentionLaws(Laws):
-    """A payload goes exactly with the last version that refers to it."""
-
     async def test_a_payload_goes_with_the_last_version_that_refers_to_it(
         self, store: Store, driver: Driver
     ) -> None:
-        """Not with the one that brought it, while a later one still has it."""
+        """A payload is removed with the last version that refers to it, which need not be the one
+        that it was stored with."""
         (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
         pears = ref(a, "order")
         carrying = await move(driver, a)
@@ -250,7 +253,7 @@ class PayloadRetentionLaws(Laws):
         assert len(store.raw_payloads()) == 1
 
     async def test_a_kept_version_keeps_its_payload(self, store: Store, driver: Driver) -> None:
-        """Also one that is not current."""
+        """A retained version keeps its payload, current or not."""
         (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
         await put(driver, Transit(State("a", rev=a.rev), "x"))
         await compact(driver, Retention(MAX_INSTANT_MS, keep=2))
@@ -259,7 +262,8 @@ class PayloadRetentionLaws(Laws):
         assert store.raw_payloads() == []
 
     async def test_a_copied_reference_keeps_the_payload(self, store: Store, driver: Driver) -> None:
-        """A reference in another state counts as any other, also if all of the first is gone."""
+        """A reference that was copied to another state keeps the payload, though the first state
+        was removed whole."""
         (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
         pears = ref(a, "order")
         (b,) = await put(driver, Transit(State("b").attach("taken", pears), "x"))
@@ -273,7 +277,7 @@ class PayloadRetentionLaws(Laws):
         assert store.raw_payloads() == []
 
     async def test_a_stacked_state_keeps_its_payloads(self, store: Store, driver: Driver) -> None:
-        """A reference from inside, at any depth, counts."""
+        """A reference in a stacked state, at any depth, keeps the payload."""
         (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
         pears = ref(a, "order")
         (outer,) = await put(
@@ -288,7 +292,7 @@ class PayloadRetentionLaws(Laws):
         assert store.raw_payloads() == []
 
     async def test_payloads_of_one_commit_go_one_by_one(self, store: Store, driver: Driver) -> None:
-        """They share a revision, and states may share one of them; each counts for itself."""
+        """Of the payloads of one commit each is removed with its own last reference."""
         a, b, c = await put(
             driver,
             Transit(State("a").attach("one", b"pears").attach("two", b"plums"), "x"),
@@ -308,7 +312,8 @@ class PayloadRetentionLaws(Laws):
     async def test_equal_payloads_of_two_commits_are_two(
         self, store: Store, driver: Driver
     ) -> None:
-        """The same bytes, stored twice: each goes with its own references."""
+        """The same bytes stored by two commits are two payloads, each removed with its own last
+        reference."""
         (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
         (b,) = await put(driver, Transit(State("b").attach("order", b"pears"), "x"))
         await put(driver, Transit(State("a", rev=a.rev), "x"))
@@ -317,7 +322,7 @@ class PayloadRetentionLaws(Laws):
         assert await driver.load(ref(b, "order")) == b"pears"
 
     async def test_a_refused_commit_refers_to_nothing(self, store: Store, driver: Driver) -> None:
-        """Only what was stored keeps a payload."""
+        """A reference in a commit that was refused keeps no payload."""
         (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
         (b,) = await create(driver, "b")
         await move(driver, b)
@@ -328,69 +333,10 @@ class PayloadRetentionLaws(Laws):
         assert store.raw_payloads() == []
 
     async def test_what_is_removed_is_counted_in_bytes(self, driver: Driver) -> None:
-        """``size``: the versions as JSON, and the payloads."""
+        """The ``size`` of a batch is the bytes that it removed: versions as JSON, and payloads."""
         (a,) = await put(driver, Transit(State("ä").attach("order", b"pears" * 100), "x"))
         carrying = await move(driver, a)
         await put(driver, Transit(State("ä", rev=carrying.rev), "x"))
         total = await compact(driver, EVERYTHING, limit=1)
         expected = len(encode_state(a)) + len(encode_state(carrying)) + 500
         assert total == Compaction(total.upto, 2, 0, 1, expected, done=True)
-
-
-# ---------------------------------------------------------------- runs
-
-
-def stored(store: Store) -> list[tuple[int, str]]:
-    """(revision, id) of every version that is stored."""
-    return [(version.rev, version.id) for version in store.raw_versions()]
-
-
-def ref(state: State, name: str) -> DataRef:
-    """The reference to a payload of a stored state."""
-    found = state.data[name]
-    assert isinstance(found, DataRef)
-    return found
-
-
-async def batches(
-    driver: Driver, retention: Retention, limit: int, *, after: int = 0, dry_run: bool = False
-) -> AsyncIterator[Compaction]:
-    """A run, batch by batch."""
-    while True:
-        batch = await driver.compact(retention, after, limit, dry_run=dry_run)
-        yield batch
-        if batch.done:
-            return
-        assert batch.upto > after, "a batch must look further than where it began"
-        after = batch.upto
-
-
-async def compact(
-    driver: Driver, retention: Retention, *, after: int = 0, limit: int = 1_000, until: int = 0
-) -> Compaction:
-    """A run, to the end or up to a revision; gives what it came to."""
-    total = Compaction(after)
-    if until:
-        batch = Compaction(after)
-        while batch.upto < until and not batch.done:
-            batch = await driver.compact(retention, batch.upto, 1)
-            total = _sum(total, batch)
-        return total
-    async for batch in batches(driver, retention, limit, after=after):
-        total = _sum(total, batch)
-    return total
-
-
-def rev_of(state: State) -> int:
-    return state.rev
-
-
-def _sum(total: Compaction, batch: Compaction) -> Compaction:
-    return Compaction(
-        batch.upto,
-        total.versions + batch.versions,
-        total.states + batch.states,
-        total.payloads + batch.payloads,
-        total.size + batch.size,
-        batch.done,
-    )

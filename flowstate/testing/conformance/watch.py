@@ -68,7 +68,8 @@ class WatchLaws(CrowdLaws):
         assert seen == expected
 
     async def test_a_watcher_goes_on_from_any_revision(self, driver: Driver) -> None:
-        """Whatever revision it names, a watcher is given exactly what comes after."""
+        """A watcher that begins after a revision, whichever it is, is given exactly what comes
+        later."""
         states = [*(await create(driver, "a", "b")), *(await create(driver, "c"))]
         with anyio.fail_after(self.patience_s):
             async with Engine(driver) as engine:
@@ -104,7 +105,8 @@ class WatchLaws(CrowdLaws):
                 assert await anext(watcher) == new
 
     async def test_latest_gives_current_versions_and_then_changes(self, driver: Driver) -> None:
-        """First each matching state as it is now, by revision; then every version to come."""
+        """A watcher with ``latest`` is given each matching state as it is now, by revision, and
+        then every version to come."""
         a, b = await put(
             driver,
             Transit(State("a", labels={"queue": "mail"}), "x"),
@@ -126,8 +128,8 @@ class WatchLaws(CrowdLaws):
                     assert [await anext(watcher) for _ in range(3)] == [newer_a, newest_a, back]
 
     async def test_latest_loses_no_state_that_moves_meanwhile(self, crowd: Crowd) -> None:
-        """While others commit: of each state one version at most of before the watcher began, the
-        one current then; and every version since."""
+        """While others commit, a watcher with ``latest`` is given at most one version of each state
+        from before it began, the one that was current then, and every version since."""
         driver = crowd.driver
         query = Query(latest=True, labels={"writer": "w0"})
         with anyio.fail_after(self.patience_s):
@@ -165,8 +167,9 @@ class WatchLaws(CrowdLaws):
         assert all(into == states for into in seen)
 
     async def test_who_asks_for_compacted_history_is_told(self, driver: Driver) -> None:
-        """``CompactedError`` with the oldest revision from which it is whole; one that begins
-        there, with the current versions, from now on or since a time goes on."""
+        """A watcher that asks for compacted history gets ``CompactedError`` with the revision from
+        which the log is whole; one that begins there, with the current versions, from now on or
+        since a later time goes on."""
         (a,) = await create(driver, "a")
         b = await move(driver, a)
         c = await move(driver, b)
@@ -174,9 +177,9 @@ class WatchLaws(CrowdLaws):
         with anyio.fail_after(self.patience_s):
             async with Engine(driver) as engine:
                 for after in (0, a.rev):
-                    with pytest.raises(CompactedError) as told:
+                    with pytest.raises(CompactedError) as raised:
                         await anext(engine.watch(after=after))
-                    assert (told.value.after, told.value.oldest) == (after, b.rev + 1)
+                    assert (raised.value.after, raised.value.oldest) == (after, b.rev + 1)
                 assert await anext(engine.watch(after=b.rev)) == c
                 assert await anext(engine.watch(Query(latest=True))) == c
                 async with engine.watch(Query(from_now=True)) as watcher:
@@ -187,12 +190,12 @@ class WatchLaws(CrowdLaws):
                 assert await anext(engine.watch(Query(since=d.committed_at))) == d
 
     async def test_a_watcher_never_skips_what_was_compacted_in_silence(self, crowd: Crowd) -> None:
-        """While others commit and the log is compacted close behind them: each version is given
-        once, in order, or lies in a gap that the watcher was told of."""
+        """While others commit and the log is compacted close behind them, each version is given
+        once, in order, or lies in a gap that a ``CompactedError`` named."""
         driver = crowd.driver
         everything = Retention(MAX_INSTANT_MS)
         seen: list[State] = []
-        gone: set[int] = set()
+        missed: set[int] = set()
 
         async def write() -> None:
             await crowd.work()
@@ -211,33 +214,33 @@ class WatchLaws(CrowdLaws):
                 tasks.start_soon(compact)
                 rev = 0
                 while not (seen and seen[-1].id == "end"):
-                    rev = await _watch_on(engine.watch(after=rev), seen, gone)
+                    rev = await _watch_on(engine.watch(after=rev), seen, missed)
         written = {ack.first_rev + n for ack in crowd.acks for n in range(crowd.size)}
-        assert gone, "it was behind when it began"
+        assert missed, "it was behind when it began"
         assert revs(seen) == sorted(set(revs(seen)))
-        assert written - gone <= set(revs(seen)) <= written | {seen[-1].rev}
+        assert written - missed <= set(revs(seen)) <= written | {seen[-1].rev}
 
 
-async def _watch_on(watcher: Watcher, seen: list[State], gone: set[int]) -> int:
-    """Take versions up to the end, or until history is gone; gives where to go on."""
+async def _watch_on(watcher: Watcher, seen: list[State], missed: set[int]) -> int:
+    """Take versions up to the last one, or to compacted history; give the revision to go on at."""
     watcher.page_size = 7
     try:
         async for state in watcher:
             seen.append(state)
             if state.id == "end":
                 break
-    except CompactedError as told:
-        gone.update(range(told.after + 1, told.oldest))
-        return told.oldest - 1
+    except CompactedError as error:
+        missed.update(range(error.after + 1, error.oldest))
+        return error.oldest - 1
     return watcher.rev
 
 
 async def _follow(watcher: Watcher, seen: list[State], count: int, crowd: Crowd) -> None:
-    """Take up to so many versions; give up waiting once the writers are done."""
+    """Take up to *count* versions; stop waiting once the writers are done."""
     with anyio.CancelScope() as scope:
 
         async def cut() -> None:
-            """A connection that breaks: cancels the watcher wherever it is."""
+            """Cancel the watcher wherever it is, as when a connection breaks."""
             turns = 0
             while not crowd.is_done and turns < 50 * count:
                 turns += 1
@@ -255,7 +258,7 @@ async def _follow(watcher: Watcher, seen: list[State], count: int, crowd: Crowd)
 
 
 async def states_over_time(driver: Driver, ticks: int) -> list[State]:
-    """Commit until the store's clock has moved so many times."""
+    """Commit until the store's clock has moved *ticks* times, and give the versions."""
     states = list(await create(driver, "a", "b"))
     while ticks:
         latest = await move(driver, states[-1])
@@ -265,7 +268,7 @@ async def states_over_time(driver: Driver, ticks: int) -> list[State]:
 
 
 def time_between(states: list[State]) -> int:
-    """A time at which some of them were committed, some before, and some after."""
+    """A time at which some of these versions were committed, some before, and some after."""
     _, _, between, *_ = sorted({state.committed_at for state in states})
     return between
 

@@ -1,6 +1,6 @@
 """The machine: random operations, on the driver and on a plain model of a store.
 
-What ``prove`` has pytest collect besides, if asked.
+``prove`` has pytest collect this module if it is to try random operations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .session import SETUP
 
 
 def test_a_driver_does_what_a_plain_model_does(request: pytest.FixtureRequest) -> None:
-    """Whatever is done, in whatever order, gives what a list and some dictionaries would give."""
+    """Operations on the driver, in any order, give what a list and some dictionaries give."""
     setup = request.config.stash[SETUP]
 
     class Machine(DriverMachine):

@@ -1,4 +1,4 @@
-"""Reading what pytest has: the law that a test is about, and how it went."""
+"""Reading what pytest gives: the law that a test proves, and why it failed or was skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from .verdicts import Failure, Law
 
 MACHINE = 1_000
-"""The place of what is in no class: it comes last."""
+"""The place of a test that is in no class: it comes last."""
 
 _PACKAGE = str(Path(__file__).parents[2])
 _STDLIB = sysconfig.get_path("stdlib")
@@ -36,8 +36,8 @@ def law_of(item: pytest.Item) -> Law:
 
 
 def place_of(item: pytest.Item) -> int:
-    """Where in the suite a law comes: the suite is its base classes, in order."""
-    function: Any = getattr(item, "function")  # noqa: B009
+    """The place of a law in the suite, whose base classes are in order."""
+    function: Any = getattr(item, "function")  # noqa: B009  (only functions are collected)
     cls: type | None = getattr(item, "cls", None)
     if cls is None:
         return MACHINE
@@ -59,7 +59,7 @@ def reason_of(report: pytest.TestReport) -> str:
 
 
 def failure_of(item: pytest.Item, raised: BaseException, stores: Path) -> Failure:
-    # the directories of the stores are other ones each time, and gone when this is read
+    # the directories of the stores are new ones each time, and removed when this is read
     store = re.compile(rf"{re.escape(str(stores))}/[^\s/'\":]+")
     error = first_of(raised)
     _, _, case = item.name.partition("[")
@@ -67,30 +67,30 @@ def failure_of(item: pytest.Item, raised: BaseException, stores: Path) -> Failur
     notes: Sequence[str] = getattr(error, "__notes__", ())
     return Failure(
         case.removesuffix("]"),
-        store.sub("{tmp}", _told(error)),
+        store.sub("{tmp}", _message(error)),
         "\n".join(notes),
         _where(traceback.extract_tb(error.__traceback__)),
         store.sub("{tmp}", text),
     )
 
 
-def _told(error: BaseException) -> str:
-    """What an error says; its type too, but for those that only say that something is not so."""
-    name = type(error).__name__
-    says = str(error)
-    if isinstance(error, TimeoutError) and not says:
-        says = "what must happen did not happen in time"
-    told = says if isinstance(error, AssertionError) or name == "Failed" else f"{name}: {says}"
-    return told or name
+def _message(error: BaseException) -> str:
+    """The type of an error and its text; for a failed assertion the text alone."""
+    name, text = type(error).__name__, str(error)
+    if isinstance(error, TimeoutError) and not text:
+        text = "what must happen did not happen in time"
+    message = text if isinstance(error, AssertionError) or name == "Failed" else f"{name}: {text}"
+    return message or name
 
 
 def _where(frames: traceback.StackSummary) -> str:
-    """The innermost place in the code of the store's author, or else in the law, or at all."""
-    theirs = [frame for frame in frames if not _is_library(frame.filename)]
-    ours = [frame for frame in frames if Path(frame.filename).as_posix().endswith(_MACHINE)]
-    ours += [frame for frame in frames if _CONFORMANCE in Path(frame.filename).as_posix()]
-    law = [frame for frame in ours if frame.name.startswith("test_")]
-    for frame in (*theirs[-1:], *law[-1:], *ours[-1:], *frames[-1:]):
+    """The innermost place in the code of the store's author; if there is none, in the law, in the
+    suite, or anywhere."""
+    author = [frame for frame in frames if not _is_library(frame.filename)]
+    suite = [frame for frame in frames if Path(frame.filename).as_posix().endswith(_MACHINE)]
+    suite += [frame for frame in frames if _CONFORMANCE in Path(frame.filename).as_posix()]
+    law = [frame for frame in suite if frame.name.startswith("test_")]
+    for frame in (*author[-1:], *law[-1:], *suite[-1:], *frames[-1:]):
         return f"{Path(frame.filename).name}:{frame.lineno}, in {frame.name}"
     return ""
 
@@ -100,7 +100,7 @@ def _is_library(file: str) -> bool:
 
 
 def first_of(error: BaseException) -> BaseException:
-    """What went wrong first, out of the groups that task groups make."""
+    """The first error of the groups that task groups raise, or the error itself."""
     if isinstance(error, BaseExceptionGroup):
         return first_of(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
     return error

@@ -1,11 +1,11 @@
-"""The proof itself: a run of pytest that tells what becomes of each law."""
+"""The proof itself: a run of pytest that gives a verdict for each law."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,11 +30,11 @@ from .verdicts import Failure, Judgement, Law, Listener, Verdict
 
 BACKENDS = ("asyncio", "trio")
 PATIENCE_S = 30.0
-"""How long a law waits for what must happen."""
+"""How long a law waits for what must happen before it fails (s)."""
 
 _HERE = Path(__file__).parent
 STORES = "stores"
-"""Where their directories are."""
+"""The directory that the directories of the stores are in."""
 _TESTING = "flowstate.testing"
 _REWRITTEN = ("conformance", "stateful", "proof.machine")
 """Modules whose assertions show their values."""
@@ -43,7 +43,7 @@ _FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
 class NoSuchLawError(InvalidValueError):
-    """Nothing is left of the laws that were asked for."""
+    """No law matches what was selected and not left out."""
 
 
 def prove(  # noqa: PLR0913  (all but one are by name)
@@ -61,9 +61,10 @@ def prove(  # noqa: PLR0913  (all but one are by name)
     """Prove the laws on the stores that *load* gives a maker of, and give a verdict for each.
 
     *load* is called once the run has begun, so that what it imports shows values where it asserts.
-    *select* and *leave_out* are parts of the names or texts of laws. With *examples*, the machine
-    tries so many series of operations. *lacks* is what the stores cannot do though they say so.
-    The files of the stores go to *directory*, an empty one, or to one that is removed afterwards.
+    *select* and *leave_out* are numbers of laws (``5``, ``law 5``), or words of their headings,
+    names or texts. With *examples*, the machine tries so many series of operations. *lacks* is what
+    the stores cannot do though they say so. The files of the stores go to *directory*, which is
+    empty, or else to a temporary directory.
 
     Raises ``NotNewError`` if a store is in use, before anything is written to it,
     ``NoStoreError`` if there is none, ``NoSuchLawError``, and whatever *load* raises.
@@ -102,7 +103,7 @@ def prove(  # noqa: PLR0913  (all but one are by name)
 
 @contextmanager
 def _alone(directory: Path) -> Generator[None]:
-    """Nothing of the caller's pytest and hypothesis is used, or left."""
+    """Nothing of the caller's pytest and hypothesis is used, and nothing is left for it."""
     before = dict(os.environ)
     os.environ.update(_ENVIRONMENT, HYPOTHESIS_STORAGE_DIRECTORY=str(directory))
     for name in _FOREIGN:
@@ -118,7 +119,7 @@ def _alone(directory: Path) -> Generator[None]:
 
 @define
 class Setup:
-    """What the tests are given."""
+    """The stores, and the limits, that the tests are given."""
 
     patience_s: float
     examples: int
@@ -131,8 +132,8 @@ class Setup:
         except NoStoreError:
             raise
         except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-            raise NoStoreError("the store", f"cannot be made: {told}") from error
+            reason = f"cannot be made: {type(error).__name__}: {error}"
+            raise NoStoreError("the store", reason) from error
 
 
 SETUP = pytest.StashKey[Setup]()
@@ -151,13 +152,13 @@ class _Run:
     listener: Listener | None
     verdicts: list[Verdict] = field(factory=list[Verdict], init=False)
     error: BaseException | None = field(default=None, init=False)
-    """What ended the run before its end."""
+    """The error that ended the run early."""
     _now: str = field(default="", init=False)
-    """The law whose cases are being tried."""
+    """The name of the law whose cases are being tried."""
     _left: Counter[str] = field(factory=Counter[str], init=False)
-    """law -> cases still to try."""
+    """law -> how many of its cases are still to be tried"""
     _tried: Counter[str] = field(factory=Counter[str], init=False)
-    """law -> cases that were tried and did not fail."""
+    """law -> how many of its cases were tried and did not fail"""
     _seconds: defaultdict[str, float] = field(factory=lambda: defaultdict(float), init=False)
     _reasons: dict[str, list[str]] = field(factory=dict[str, list[str]], init=False)
     _failures: dict[str, list[Failure]] = field(factory=dict[str, list[Failure]], init=False)
@@ -171,21 +172,18 @@ class _Run:
     def pytest_collection(self, session: pytest.Session) -> None:
         try:
             self.setup.make = self.load()
-        except BaseException as error:  # noqa: BLE001  (it is raised where it was asked for)
+        except BaseException as error:  # noqa: BLE001  (it is raised to the caller of prove)
             self._stop(error)
         session.config.stash[SETUP] = self.setup
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=place_of)
         chosen = [
-            item
-            for item in sorted(items, key=place_of)
-            if place_of(item) == MACHINE or self._is_chosen(law_of(item))
+            item for item in items if place_of(item) == MACHINE or self._is_chosen(law_of(item))
         ]
         laws = list({law_of(item).name: None for item in chosen})
         if not laws:
-            asked = ", ".join(map(repr, self.select)) or "all"
-            but = ", ".join(map(repr, self.leave_out))
-            self._stop(NoSuchLawError("law", f"none matches {asked}{f' but {but}' if but else ''}"))
+            self._stop(self._no_such_law(law_of(item) for item in items))
         wanted = {
             name: [item for item in chosen if law_of(item).name == name and self._is_on_loop(item)]
             # some laws have one loop of their own
@@ -200,6 +198,16 @@ class _Run:
     def _is_chosen(self, law: Law) -> bool:
         selected = not self.select or any(map(law.matches, self.select))
         return selected and not any(map(law.matches, self.leave_out))
+
+    def _no_such_law(self, laws: Iterable[Law]) -> NoSuchLawError:
+        asked = ", ".join(map(repr, self.select)) or "all"
+        but = ", ".join(map(repr, self.leave_out))
+        titles = dict.fromkeys(law.title for law in laws)
+        return NoSuchLawError(
+            "law",
+            f"none matches {asked}{f' but {but}' if but else ''}; give the number of a law, or "
+            f"words of its heading, name or text. There are: {'; '.join(titles)}",
+        )
 
     def _is_on_loop(self, item: pytest.Item) -> bool:
         loop = parameters_of(item).get("anyio_backend")

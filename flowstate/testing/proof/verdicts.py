@@ -1,4 +1,4 @@
-"""What a proof comes to, as values."""
+"""The results of a proof, as values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 
 class Judgement(Enum):
-    """Of one law."""
+    """Whether one law is kept."""
 
     KEPT = "kept"
     BROKEN = "broken"
@@ -21,11 +21,22 @@ class Law(Struct, frozen=True):
     """One law of the contract."""
 
     name: str
-    """Of its test, without the ``test_``."""
+    """The name of its test, without ``test_``."""
     about: str
-    """What it belongs to: the first line of its module."""
+    """The heading that it stands under, e.g. ``Law 1, order: …``."""
     text: str
-    """All that is said about it."""
+    """The whole docstring of its test."""
+
+    @property
+    def title(self) -> str:
+        """The heading up to its colon, e.g. ``Law 1, order``."""
+        return self.about.partition(":")[0]
+
+    @property
+    def number(self) -> int | None:
+        """Which of the seven laws of docs/concepts.md it belongs to; None if to none of them."""
+        numbered = re.match(r"Law (\d+)\b", self.about)
+        return int(numbered[1]) if numbered else None
 
     @property
     def sentence(self) -> str:
@@ -33,9 +44,16 @@ class Law(Struct, frozen=True):
         return re.split(r"(?<=\.)\s", self.text, maxsplit=1)[0]
 
     def matches(self, part: str) -> bool:
-        """Whether *part* is in its name or text, whatever the case; ``_``, ``-`` and a space are
-        the same."""
-        return _plain(part) in _plain(self.name) or _plain(part) in _plain(self.text)
+        """Whether *part* is its number (``5``, ``law 5``), or words of its heading, name or text.
+
+        Upper and lower case are the same; so are spaces, ``_``, ``-`` and other punctuation.
+        """
+        words = _plain(part)
+        if number := re.fullmatch(r"(?:law ?)?(\d+)", words):
+            return int(number[1]) == self.number
+        return bool(words) and any(
+            words in _plain(text) for text in (self.about, self.name, self.text)
+        )
 
 
 class Failure(Struct, frozen=True):
@@ -43,17 +61,17 @@ class Failure(Struct, frozen=True):
 
     case: str
     """The event loop and what else varies, e.g. ``asyncio-tasks``; empty if nothing does."""
-    told: str
-    """The assertion, or the error."""
+    message: str
+    """What the assertion or the error says."""
     steps: str
-    """How the machine got there: the shortest series of operations that it found."""
+    """The shortest series of operations that the machine found to fail; empty for other laws."""
     where: str
-    """File, line and function where it was raised."""
+    """The file, line and function where the error was raised."""
     traceback: str
 
 
 class Verdict(Struct, frozen=True):
-    """What became of one law. KEPT: in all cases that could be tried, and there was one."""
+    """The judgement of one law. KEPT: it held in all cases that could be tried, at least one."""
 
     law: Law
     judgement: Judgement
@@ -64,20 +82,21 @@ class Verdict(Struct, frozen=True):
 
 
 class Listener(Protocol):
-    """Who is told how a proof goes on."""
+    """Who hears of the progress of a proof."""
 
     def starts(self, laws: int) -> None:
-        """So many laws will be proved."""
+        """The proof of so many laws begins."""
         ...
 
     def begins(self, law: Law) -> None:
-        """This one comes next."""
+        """The proof of this law begins."""
         ...
 
     def judged(self, verdict: Verdict) -> None:
-        """It is done."""
+        """The proof of a law has ended with this verdict."""
         ...
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[\s_-]+", " ", text).lower()
+    """The words of a text, in lower case, with one space between them."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))

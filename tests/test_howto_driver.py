@@ -1,0 +1,134 @@
+"""The driver of the page on writing one, held up where LMDB would show it what is not yet for all
+to see.
+
+LMDB has two places for the roots of its newest transactions, which take turns, and a counter of
+transactions in its lock file. Who begins to read goes by the counter first and to the place then;
+in between, others may commit twice. Nobody can be held up just there on purpose, so the counter is
+set back here instead: who begins to read then finds the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import mmap
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from attrs import define
+
+from flowstate import DataNotFoundError, Driver, Query, Retention, RetryPolicy, State, Transit
+from flowstate.clock import MAX_INSTANT_MS
+from flowstate.data import DataRef, checksum
+from flowstate.testing.conformance.base import plan
+
+from .test_docs import blocks
+
+pytestmark = pytest.mark.anyio
+
+PAGE = "docs/howto/write-a-driver.md"
+COMMITS = 20
+"""Before the one that not all can see."""
+HELD_UP_S = 0.05
+WORD = 8
+"""Bytes of LMDB's counter."""
+
+Look = Callable[[Any], Awaitable[object]]
+
+
+@pytest.fixture
+def lmdb_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module that the page ends up with."""
+    files = [block for block in blocks(PAGE) if block.file.startswith("lmdb_")]
+    for block in files:
+        with (tmp_path / block.file).open("a") as file:
+            file.write(block.text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("lmdb_driver")
+    for block in files:
+        sys.modules.pop(Path(block.file).stem, None)
+
+
+@define
+class Counter:
+    """The number of the transaction that who begins to read goes by."""
+
+    memory: mmap.mmap
+    place: slice
+
+    @classmethod
+    def of(cls, lock_file: Path, number: int) -> Counter:
+        """It is where *number* is."""
+        with lock_file.open("r+b") as file:
+            memory = mmap.mmap(file.fileno(), 0)
+        words = [slice(start, start + WORD) for start in range(0, 32 * WORD, WORD)]
+        (place,) = [word for word in words if memory[word] == number.to_bytes(WORD, sys.byteorder)]
+        return cls(memory, place)
+
+    def set(self, number: int) -> None:
+        self.memory[self.place] = number.to_bytes(WORD, sys.byteorder)
+
+
+async def load_newest(driver: Driver) -> bytes | None:
+    content = f"{COMMITS}".encode()
+    try:
+        return await driver.load(DataRef(COMMITS + 1, len(content), "", checksum(content)))
+    except DataNotFoundError:
+        return None
+
+
+async def look_of_the_poller(driver: Any) -> object:
+    return sys.modules["lmdb_waiting"].Transactions(driver.env).look()
+
+
+LOOKS: dict[str, Look] = {
+    "get": lambda driver: driver.get("a"),
+    "get a revision": lambda driver: driver.get("a", COMMITS + 1),
+    "find": lambda driver: driver.find(Query(id="a")),
+    "read": lambda driver: driver.read(Query(), 0, 2 * COMMITS),
+    "head": lambda driver: driver.head(),
+    "due": lambda driver: driver.due(MAX_INSTANT_MS, ["work"], 1),
+    "load": load_newest,
+    "compact": lambda driver: driver.compact(
+        Retention(MAX_INSTANT_MS), 0, 2 * COMMITS, dry_run=True
+    ),
+    "poller": look_of_the_poller,
+}
+
+
+async def move(driver: Driver, state: State, turn: int) -> State:
+    """Commit another version, with a payload and a due time of its own."""
+    attached = state.attach("turn", f"{turn}".encode())
+    moved = plan(Transit(attached, "work"), now=turn, policy=RetryPolicy())
+    (state,) = await driver.commit(moved)
+    return state
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+async def test_a_look_that_is_held_up_shows_no_more_than_the_next_one(
+    look: Look, lmdb_driver: ModuleType, tmp_path: Path
+) -> None:
+    """However it looks: a commit that was shown once and then no more was none."""
+    path = tmp_path / "store"
+    async with lmdb_driver.LMDBDriver(path) as driver:
+        state = State("a")
+        for turn in range(COMMITS):
+            state = await move(driver, state, turn)
+        before = await look(driver)
+        await move(driver, state, COMMITS)
+        newest = driver.env.info()["last_txnid"]
+        counter = Counter.of(path / "lock.mdb", newest)
+
+        counter.set(newest - 2)  # held up since before the last two
+        let_go = threading.Timer(HELD_UP_S, counter.set, [newest - 1])  # the last is not through
+        let_go.start()
+        held_up = await look(driver)
+        let_go.join()
+        assert before == await look(driver) == held_up
+
+        counter.set(newest)
+        assert before != await look(driver)
