@@ -58,7 +58,7 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
         return self._durability
 
     async def close(self) -> None:
-        if self._is_open:
+        if self.is_open:
             self._writer.stop_retrying()
         await super().close()
 
