@@ -221,6 +221,15 @@ class MemoryDriver(Driver):
             self._remove(removed, slice(start, stop))
         return compaction
 
+    def stored(self) -> Iterator[tuple[State, str]]:
+        """Past the contract, for tests: every version that is there, by rising revision, each with
+        the id of its commit."""
+        return zip(self._log, self._commit_ids, strict=True)
+
+    def stored_payloads(self) -> Iterator[tuple[int, str]]:
+        """Past the contract, for tests: (revision, checksum) of every payload that is there."""
+        return iter(self._payloads)
+
     def _first_outcome(self, plan: Plan) -> tuple[State, ...]:
         """What the plan wrote when it was committed before. Raises ``RevMismatchError``."""
         versions = plan.first_outcome(self._next_version)
