@@ -150,20 +150,6 @@ async def test_a_selective_watcher_still_advances(engine: Engine) -> None:
 # ---------------------------------------------------------------- resume tokens
 
 
-async def test_a_revision_is_a_resume_token_that_loses_and_repeats_nothing(
-    engine: Engine,
-) -> None:
-    posted = [state.rev for state in await post(engine, 10)]
-    seen: list[int] = []
-    token = 0
-    while len(seen) < 10:
-        async with engine.watch(after=token) as watcher:
-            watcher.page_size = 4
-            seen += await take(watcher, 1)
-            token = watcher.rev
-    assert seen == posted
-
-
 async def test_the_token_is_what_was_given_not_what_was_read_ahead(engine: Engine) -> None:
     await post(engine, 10)
     watcher = engine.watch()
