@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from msgspec.structs import replace
 
@@ -208,3 +210,9 @@ def test_an_invalid_policy_is_refused_where_it_is_made(case: str) -> None:
 def test_the_smallest_policy_is_allowed() -> None:
     policy = RetryPolicy(lease=1, max_attempts=1, backoff=0, max_backoff=0)
     assert policy.wait_ms(1, jitter=1.0) == 0
+
+
+def test_the_durations_of_a_policy_are_whole_milliseconds() -> None:
+    """However they were given."""
+    given = RetryPolicy(lease=1.0014, backoff=0.0016, max_backoff=timedelta(seconds=1.0016))  # type: ignore[arg-type]
+    assert (1.001, 0.002, 1.002) == (given.lease, given.backoff, given.max_backoff)

@@ -315,11 +315,7 @@ def test_a_value_that_cannot_be_encoded_is_named_with_its_path(value: object, pa
     assert raised.value.field == path
 
 
-# ---------------------------------------------------------------- durations and instants
-
-
-def test_durations_of_a_policy_may_be_timedeltas() -> None:
-    assert RetryPolicy(lease=90) == RetryPolicy(lease=timedelta(minutes=1.5))  # type: ignore[arg-type]
+# ---------------------------------------------------------------- instants
 
 
 def test_an_instant_means_the_same_in_every_time_zone() -> None:
