@@ -1,6 +1,31 @@
 """Deciding a batch of compaction: which versions it removes, of those that it looks at.
 
 A durable driver says how to ask its tables, and removes what is decided here.
+
+An example, where everything is old enough to go, with ``keep=1`` and ``ended=True``:
+
+=========  ======  =======  =================
+revision   state   status   refers to payload
+=========  ======  =======  =================
+1          a       running  P, which it brought
+2          b       running  P, copied from a
+3          a       running
+4          b       ended
+5          c       running
+=========  ======  =======  =================
+
+In batches of two versions a run does this:
+
+- The first looks at 1 and 2. a has a newer version, 3, and keeps no more than that: 1 is removed. b
+  has ended, so it goes whole: 2 is removed. No version refers to P any more: it is removed too.
+- The second looks at 3 and 4. 3 is the current version of a: it stays. 4 is the current version of
+  b, and nothing of b is left below this batch: it is removed, and with it the state.
+- The third looks at 5, which stays as what is current, and as the newest version of the store:
+  revisions and time go on from it.
+
+With ``keep=2``, 1 is one of the two newest versions of a and stays, and so does P. A run that
+begins above 2 leaves 4, because 2 is still there: what is current goes last, or b would be as it
+was before it ended.
 """
 
 from __future__ import annotations

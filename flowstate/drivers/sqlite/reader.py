@@ -13,7 +13,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from ...data import DataRef
 from ...leases import Due, DuePage
@@ -44,6 +44,8 @@ class Reader(StoreReader):
 
     connection: sqlite3.Connection
     path: str
+    _knows_compaction: bool = field(default=False, init=False)
+    """Whether the schema was seen to have the table of what was removed."""
 
     @property
     def _name(self) -> str:
@@ -230,8 +232,10 @@ class Reader(StoreReader):
 
     def _compacted(self) -> tuple[int, int]:
         """The newest version that was removed: its revision, and when it was committed."""
-        (schema_version,) = self._one("PRAGMA user_version") or (0,)
-        if schema_version < schema.COMPACTED_SINCE:
+        if not self._knows_compaction:  # a schema only ever grows
+            (schema_version,) = self._one("PRAGMA user_version") or (0,)
+            self._knows_compaction = schema_version >= schema.COMPACTED_SINCE
+        if not self._knows_compaction:
             return 0, 0
         floor, committed_at = self._one(_COMPACTED) or (0, 0)
         return floor, committed_at
