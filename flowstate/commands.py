@@ -14,7 +14,6 @@ To add a command, touch these places; the tests find a forgotten one:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
@@ -57,10 +56,8 @@ class Transit(Command[State], frozen=True, gc=False):
     def __post_init__(self) -> None:
         if type(self.state) is not State:
             _check_state(self)
-        if type(self.to) is str:
-            _check_name_once(self.to)
-        else:
-            check_flow("Transit.to", self.to)
+        if type(self.to) is not str or self.to not in _CHECKED:
+            _check_new_name(self.to)
         if self.annotations is not EMPTY or self.timeout is not None or self.on_timeout:
             _freeze(self, self.annotations)
             _check_timeout(self, self.timeout, self.on_timeout)
@@ -252,10 +249,15 @@ def _check_state(command: Any) -> None:
         )
 
 
-@functools.lru_cache(maxsize=4_096)
-def _check_name_once(to: str) -> None:
-    """What Transit does with the name of a flow: there are many transits to one flow."""
+_CHECKED: set[str] = set()
+"""Names of flows that were looked at already: there are many transits to one flow."""
+MAX_CHECKED = 4_096
+
+
+def _check_new_name(to: str) -> None:
     check_flow("Transit.to", to)
+    if len(_CHECKED) < MAX_CHECKED:
+        _CHECKED.add(to)
 
 
 def _freeze(command: Command[State], annotations: Mapping[str, str]) -> None:

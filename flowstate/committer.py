@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
 
 from attrs import define, field
 
@@ -68,7 +69,8 @@ class Committer:
     )
     """Called with the versions of each commit, before whoever commits goes on. May not raise."""
     payloads: PayloadCache = field(factory=lambda: PayloadCache(MAX_CACHED), init=False)
-    _commits: int = field(default=0, init=False)
+    _numbers: Iterator[int] = field(factory=lambda: count(1), init=False)
+    """What tells its commits apart."""
 
     def check_open(self) -> None:
         if not self.is_open:
@@ -77,8 +79,9 @@ class Committer:
     def commit(self, commit: Commit, *, is_kernel_s: bool = False) -> Awaitable[tuple[State, ...]]:
         """Decides what a ``Commit`` writes, at once; writes it when awaited. Only the kernel may
         write its own states."""
+        commit_id = f"{self.prefix}-{next(self._numbers)}"
         plan = transitions.plan(
-            commit, commit_id=self._commit_id(), now=self.clock.now(), policy=self.policy
+            commit, commit_id=commit_id, now=self.clock.now(), policy=self.policy
         )
         if not is_kernel_s:
             self._check(plan)
@@ -106,17 +109,14 @@ class Committer:
 
     async def commit_state(self, state: State) -> State:
         """Commit a state that the kernel itself moved. It has no limit: it must always fit."""
+        commit_id = f"{self.prefix}-{next(self._numbers)}"
         plan = transitions.plan_state(
-            state, commit_id=self._commit_id(), now=self.clock.now(), policy=self.policy
+            state, commit_id=commit_id, now=self.clock.now(), policy=self.policy
         )
         (committed,) = await self._store(plan)
         return committed
 
     # ------------------------------------------------------------ inside
-
-    def _commit_id(self) -> str:
-        self._commits += 1
-        return f"{self.prefix}-{self._commits}"
 
     async def _store(self, plan: Plan) -> tuple[State, ...]:
         """Commit a plan and tell the listeners."""

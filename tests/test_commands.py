@@ -209,12 +209,6 @@ async def test_the_engine_handles_every_command(engine: Engine, kind: type[Any])
     assert isinstance(given, expected.get(kind, State))
 
 
-@pytest.mark.parametrize("kind", get_args(AnyCommand))
-def test_every_command_is_in_the_table_or_moves_no_state(kind: type[Any]) -> None:
-    in_table = any(kind in row for row in transitions.TRANSITIONS.values())
-    assert in_table is (kind not in {Commit, Noop})
-
-
 def test_planning_takes_nothing_but_its_arguments() -> None:
     """The same commit, id, time and policy give the same plan, whenever and wherever."""
     commit = Commit(Delay(A, after=2), Transit(NEW, "x", timeout=3))

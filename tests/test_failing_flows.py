@@ -15,7 +15,6 @@ from flowstate import (
     End,
     Engine,
     Flows,
-    RetryPolicy,
     State,
     Status,
     StoreError,
@@ -71,36 +70,6 @@ async def test_a_retry_is_due_when_its_backoff_is_over(
     retried = await engine.get("a")
     assert (await driver.due(NOW + 999, ["boom"], 10)).due == ()
     assert (await driver.due(NOW + 1_000, ["boom"], 10)).due == (Due(retried, NOW + 1_000),)
-
-
-async def test_a_flow_that_keeps_raising_is_given_up(engine: Engine, flows: Flows) -> None:
-    flows.flow(boom)
-    state = await begin(engine, "a", "boom")
-    for _ in range(3):
-        with pytest.raises(BoomError):
-            await engine.execute(state)
-        state = await engine.get("a")
-        if state.transition.status is Status.DELAYED:  # what recovery does when the time comes
-            retry = Transition(
-                to="boom",
-                status=Status.RUNNING,
-                cause=Cause.RETRY,
-                attempt=state.transition.attempt,
-            )
-            state = State("a", rev=state.rev, transition=retry)
-    assert state.transition.status is Status.FAILED
-    assert state.transition.reason == "gave up after 3 attempts: BoomError: it broke"
-
-
-async def test_a_state_whose_retries_are_switched_off_is_left_alone(
-    engine: Engine, flows: Flows
-) -> None:
-    flows.flow(boom)
-    off = State("a", retry=RetryPolicy(enabled=False))
-    (begun,) = await engine.do(Commit(Transit(off, "boom")))
-    with pytest.raises(BoomError):
-        await engine.execute(begun)
-    assert begun == await engine.get("a")
 
 
 async def test_a_state_that_was_never_committed_just_raises(engine: Engine, flows: Flows) -> None:

@@ -22,7 +22,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import psycopg
 import pytest
 from attrs import define, field
 
@@ -107,11 +106,8 @@ class Crew:
                 return False
         store = target(self.url)
         with store.connect() as connection:
-            try:
-                connection.execute(store.sql("SELECT FROM {s}.head FOR UPDATE NOWAIT"))
-            except psycopg.errors.LockNotAvailable:
-                return True
-            return False
+            free = connection.execute(store.sql("SELECT 1 FROM {s}.head FOR UPDATE SKIP LOCKED"))
+            return not free.fetchall()
 
     def end(self) -> None:
         for process in list(self.members):

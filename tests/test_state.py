@@ -280,13 +280,6 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an alarm without a flow": (lambda: Alarm(5, ""), "alarm.to: the flow id may not be empty"),
     "an alarm before all time": (lambda: Alarm(-5, "x"), "alarm.at: takes milliseconds"),
-    "a lease under a second": (lambda: RetryPolicy(lease=0.5), "retry.lease: takes at least 1"),
-    "a negative backoff": (lambda: RetryPolicy(backoff=-1), "retry.backoff: takes 0 to"),
-    "no attempt at all": (lambda: RetryPolicy(max_attempts=0), "retry.max_attempts: takes a whole"),
-    "half an attempt": (
-        lambda: RetryPolicy(max_attempts=1.5),  # type: ignore[arg-type]
-        "retry.max_attempts: takes a whole number from 1, or None, not 1.5",
-    ),
 }
 
 
@@ -322,19 +315,7 @@ def test_a_value_that_cannot_be_encoded_is_named_with_its_path(value: object, pa
     assert raised.value.field == path
 
 
-# ---------------------------------------------------------------- how long to wait
-
-
-@pytest.mark.parametrize(
-    ("attempt", "expected_ms"),
-    [(1, 1_000), (2, 2_000), (3, 4_000), (9, 256_000), (10, 300_000), (10_000, 300_000)],
-)
-def test_the_backoff_doubles_up_to_its_bound(attempt: int, expected_ms: int) -> None:
-    assert expected_ms == RetryPolicy(backoff=1, max_backoff=300).wait_ms(attempt)
-
-
-def test_durations_of_a_policy_may_be_timedeltas() -> None:
-    assert RetryPolicy(lease=90) == RetryPolicy(lease=timedelta(minutes=1.5))  # type: ignore[arg-type]
+# ---------------------------------------------------------------- instants
 
 
 def test_an_instant_means_the_same_in_every_time_zone() -> None:

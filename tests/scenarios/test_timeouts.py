@@ -40,6 +40,10 @@ def make_flows(hung: anyio.Event, cancelled: anyio.Event) -> Flows:
         raise AssertionError
 
     @flows.flow
+    async def step(state: State, engine: Engine) -> Command:
+        return Transit(state, "hang")
+
+    @flows.flow
     async def quick(state: State, engine: Engine) -> Command:
         return Commit(End(state, reason="in time"))
 
@@ -85,6 +89,19 @@ async def test_a_flow_that_hangs_in_another_process_is_cancelled_there(
         await recoverer.wait("order-1", Status.ENDED)
         await cancelled.wait()
         await executor.idle()
+
+
+async def test_a_timeout_holds_through_steps_in_memory(store: Driver, clock: VirtualClock) -> None:
+    """It belongs to the committed version: the lease is renewed up to it, whatever the flows have
+    done since in memory."""
+    hung, cancelled = anyio.Event(), anyio.Event()
+    async with clock.running(), recovering(store, make_flows(hung, cancelled), clock) as engine:
+        timed = Transit(State("order-1"), "step", timeout=100, on_timeout="late")
+        (state,) = await engine.do(Commit(timed))
+        await engine.execute(state)
+        assert cancelled.is_set()
+        ended = await engine.wait("order-1", Status.ENDED)
+        assert 100_000 <= ended.committed_at - state.committed_at < 110_000
 
 
 async def test_a_flow_that_is_done_in_time_never_sees_its_timeout(

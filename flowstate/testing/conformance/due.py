@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import pytest
 
@@ -10,7 +12,7 @@ from ...driver import Driver
 from ...errors import RevMismatchError
 from ...leases import RELEASED, Due, DuePage
 from ...plan import Plan, Write
-from ...state import State
+from ...state import RetryPolicy, State
 from ..store import Store
 from .base import Laws, move, plan, put
 
@@ -85,9 +87,13 @@ class DueLaws(Laws):
             _delay("d", FAR, "far"),
         )
         await put(driver, Pause(State("p"), "never"), End(State("e")))
-        assert await driver.due_flows() == ("far", "old", "wake")
+        await put(driver, Pause(State("t"), "never", timeout=5, on_timeout="late"))
+        await driver.commit(plan(Transit(State("r"), "run"), policy=RetryPolicy()))
+        for flows in (driver.due_flows, partial(Driver.due_flows, driver)):
+            assert await flows() == ("far", "late", "old", "run", "wake")
         await put(driver, _moved(a, 30))
-        assert await driver.due_flows() == ("far", "wake")
+        for flows in (driver.due_flows, partial(Driver.due_flows, driver)):
+            assert await flows() == ("far", "late", "run", "wake")
 
     async def test_what_is_due_is_due_at_the_next_due_time(self, driver: Driver) -> None:
         """At the next due time something is due, and nothing is sooner."""

@@ -7,21 +7,21 @@ import inspect
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from flowstate import (
     Alarm,
+    AnyCommand,
     Cause,
     Commit,
-    Data,
-    DataRef,
     Delay,
     End,
     Execute,
     Fail,
     IllegalTransitionError,
+    Noop,
     Pause,
     Require,
     Resume,
@@ -34,7 +34,7 @@ from flowstate import (
     Transition,
     transitions,
 )
-from flowstate.transitions import MOVES, TRANSITIONS, Failure, after_error, check_legal, plan
+from flowstate.transitions import MOVES, TRANSITIONS, check_legal, plan
 
 from .helpers import NOW, to_datetime
 
@@ -140,9 +140,10 @@ def test_a_commit_is_planned_if_what_it_holds_is_legal(status: Status, kind: typ
         assert written == ([] if kind is Require else [law()[status, kind]])
 
 
-def test_every_command_of_the_table_has_a_move_or_moves_no_state() -> None:
+def test_every_command_of_a_state_is_in_the_table_and_has_a_move_or_moves_none() -> None:
     in_table = {kind for row in TRANSITIONS.values() for kind in row}
-    assert set(MOVES) == in_table - {Require, Execute}
+    assert set(get_args(AnyCommand)) - {Commit, Noop} == in_table
+    assert in_table - {Require, Execute} == set(MOVES)
 
 
 # ---------------------------------------------------------------- purity
@@ -242,119 +243,3 @@ def test_delay_until_an_instant_rings_at_the_flow_it_names() -> None:
 def test_end_is_at_no_flow_and_keeps_its_reason() -> None:
     made = transitions.end(End(HERE, "done", annotations={"a": "b"}), NOW, POLICY)
     assert made.transition == Transition(status=Status.ENDED, reason="done", annotations={"a": "b"})
-
-
-# ---------------------------------------------------------------- retries
-
-
-def test_a_retry_is_delayed_at_the_same_flow_until_its_backoff_is_over() -> None:
-    retried = after_error(HERE, Failure("ValueError: no"), NOW, RetryPolicy(backoff=2))
-    assert retried is not None
-    assert retried.transition == Transition(
-        to="here",
-        status=Status.DELAYED,
-        cause=Cause.RETRY,
-        attempt=1,
-        reason="ValueError: no",
-        alarm=Alarm(NOW + 2_000, "here"),
-    )
-
-
-def test_retries_end_when_the_attempts_are_used_up() -> None:
-    """``max_attempts`` counts the first run: three runs are two retries."""
-    policy = RetryPolicy(max_attempts=3)
-    state: State | None = HERE
-    statuses: list[Status] = []
-    for _ in range(3):
-        assert state is not None
-        state = after_error(state, Failure("ValueError: no"), NOW, policy)
-        assert state is not None
-        statuses.append(state.transition.status)
-    assert statuses == [Status.DELAYED, Status.DELAYED, Status.FAILED]
-    assert state is not None
-    assert state.transition.reason == "gave up after 3 attempts: ValueError: no"
-    assert state.transition.cause is Cause.GAVE_UP
-
-
-def test_a_state_that_was_given_up_after_one_attempt_says_so_in_good_english() -> None:
-    ended = after_error(HERE, Failure("no"), NOW, RetryPolicy(max_attempts=1))
-    assert ended is not None
-    assert ended.transition.reason == "gave up after 1 attempt: no"
-
-
-def test_a_policy_that_is_switched_off_leaves_a_state_alone() -> None:
-    assert after_error(HERE, Failure("no"), NOW, RetryPolicy(enabled=False)) is None
-
-
-def test_a_state_s_own_policy_comes_before_the_engine_s() -> None:
-    own = State("a", transition=HERE.transition, retry=RetryPolicy(enabled=False))
-    assert after_error(own, Failure("no"), NOW, RetryPolicy(enabled=True)) is None
-
-
-# ---------------------------------------------------------------- plans
-
-
-def due(command: Any, policy: RetryPolicy = POLICY) -> tuple[int | None, str]:
-    (write,) = plan(Commit(command), commit_id="c", now=NOW, policy=policy).writes
-    return write.due, write.flow
-
-
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [
-        (Transit(HERE, "next"), (NOW + 30_000, "next")),  # its lease
-        (Transit(HERE, "next", timeout=5, on_timeout="late"), (NOW + 5_000, "late")),
-        (Transit(HERE, "next", timeout=50, on_timeout="late"), (NOW + 30_000, "next")),
-        (Pause(HERE), (None, "")),
-        (Pause(HERE, timeout=5), (NOW + 5_000, "here")),
-        (Delay(HERE, "next", after=5), (NOW + 5_000, "next")),
-        (End(HERE), (None, "")),
-    ],
-)
-def test_a_version_is_due_at_its_alarm_or_lease_whichever_is_first(
-    command: Any, expected: tuple[int | None, str]
-) -> None:
-    assert expected == due(command)
-
-
-def test_without_retries_there_is_no_lease() -> None:
-    assert due(Transit(HERE, "next"), RetryPolicy(enabled=False)) == (None, "next")
-
-
-def test_a_plan_writes_in_the_order_of_the_commands_and_requires_the_rest() -> None:
-    other, third = State("b", rev=8), State("c", rev=9)
-    planned = plan(
-        Commit(End(HERE), Require(other), Transit(third, "x")),
-        commit_id="c-1",
-        now=NOW,
-        policy=POLICY,
-    )
-    assert planned.commit_id == "c-1"
-    assert [write.state.id for write in planned.writes] == ["a", "c"]
-    assert planned.requires == (("b", 8),)
-
-
-def test_pending_data_becomes_a_payload_and_a_reference_to_this_commit() -> None:
-    pending = Data(b"content", "text/plain")
-    old = DataRef(2, 1, "text/plain", "old")
-    state = HERE.attach("new", pending).attach("old", old)
-    planned = plan(Commit(End(state)), commit_id="c", now=NOW, policy=POLICY)
-    ref = DataRef(0, 7, "text/plain", pending.checksum)
-    assert planned.payloads == {pending.checksum: b"content"}
-    assert planned.writes[0].state.data == {"new": ref, "old": old}
-
-
-def test_pending_data_of_a_stacked_state_is_stored_too() -> None:
-    pending = Data(b"content")
-    state = HERE.stack("caller", State("caller").attach("new", pending))
-    planned = plan(Commit(End(state)), commit_id="c", now=NOW, policy=POLICY)
-    assert planned.payloads == {pending.checksum: b"content"}
-    stacked = planned.writes[0].state.stacked["caller"]
-    assert stacked.data == {"new": DataRef(0, 7, pending.content_type, pending.checksum)}
-
-
-def test_the_same_content_twice_is_one_payload() -> None:
-    pending = Data(b"content")
-    commit = Commit(End(HERE.attach("x", pending)), End(State("b").attach("y", pending)))
-    planned = plan(commit, commit_id="c", now=NOW, policy=POLICY)
-    assert planned.payloads == {pending.checksum: b"content"}

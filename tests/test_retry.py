@@ -1,4 +1,4 @@
-"""What time does to a state: alarms that fire, leases that run out, flows that raised."""
+"""What becomes of a state whose flow raised: the backoff, the attempts, and whose policy it is."""
 
 from __future__ import annotations
 
@@ -11,137 +11,40 @@ from flowstate import (
     Alarm,
     Cause,
     Commit,
-    Delay,
     InvalidValueError,
-    Pause,
     RetryPolicy,
     State,
     Status,
     Transit,
     Transition,
 )
-from flowstate.transitions import LEASE_RAN_OUT, MOVES, Failure, after_error, fire, plan
+from flowstate.transitions import Failure, after_error, fire, plan
 
-NOW = 1_700_000_000_000
+from .helpers import NOW
+
 POLICY = RetryPolicy(lease=30, max_attempts=3, backoff=2, max_backoff=60)
 NEVER_RETRY = RetryPolicy(enabled=False)
-WAITING = [Status.RUNNING, Status.PAUSED, Status.DELAYED]
-
-
-def state_at(status: Status, alarm: Alarm | None = None, **more: object) -> State:
-    transition = Transition(to="work", status=status, alarm=alarm)
-    return State("a", rev=7, transition=replace(transition, **more))
 
 
 def running(attempt: int = 0, alarm: Alarm | None = None) -> State:
-    return state_at(Status.RUNNING, alarm, attempt=attempt)
-
-
-# ---------------------------------------------------------------- alarms
-
-
-@pytest.mark.parametrize("status", WAITING)
-@pytest.mark.parametrize("late_ms", [0, 1, 10**9])
-def test_an_alarm_sends_its_state_to_its_flow_from_its_very_millisecond_on(
-    status: Status, late_ms: int
-) -> None:
-    fired = fire(state_at(status, Alarm(NOW, "late")), NOW + late_ms, POLICY)
-    assert fired is not None
-    expected = Transition(to="late", status=Status.RUNNING, cause=Cause.ALARM)
-    assert expected == fired.transition
-
-
-@pytest.mark.parametrize("status", [Status.PAUSED, Status.DELAYED])
-def test_an_alarm_that_is_to_come_leaves_a_state_alone(status: Status) -> None:
-    assert fire(state_at(status, Alarm(NOW + 1, "late")), NOW, POLICY) is None
-
-
-@pytest.mark.parametrize("status", [Status.NEW, Status.PAUSED, Status.DELAYED, Status.ENDED])
-def test_only_what_runs_has_a_lease_that_can_run_out(status: Status) -> None:
-    assert fire(state_at(status), NOW, POLICY) is None
-
-
-@pytest.mark.parametrize("status", WAITING)
-def test_alarms_fire_also_for_states_that_are_never_retried(status: Status) -> None:
-    state = replace(state_at(status, Alarm(NOW, "late")), retry=NEVER_RETRY)
-    fired = fire(state, NOW, POLICY)
-    assert fired is not None
-    assert fired.transition.to == "late"
-
-
-def test_a_fired_alarm_changes_the_transition_and_nothing_else() -> None:
-    state = replace(state_at(Status.DELAYED, Alarm(NOW, "late")), labels={"queue": "mail"})
-    fired = fire(state, NOW, POLICY)
-    assert fired is not None
-    assert state == replace(fired, transition=state.transition)
-
-
-# ---------------------------------------------------------------- leases
-
-
-def test_a_lease_that_ran_out_is_a_retry_of_the_same_transition() -> None:
-    """The flow, the timeout and the annotations stay; the attempt and the reason tell of it."""
-    alarm = Alarm(NOW + 1, "late")
-    state = state_at(Status.RUNNING, alarm, annotations={"by": "ann"}, cause=Cause.RESUME)
-    fired = fire(state, NOW, POLICY)
-    assert fired is not None
-    expected = Transition(
-        to="work",
-        status=Status.RUNNING,
-        cause=Cause.LOST,
-        attempt=1,
-        reason=LEASE_RAN_OUT.reason,
-        alarm=alarm,
-        annotations={"by": "ann"},
-    )
-    assert expected == fired.transition
-
-
-def test_a_timeout_comes_before_a_lease_that_ran_out() -> None:
-    fired = fire(running(attempt=2, alarm=Alarm(NOW, "late")), NOW, POLICY)
-    assert fired is not None
-    assert (fired.transition.to, fired.transition.attempt) == ("late", 0)
-
-
-@pytest.mark.parametrize("attempt", [0, 2])
-def test_a_lease_that_was_given_up_costs_no_attempt(attempt: int) -> None:
-    """Nobody died: the state goes on as it is, also in its last attempt."""
-    state = running(attempt, Alarm(NOW + 1, "late"))
-    assert state == fire(state, NOW, POLICY, is_released=True)
-
-
-def test_an_alarm_comes_before_a_lease_that_was_given_up() -> None:
-    fired = fire(running(alarm=Alarm(NOW, "late")), NOW, POLICY, is_released=True)
-    assert fired is not None
-    assert (fired.transition.to, fired.transition.cause) == ("late", Cause.ALARM)
-
-
-@pytest.mark.parametrize("status", [Status.NEW, Status.PAUSED, Status.DELAYED, Status.ENDED])
-def test_only_what_runs_can_be_given_up(status: Status) -> None:
-    assert fire(state_at(status), NOW, POLICY, is_released=True) is None
-
-
-def test_leases_that_run_out_are_retried_until_the_attempts_are_used_up() -> None:
-    state, attempts, now = running(), [], NOW
-    while state.transition.status is not Status.FAILED:
-        if state.transition.status is Status.RUNNING:
-            attempts.append(state.transition.attempt)
-        now += 60_000
-        fired = fire(state, now, POLICY)
-        assert fired is not None
-        state = fired
-    assert attempts == [0, 1, 2]
-    expected = Transition(
-        to="work",
-        status=Status.FAILED,
-        cause=Cause.GAVE_UP,
-        attempt=2,
-        reason=f"gave up after 3 attempts: {LEASE_RAN_OUT.reason}",
-    )
-    assert expected == state.transition
+    transition = Transition(to="work", status=Status.RUNNING, attempt=attempt, alarm=alarm)
+    return State("a", rev=7, transition=transition)
 
 
 # ---------------------------------------------------------------- flows that raised
+
+
+def test_a_retry_is_delayed_at_the_same_flow_until_its_backoff_is_over() -> None:
+    retried = after_error(running(), Failure("ValueError: no"), NOW, RetryPolicy(backoff=2))
+    assert retried is not None
+    assert retried.transition == Transition(
+        to="work",
+        status=Status.DELAYED,
+        cause=Cause.RETRY,
+        attempt=1,
+        reason="ValueError: no",
+        alarm=Alarm(NOW + 2_000, "work"),
+    )
 
 
 def test_a_retry_waits_for_its_backoff_then_runs_the_flow_again() -> None:
@@ -203,7 +106,8 @@ def test_each_retry_tells_its_attempt_and_the_last_error_until_they_are_used_up(
         told.append((raised.transition.attempt, raised.transition.reason))
         state = fire(raised, NOW + 60_000, POLICY) or raised
     assert [(1, "first"), (2, "second"), (2, "gave up after 3 attempts: third")] == told
-    assert state.transition.cause is Cause.GAVE_UP  # a Fail by the flow has it too
+    # an End by the flow has cause COMMAND
+    assert (Status.FAILED, Cause.GAVE_UP) == (state.transition.status, state.transition.cause)
 
 
 def test_errors_and_lost_leases_count_as_attempts_alike() -> None:
@@ -217,6 +121,12 @@ def test_errors_and_lost_leases_count_as_attempts_alike() -> None:
     ended = after_error(twice, Failure("no"), NOW, POLICY)
     assert ended is not None
     assert ended.transition.status is Status.FAILED
+
+
+def test_a_state_that_was_given_up_after_one_attempt_says_so_in_good_english() -> None:
+    ended = after_error(running(), Failure("no"), NOW, RetryPolicy(max_attempts=1))
+    assert ended is not None
+    assert ended.transition.reason == "gave up after 1 attempt: no"
 
 
 # ---------------------------------------------------------------- whose policy
@@ -241,37 +151,9 @@ def test_a_state_whose_retries_are_switched_off_is_left_alone_for_ever() -> None
         (write,) = plan(
             Commit(Transit(state, "work")), commit_id="1", now=NOW, policy=policy
         ).writes
-        assert write.due is None
+        assert (None, "work") == (write.due, write.flow)
         assert after_error(write.state, Failure("no"), NOW, policy) is None
         assert fire(write.state, NOW + 10**12, policy) is None
-
-
-# ---------------------------------------------------------------- due times
-
-
-def test_what_runs_is_due_at_its_timeout_or_the_end_of_its_lease_whichever_is_first() -> None:
-    for timeout, due in ((None, (30_000, "work")), (31, (30_000, "work")), (29, (29_000, "late"))):
-        command = Transit(State("a"), "work", timeout=timeout, on_timeout="late" if timeout else "")
-        (write,) = plan(Commit(command), commit_id="1", now=NOW, policy=POLICY).writes
-        assert (NOW + due[0], due[1]) == (write.due, write.flow)
-
-
-def test_what_waits_is_due_at_its_alarm() -> None:
-    for command, due in (
-        (Pause(State("a"), "work"), (None, "")),
-        (Pause(State("a"), "work", timeout=5, on_timeout="late"), (NOW + 5_000, "late")),
-        (Delay(State("a"), "work", after=timedelta(minutes=1)), (NOW + 60_000, "work")),
-        (Delay(State("a"), "work", at=NOW - 1), (NOW - 1, "work")),
-    ):
-        (write,) = plan(Commit(command), commit_id="1", now=NOW, policy=POLICY).writes
-        assert due == (write.due, write.flow)
-
-
-def test_an_alarm_set_in_the_past_fires_at_once() -> None:
-    state = MOVES[Delay](Delay(State("a"), "work", at=NOW - 10**6), NOW, POLICY)
-    fired = fire(state, NOW, POLICY)
-    assert fired is not None
-    assert fired.transition.status is Status.RUNNING
 
 
 # ---------------------------------------------------------------- backoff
@@ -314,7 +196,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         r"retry.backoff: is 2 s, above max_backoff of 1 s",
     ),
     "no attempts": ({"max_attempts": 0}, "retry.max_attempts: takes a whole number from 1"),
-    "half an attempt": ({"max_attempts": 1.5}, "retry.max_attempts: takes a whole number from 1"),
+    "half an attempt": ({"max_attempts": 1.5}, "takes a whole number from 1, or None, not 1.5"),
     "True attempts": ({"max_attempts": True}, "retry.max_attempts: takes a whole number from 1"),
     "a duration as text": ({"lease": "30"}, "retry.lease: takes seconds or a timedelta"),
 }
@@ -330,3 +212,9 @@ def test_an_invalid_policy_is_refused_where_it_is_made(case: str) -> None:
 def test_the_smallest_policy_is_allowed() -> None:
     policy = RetryPolicy(lease=1, max_attempts=1, backoff=0, max_backoff=0)
     assert policy.wait_ms(1, jitter=1.0) == 0
+
+
+def test_the_durations_of_a_policy_are_whole_milliseconds() -> None:
+    """However they were given."""
+    given = RetryPolicy(lease=1.0014, backoff=0.0016, max_backoff=timedelta(seconds=1.0016))  # type: ignore[arg-type]
+    assert (1.001, 0.002, 1.002) == (given.lease, given.backoff, given.max_backoff)
