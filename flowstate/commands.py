@@ -14,18 +14,18 @@ To add a command, touch these places; the tests find a forgotten one:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, get_args
 
 from msgspec import Struct, StructMeta
 from msgspec.structs import force_setattr
 
 from . import clock
-from .errors import InvalidValueError
-from .frozendict import EMPTY, FrozenDict
-from .state import State, check_flow, check_text, strings
+from .checks import NO_TEXT, Strings, check_flow, check_text, check_type, strings
+from .errors import InvalidValueError, shown
+from .frozendict import EMPTY
+from .state import State
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -55,13 +55,16 @@ class Transit(Command[State], frozen=True, gc=False):
     on_timeout: str = ""
 
     def __post_init__(self) -> None:
+        to = self.to
         if type(self.state) is not State:
             _check_state(self)
-        if type(self.to) is str:
-            _check_name_once(self.to)
-        else:
-            check_flow("Transit.to", self.to)
-        if self.annotations is not EMPTY or self.timeout is not None or self.on_timeout:
+        if type(to) is not str or not to or "\0" in to or not to.isascii():
+            _check_to(self, to)
+        if (
+            self.annotations is not EMPTY
+            or self.timeout is not None
+            or self.on_timeout is not NO_TEXT
+        ):
             _freeze(self, self.annotations)
             _check_timeout(self, self.timeout, self.on_timeout)
 
@@ -81,11 +84,19 @@ class Pause(Command[State], frozen=True, gc=False):
     on_timeout: str = ""
 
     def __post_init__(self) -> None:
-        _check_state(self)
-        _check_to(self, self.to)
-        check_text("Pause.reason", self.reason)
-        _freeze(self, self.annotations)
-        _check_timeout(self, self.timeout, self.on_timeout)
+        if type(self.state) is not State:
+            _check_state(self)
+        if self.to is not None:
+            _check_to(self, self.to)
+        if self.reason is not NO_TEXT:
+            force_setattr(self, "reason", check_text("Pause.reason", self.reason))
+        if (
+            self.annotations is not EMPTY
+            or self.timeout is not None
+            or self.on_timeout is not NO_TEXT
+        ):
+            _freeze(self, self.annotations)
+            _check_timeout(self, self.timeout, self.on_timeout)
 
 
 class Resume(Command[State], frozen=True, gc=False):
@@ -95,8 +106,10 @@ class Resume(Command[State], frozen=True, gc=False):
     annotations: Mapping[str, str] = EMPTY
 
     def __post_init__(self) -> None:
-        _check_state(self)
-        _freeze(self, self.annotations)
+        if type(self.state) is not State:
+            _check_state(self)
+        if self.annotations is not EMPTY:
+            _freeze(self, self.annotations)
 
 
 class Delay(Command[State], frozen=True, gc=False):
@@ -112,9 +125,12 @@ class Delay(Command[State], frozen=True, gc=False):
     annotations: Mapping[str, str] = EMPTY
 
     def __post_init__(self) -> None:
-        _check_state(self)
-        _check_to(self, self.to)
-        _freeze(self, self.annotations)
+        if type(self.state) is not State:
+            _check_state(self)
+        if self.to is not None:
+            _check_to(self, self.to)
+        if self.annotations is not EMPTY:
+            _freeze(self, self.annotations)
         if (self.after is None) == (self.at is None):
             raise InvalidValueError("Delay", "takes either after=… or at=…")
         if self.after is not None:
@@ -137,9 +153,12 @@ class End(Command[State], frozen=True, gc=False):
     annotations: Mapping[str, str] = EMPTY
 
     def __post_init__(self) -> None:
-        _check_state(self)
-        check_text("End.reason", self.reason)
-        _freeze(self, self.annotations)
+        if type(self.state) is not State:
+            _check_state(self)
+        if self.reason is not NO_TEXT:
+            force_setattr(self, "reason", check_text("End.reason", self.reason))
+        if self.annotations is not EMPTY:
+            _freeze(self, self.annotations)
 
 
 class Require(Command[State], frozen=True, gc=False):
@@ -148,7 +167,8 @@ class Require(Command[State], frozen=True, gc=False):
     state: State
 
     def __post_init__(self) -> None:
-        _check_state(self)
+        if type(self.state) is not State:
+            _check_state(self)
 
 
 class _Variadic(StructMeta):
@@ -158,6 +178,9 @@ class _Variadic(StructMeta):
     if not TYPE_CHECKING:  # type checkers go by the __init__ of the class
 
         def __call__(cls, *commands):  # noqa: N805  (a metaclass)
+            for command in commands:
+                if type(command) not in _COMMANDS:
+                    raise InvalidValueError("Commit", f"takes commands, not {shown(command)}")
             return _construct(cls, commands)
 
 
@@ -186,7 +209,8 @@ class Execute(Command[None], frozen=True, gc=False):
     state: State
 
     def __post_init__(self) -> None:
-        _check_state(self)
+        if type(self.state) is not State:
+            _check_state(self)
 
 
 class Noop(Command[None], frozen=True, gc=False):
@@ -194,40 +218,37 @@ class Noop(Command[None], frozen=True, gc=False):
 
 
 AnyCommand: TypeAlias = Transit | Pause | Resume | Delay | End | Require | Commit | Execute | Noop
+_COMMANDS = frozenset(get_args(AnyCommand))
 
 
 def _check_state(command: Any) -> None:
-    if not isinstance(command.state, State):
-        name = type(command).__name__
-        raise InvalidValueError(
-            f"{name}.state",
-            f"takes a State, not {command.state!r}; begin a new one, State('order-1'), or read "
-            "the one that is stored, await engine.get('order-1')",
-        )
-
-
-@functools.lru_cache(maxsize=4_096)
-def _check_name_once(to: str) -> None:
-    """What Transit does with the name of a flow: there are many transits to one flow."""
-    check_flow("Transit.to", to)
+    """Raise ``InvalidValueError``, unless the command has a state and nothing like one."""
+    name = type(command).__name__
+    if isinstance(command.state, State):
+        check_type(f"{name}.state", command.state, State)
+        return
+    raise InvalidValueError(
+        f"{name}.state",
+        f"takes a State, not {shown(command.state)}; begin a new one, State('order-1'), or read "
+        "the one that is stored, await engine.get('order-1')",
+    )
 
 
 def _freeze(command: Command[State], annotations: Mapping[str, str]) -> None:
-    if type(annotations) is not FrozenDict:
+    if annotations is not EMPTY and type(annotations) is not Strings:
         field = f"{type(command).__name__}.annotations"
         force_setattr(command, "annotations", strings(field, annotations))
 
 
-def _check_to(command: Command[State], to: str | None) -> None:
-    if to is not None:
-        check_flow(f"{type(command).__name__}.to", to)
+def _check_to(command: Command[State], to: object) -> None:
+    force_setattr(command, "to", check_flow(f"{type(command).__name__}.to", to))
 
 
 def _check_timeout(
     command: Command[State], timeout: float | timedelta | None, on_timeout: str
 ) -> None:
     name = type(command).__name__
-    check_text(f"{name}.on_timeout", on_timeout)
+    force_setattr(command, "on_timeout", check_text(f"{name}.on_timeout", on_timeout))
     if timeout is not None:
         force_setattr(command, "timeout", clock.seconds(f"{name}.timeout", timeout))
     elif on_timeout:

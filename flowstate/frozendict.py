@@ -38,7 +38,7 @@ class FrozenDict(dict[K, V]):
         return self
 
     def __reduce__(self) -> tuple[type, tuple[dict[K, V]]]:
-        return FrozenDict, (dict(self),)
+        return type(self), (dict(self),)
 
     def __repr__(self) -> str:
         return super().__repr__()

@@ -168,7 +168,7 @@ def retry(
     attempt = transition.attempt + 1
     if not policy.enabled:
         return None
-    if attempt >= policy.max_attempts:
+    if policy.max_attempts is not None and attempt >= policy.max_attempts:
         return _given_up(state, attempt, error)
     again = now + policy.wait_ms(attempt, jitter)
     timeout = transition.alarm
@@ -229,7 +229,7 @@ def _lease_ended(state: State, policy: RetryPolicy, *, is_released: bool) -> Sta
     if is_released:
         return state
     attempt = transition.attempt + 1
-    if attempt >= policy.max_attempts:
+    if policy.max_attempts is not None and attempt >= policy.max_attempts:
         return _given_up(state, attempt, LEASE_RAN_OUT)
     retried = replace(transition, cause=Cause.RETRY, attempt=attempt, reason=LEASE_RAN_OUT)
     return moved(state, retried)

@@ -39,7 +39,7 @@ FULL = State(
     rev=7,
     labels={"queue": "mail"},
     annotations={"note": "n"},
-    data={"new": Data(b"{}", "application/json"), "old": DataRef(3, 2, "text/plain", "c")},
+    data={"new": Data(b"{}", "application/json"), "old": DataRef(3, 2, "text/plain", "c" * 64)},
     stacked={"caller": State("order-0", labels={"a": "b"})},
     transition=Transition(
         to="ship",
@@ -202,7 +202,7 @@ def test_attach_encodes_any_other_value_as_json() -> None:
 
 
 def test_attach_takes_over_a_reference() -> None:
-    ref = DataRef(3, 2, "text/plain", "c")
+    ref = DataRef(3, 2, "text/plain", "c" * 64)
     assert State("a").attach("old", ref).data == {"old": ref}
 
 
@@ -276,7 +276,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "an empty name for data": (lambda: State("a").attach("", b""), "data: a key may not be empty"),
     "a stacked value that is no state": (
         lambda: State("a", stacked={"s": "b"}),  # type: ignore[dict-item]
-        r"stacked\['s'\]: takes State, not 'b'",
+        r"stacked\['s'\]: takes a State, not 'b'",
     ),
     "an alarm without a flow": (lambda: Alarm(5, ""), "alarm.to: the flow id may not be empty"),
     "an alarm before all time": (lambda: Alarm(-5, "x"), "alarm.at: takes milliseconds"),

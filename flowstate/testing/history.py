@@ -242,7 +242,7 @@ def attempts(history: History) -> Iterator[str]:
         policy, transition = history.policy_of(state), state.transition
         before = history.before.get(state.rev)
         where = f"revision {state.rev} of {state.id!r}"
-        if transition.attempt >= policy.max_attempts:
+        if policy.max_attempts is not None and transition.attempt >= policy.max_attempts:
             yield f"{where} is attempt {transition.attempt + 1} of {policy.max_attempts}"
         previous = before.transition if before is not None else None
         # the first retry may follow on anything: moves in memory begin to count anew
