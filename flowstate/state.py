@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import force_setattr, replace
 
 from . import clock
@@ -230,6 +230,42 @@ class State(Struct, frozen=True, omit_defaults=True, gc=False):
         if self.rev is not ZERO or self.committed_at is not ZERO:
             _check_numbers(self)
 
+    # ------------------------------------------------------------ new states
+
+    def evolve(
+        self,
+        *,
+        labels: Mapping[str, str | None] = EMPTY,
+        annotations: Mapping[str, str | None] = EMPTY,
+        data: Mapping[str, object] = EMPTY,
+        stacked: Mapping[str, State | None] = EMPTY,
+        retry: RetryPolicy | UnsetType | None = UNSET,
+    ) -> State:
+        """A new state with all of these changes, made at once.
+
+        What a mapping names is added or replaced, or removed if its value is None; what it does not
+        name stays. To remove what is not there is no error. ``data`` takes what ``attach`` takes;
+        ``retry=None`` leaves retrying to the engine's policy. For example::
+
+            paid = order.evolve(labels={"paid": "yes", "due": None}, data={"receipt": scan})
+        """
+        changes: dict[str, Any] = {}
+        if labels is not EMPTY:
+            changes["labels"] = _changed("labels", self.labels, labels)
+        if annotations is not EMPTY:
+            changes["annotations"] = _changed("annotations", self.annotations, annotations)
+        if data is not EMPTY:
+            payloads = {
+                name: None if value is None else self._payload(name, value)
+                for name, value in as_dict("data", data).items()
+            }
+            changes["data"] = _changed("data", self.data, payloads)
+        if stacked is not EMPTY:
+            changes["stacked"] = _changed("stacked", self.stacked, stacked)
+        if retry is not UNSET:
+            changes["retry"] = retry
+        return replace(self, **changes) if changes else self
+
     def with_labels(self, labels: Mapping[str, str] = EMPTY, /, **more: str) -> State:
         """A new state with these labels added or replaced."""
         return replace(self, labels={**self.labels, **labels, **more})
@@ -242,15 +278,32 @@ class State(Struct, frozen=True, omit_defaults=True, gc=False):
         """A new state with these annotations added or replaced."""
         return replace(self, annotations={**self.annotations, **annotations, **more})
 
+    def without_annotations(self, *keys: str) -> State:
+        """A new state without these annotations; one that it does not have is no error."""
+        return replace(self, annotations=_without(self.annotations, keys))
+
+    def with_retry(self, policy: RetryPolicy | None) -> State:
+        """A new state that is retried by this policy; None: by the engine's."""
+        return replace(self, retry=policy)
+
     def attach(self, name: str, value: object, content_type: str | None = None) -> State:
         """A new state that carries *value* as its payload *name*.
 
         Bytes are kept as they are; a ``Data`` or ``DataRef`` is taken over (the payload of a
         reference is not stored again); any other value is encoded as JSON now. Raises
         ``EncodeError`` with the path to the part that cannot be encoded.
+
+        If it carries this content already, under this name and with this content type, it is the
+        same state: the reference stays, and nothing is stored twice.
         """
-        payload = value if isinstance(value, Data | DataRef) else Data.of(value, name, content_type)
+        payload = self._payload(name, value, content_type)
+        if payload is self.data.get(name):
+            return self
         return replace(self, data={**self.data, name: payload})
+
+    def detach(self, *names: str) -> State:
+        """A new state without these payloads; one that it does not have is no error."""
+        return replace(self, data=_without(self.data, names))
 
     def stack(self, name: str, other: State) -> State:
         """A new state that carries *other* inside, under *name*."""
@@ -261,6 +314,14 @@ class State(Struct, frozen=True, omit_defaults=True, gc=False):
         if name not in self.stacked:
             raise StateNotFoundError(f"state stacked as {name!r} in state {self.id!r}")
         return replace(self, stacked=_without(self.stacked, (name,)))
+
+    def _payload(self, name: str, value: object, content_type: str | None = None) -> Data | DataRef:
+        """The value as a payload: the one that is attached under this name, if it is that."""
+        if isinstance(value, DataRef):
+            return value
+        payload = value if isinstance(value, Data) else Data.of(value, name, content_type)
+        attached = self.data.get(name)
+        return attached if attached is not None and _is_same(payload, attached) else payload
 
 
 # ---------------------------------------------------------------- what a state holds
@@ -336,5 +397,22 @@ def _check_numbers(state: State) -> None:
 # ---------------------------------------------------------------- changes
 
 
+def _changed(field: str, old: Mapping[str, V], changes: object) -> dict[str, V]:
+    """A mapping with these changes: what is None in them goes."""
+    merged = {**old, **as_dict(field, changes)}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
 def _without(old: Mapping[str, V], names: tuple[str, ...]) -> dict[str, V]:
     return {name: value for name, value in old.items() if name not in names}
+
+
+def _is_same(payload: Data, attached: Data | DataRef) -> bool:
+    """Whether a payload is the one that is attached. What differs in size is not hashed."""
+    if isinstance(attached, Data):
+        return payload == attached
+    return (
+        payload.content_type == attached.content_type
+        and payload.size == attached.size
+        and payload.checksum == attached.checksum
+    )
