@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from flowstate import Commit, Driver, Engine, Pause, RetryPolicy, State, Transit, connect
-from flowstate.drivers.plans import Group
+from flowstate.drivers.plans import GroupPlan
 from flowstate.drivers.postgres import rows
 from flowstate.drivers.postgres.connection import Connection, Target
 from flowstate.transitions import plan
@@ -49,9 +49,9 @@ def bare_inserts(
     ]
     groups: list[list[rows.Statement]] = []
     for first in range(1, versions + 1, a_commit):
-        group: Group[rows.Keys] = Group(first, 1_700_000_000_000, {})
+        group: GroupPlan[rows.Keys] = GroupPlan(first, 1_700_000_000_000, {})
         for commit in commits:
-            group.decide(commit, {}.get)  # type: ignore[arg-type]  # it has no first outcome
+            group.decide(commit, lambda _id, _rev: None)  # none was committed before
         groups.append(list(rows.statements(group)))
     with bare(url) as (store, connection):
 

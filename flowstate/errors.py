@@ -188,7 +188,8 @@ class StoreUnreachableError(StoreOpenError):
 
 
 class SchemaVersionError(StoreOpenError):
-    """The store was written by a newer flowstate; it was left untouched."""
+    """The store was written by a newer flowstate, or was migrated by a newer flowstate while this
+    process had it open; it was left untouched."""
 
 
 class StoreReadOnlyError(StoreError):

@@ -7,7 +7,7 @@ revisions and a time, and stores it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import cast
+from typing import TypeAlias, cast
 
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
@@ -27,6 +27,10 @@ from .data import DataRef
 from .errors import InvalidValueError, shown
 from .frozendict import EMPTY, FrozenDict
 from .state import SHORT_ID, State, Transition, check_id
+
+NextVersion: TypeAlias = Callable[[str, int], tuple[int, int, str] | None]
+"""Gives the oldest version of a state (id) above a revision, if there is one: its revision, when it
+was committed (ms), and the id of that commit."""
 
 
 class Write(Struct, frozen=True, gc=False):
@@ -105,6 +109,21 @@ class Plan(Struct, frozen=True, gc=False):
             if found != expected:
                 conflicts[id] = (expected, found)
         return conflicts
+
+    def first_outcome(self, next_version: NextVersion) -> tuple[State, ...] | None:
+        """The versions that the plan wrote if it was committed before, for as long as one of them
+        is stored.
+
+        What it wrote of a state is the very next version above the revision that it expected; a
+        later one never is its own. All are made again from the plan, for some may be compacted.
+        """
+        for place, write in enumerate(self.writes):
+            found = next_version(write.state.id, write.state.rev)
+            if found is not None:
+                rev, committed_at, commit_id = found
+                if commit_id == self.commit_id:
+                    return self.stamp(rev - place, committed_at)
+        return None
 
 
 # ---------------------------------------------------------------- checks

@@ -74,7 +74,7 @@ async def fill(engine: Engine, states: int, versions: int) -> None:
 
 def count(engine: Engine) -> int:
     assert isinstance(engine.driver, Observed)
-    return len(engine.driver._log)
+    return len(list(engine.driver.stored()))
 
 
 # ---------------------------------------------------------------- what is asked for

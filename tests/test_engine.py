@@ -40,7 +40,7 @@ from flowstate import (
 )
 from flowstate.drivers.memory import MemoryDriver
 from flowstate.plan import Plan
-from flowstate.testing import Fault, FaultDriver
+from flowstate.testing import Fault, FaultDriver, VirtualClock
 
 from .helpers import NOW, FixedClock, begin
 
@@ -402,12 +402,10 @@ async def test_a_commit_that_lost_a_race_and_its_answer_is_told_so_in_the_end(
             await engine.do(Commit(End(State("a"))))
 
 
-async def test_an_answer_that_is_lost_again_and_again_is_given_up(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flowstate.committer.COMMIT_BACKOFF_MS", 0)
+async def test_an_answer_that_is_lost_again_and_again_is_given_up(driver: Driver) -> None:
     losing = FaultDriver(driver, cycle([Fault.BEFORE]))
-    async with Engine(losing) as engine:
+    clock = VirtualClock()
+    async with clock.running(), Engine(losing, clock=clock) as engine:
         with pytest.raises(UnknownOutcomeError, match="was lost on purpose"):
             await engine.do(Commit(Pause(State("a"))))
         assert losing.lost == 6

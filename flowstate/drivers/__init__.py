@@ -1,4 +1,4 @@
-"""Drivers: where states are stored. ``connect`` is their one door.
+"""Drivers: where states are stored. ``connect`` opens them all.
 
 A driver plugs in through the entry-point group ``flowstate.drivers``: the name is the scheme of
 its URLs, the value a callable that takes a ``flowstate.drivers.url.StoreUrl`` and returns a
@@ -32,5 +32,5 @@ def connect(url: str) -> Driver:
         if entry.name == parsed.scheme:
             driver: Driver = entry.load()(parsed)
             return driver
-    known = ", ".join(sorted({f"{entry.name}:" for entry in found})) or "none; is it installed?"
-    raise StoreUrlError(parsed.text, f"no driver for {parsed.scheme}: (known: {known})")
+    schemes = ", ".join(sorted({f"{entry.name}:" for entry in found})) or "none; is it installed?"
+    raise StoreUrlError(parsed.text, f"no driver for {parsed.scheme}: (known: {schemes})")

@@ -1,6 +1,6 @@
-"""Deciding a batch of compaction: which versions go, of those that it looks at.
+"""Deciding a batch of compaction: which versions it removes, of those that it looks at.
 
-A durable driver says how to ask its tables, and takes away what is decided here.
+A durable driver says how to ask its tables, and removes what is decided here.
 """
 
 from __future__ import annotations
@@ -16,48 +16,50 @@ from ..retention import Compaction, Retained, Retention
 MAX_BATCH_BYTES = 8 << 20
 """Bytes of versions, and of payloads that they refer to, after which a batch ends."""
 MAX_NEWER = 20_000
-"""Newer versions that a batch steps over to find the oldest that are kept."""
+"""Versions that a batch steps over to find the oldest that is retained of each state."""
 
 Key: TypeAlias = tuple[int, str]
 """(revision, checksum) of a payload."""
 
 
 @frozen
-class Old:
-    """A version that a batch looks at."""
+class Candidate:
+    """A version that a batch looks at, and may remove."""
 
     rev: int
     id: str
     committed_at: int
     size: int
     labels: str | None
-    """As JSON text, if it has any."""
+    """Its labels as JSON text, if it has any."""
     payloads: Mapping[Key, int]
-    """Those that it refers to, with their sizes in bytes."""
+    """The payloads that it refers to, with their sizes in bytes."""
 
 
 @define
 class Batch:
-    """The versions that go, up to a revision."""
+    """What a batch removes. ``upto`` and ``done`` are those of ``Compaction``."""
 
     upto: int
     done: bool
-    removed: list[Old] = field(factory=list[Old])
-    current: list[Old] = field(factory=list[Old])
-    """Those of them that are current: the last of their states."""
+    removed: list[Candidate] = field(factory=list[Candidate])
+    """The versions that it removes, in revision order."""
+    current: list[Candidate] = field(factory=list[Candidate])
+    """The versions of ``removed`` that are current: with each of them, its state is removed."""
 
     @property
     def keys(self) -> list[Key]:
-        """The payloads that they refer to."""
+        """The payloads that the removed versions refer to."""
         return list({key for version in self.removed for key in version.payloads})
 
     @property
     def references(self) -> list[tuple[int, str, int]]:
-        """Revision and checksum of a payload, and the version that refers to it."""
+        """The references from removed versions: revision and checksum of the payload, and the
+        revision of the version."""
         return [(*key, version.rev) for version in self.removed for key in version.payloads]
 
     def summary(self, payloads: Collection[int]) -> Compaction:
-        """What became of it; *payloads* are the sizes of those that go."""
+        """What the batch came to, if it removed payloads of these sizes (bytes)."""
         size = sum(version.size for version in self.removed) + sum(payloads)
         counts = len(self.removed), len(self.current), len(payloads)
         return Compaction(self.upto, *counts, size, self.done)
@@ -65,17 +67,18 @@ class Batch:
 
 @define(eq=False)
 class Decider(ABC):
-    """Asks the tables, all in one snapshot; changes nothing."""
+    """Decides what a batch removes, by questions that a driver answers from one snapshot; changes
+    nothing."""
 
     retention: Retention
 
-    def look(self, after: int, limit: int) -> Compaction:
+    def dry_run(self, after: int, limit: int) -> Compaction:
         """What a batch would do in a run that began at 0."""
         batch = self.decide(after, limit, begun_at=0)
         return batch.summary(self._sizes(self._freed(batch)))
 
     def decide(self, after: int, limit: int, begun_at: int) -> Batch:
-        """The versions that go, of those after a revision."""
+        """The batch of the run that began at *begun_at* which looks at versions above *after*."""
         head = self._head()
         looked, done = self._old(after, min(limit, max(1, MAX_NEWER // self.retention.keep)))
         upto = looked[-1].rev if looked else after
@@ -89,9 +92,9 @@ class Decider(ABC):
                     batch.current.append(version)
         return batch
 
-    def _old(self, after: int, limit: int) -> tuple[list[Old], bool]:
-        """Versions after a revision that are old enough to go, and whether there are no more."""
-        found: list[Old] = []
+    def _old(self, after: int, limit: int) -> tuple[list[Candidate], bool]:
+        """The next versions that are old enough to be removed, and whether there are no more."""
+        found: list[Candidate] = []
         seen: set[Key] = set()
         size = 0
         for version in self._versions(after, limit):
@@ -106,17 +109,17 @@ class Decider(ABC):
         return found, len(found) < limit
 
     def _freed(self, batch: Batch) -> list[Key]:
-        """The payloads that go with a batch, if all goes that it and those before it find."""
+        """The payloads that a batch removes in a run that began at 0."""
         if not batch.keys:
             return []
-        # the newest reference first: if it is not in this batch, another one counts the payload
+        # the newest reference first: if it is above this batch, a later batch counts the payload
         newest = self._newest_references(batch.keys)
         last = [key for key, rev in newest if rev <= batch.upto]
         referring = list(self._referring(last))
         retained = self._retained({id for _, id, _ in referring})
         head = self._head()
-        stay = {key for key, id, rev in referring if not retained[id].may_remove(rev, head)}
-        return [key for key in last if key not in stay]
+        needed = {key for key, id, rev in referring if not retained[id].may_remove(rev, head)}
+        return [key for key in last if key not in needed]
 
     # ------------------------------------------------------------ what a driver knows
 
@@ -125,24 +128,25 @@ class Decider(ABC):
         """The newest revision, 0 for an empty store."""
 
     @abstractmethod
-    def _versions(self, after: int, limit: int) -> Iterable[Old]:
-        """The next versions after a revision, ascending. May end before the limit if they have
-        more than ``MAX_BATCH_BYTES``."""
+    def _versions(self, after: int, limit: int) -> Iterable[Candidate]:
+        """The next versions above a revision, ascending; fewer than *limit* only if there are no
+        more, or if they have more than ``MAX_BATCH_BYTES``."""
 
     @abstractmethod
     def _retained(self, ids: Collection[str]) -> Mapping[str, Retained]:
-        """What ``retention`` leaves of each of these states. ``oldest`` counts only if the state
-        goes whole."""
+        """What ``retention`` leaves of each of these states. ``Retained.oldest`` may be 0 where
+        ``whole_goes`` is false."""
 
     @abstractmethod
     def _newest_references(self, keys: Collection[Key]) -> Iterable[tuple[Key, int]]:
-        """To each of these payloads that is referred to: the newest version that does."""
+        """The newest reference to each of these payloads that has one: key and revision of the
+        version."""
 
     @abstractmethod
     def _referring(self, keys: Collection[Key]) -> Iterable[tuple[Key, str, int]]:
-        """Every state that refers to one of these payloads: key, id, the newest version of it that
-        does."""
+        """Every state with a reference to one of these payloads: key, id, and the revision of its
+        newest version that has one."""
 
     @abstractmethod
     def _sizes(self, keys: Collection[Key]) -> list[int]:
-        """The sizes in bytes of those of these payloads that are there."""
+        """The sizes in bytes of these payloads, without those that are not stored."""

@@ -11,7 +11,7 @@ from attrs import define, field
 MAX_BEHIND = 2_000
 """Ids whose new due times may be left out of the heaps."""
 MIN_REBUILD = 1_000
-"""Entries in the heaps below which those that were overtaken may stay."""
+"""Entries in the heaps below which stale ones may stay."""
 
 _Entry: TypeAlias = tuple[int, int, str, str]
 """due (ms), revision, id, flow"""
@@ -19,18 +19,18 @@ _Entry: TypeAlias = tuple[int, int, str, str]
 
 @define
 class DueTimes:
-    """At most one due time an id, soonest first for each flow.
+    """At most one due time for each id, soonest first for each flow.
 
-    A heap a flow. An entry that was overtaken stays until it surfaces, or until such entries are
-    the larger part; so setting a due time costs the same however many there are. What is set goes
-    to the heaps only when somebody asks, or when it has become much: a state that moves on before
-    that never sees them.
+    A heap for each flow. A stale entry, one that was replaced, stays until it surfaces, or until
+    stale entries are the larger part; so setting a due time costs the same however many there are.
+    What is set goes to the heaps only when somebody asks, or when it has become much: a state that
+    moves on before that never enters them.
     """
 
     _set: dict[str, _Entry | None] = field(factory=dict[str, _Entry | None])
-    """id -> its new entry, not in a heap yet; None for no due time."""
+    """id -> its new entry, which is not in a heap yet; None for no due time."""
     _due: dict[str, _Entry] = field(factory=dict[str, _Entry])
-    """id -> the entry that counts among those in the heaps."""
+    """id -> its entry in the heaps that is not stale."""
     _heaps: dict[str, list[_Entry]] = field(factory=dict[str, list[_Entry]])
     """flow -> heap of entries."""
     _entries: int = 0
@@ -49,7 +49,7 @@ class DueTimes:
         self, until: int, flows: Collection[str], limit: int
     ) -> tuple[list[tuple[str, int]], int | None]:
         """What is due, soonest first: ids, with their due times; and the soonest due time of what
-        is not among them."""
+        the page does not hold."""
         self._catch_up()
         found: list[_Entry] = []
         others: list[int] = []
@@ -74,7 +74,7 @@ class DueTimes:
         return tuple(sorted(flow for flow, heap in self._heaps.items() if self._first(heap)))
 
     def _first(self, heap: list[_Entry]) -> _Entry | None:
-        """The first entry of a heap that still counts."""
+        """The first entry of a heap that is not stale."""
         while heap and self._due.get(heap[0][2]) is not heap[0]:
             heapq.heappop(heap)
             self._entries -= 1

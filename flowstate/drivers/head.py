@@ -12,18 +12,18 @@ class Head:
 
     rev: int = 0
     waiting: int = field(default=0, init=False)
-    """How many tasks wait now."""
+    """How many tasks are in ``wait`` now."""
     _newer: anyio.Event | None = field(default=None, init=False)
     _hints: int = field(default=0, init=False)
 
     def advance(self, rev: int) -> None:
-        """There is revision *rev*; wake who waits for it."""
+        """There is revision *rev*: wake the tasks that wait for it."""
         if rev > self.rev:
             self.rev = rev
             self._wake()
 
     def hint(self) -> None:
-        """Something else than a revision is new, a due time: let who waits look again."""
+        """Something changed without a new revision, a due time: wake all that wait."""
         self._hints += 1
         self._wake()
 

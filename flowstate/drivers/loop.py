@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 
 class Waiter(Protocol):
-    """One task waits, until it is woken."""
+    """What a task waits on, until it is woken."""
 
     def wait(self) -> Awaitable[None]: ...
     def set(self) -> None: ...

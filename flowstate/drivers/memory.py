@@ -1,5 +1,5 @@
-"""A driver in memory: dictionaries, a list, a heap. A fast one; ``testing/model.py`` is the plain
-one, which it is compared with.
+"""A driver in memory: dictionaries, a list, heaps. It is made for speed; the plain store that it is
+compared with is ``testing/model.py``.
 
 Nothing here awaits between reading and writing, so every method is atomic on its event loop. It
 lives as long as the object; use it from one event loop.
@@ -20,7 +20,7 @@ from ..clock import Clock, SystemClock
 from ..codec import encode_state
 from ..data import DataRef
 from ..driver import Driver, Durability
-from ..errors import DataNotFoundError, RevMismatchError
+from ..errors import RevMismatchError
 from ..leases import Due, DuePage
 from ..plan import Plan, references
 from ..query import Page, Query
@@ -28,14 +28,12 @@ from ..retention import Compaction, Retained, Retention
 from ..state import State
 from .due import DueTimes
 from .head import Head
+from .reader import MAX_SCAN, payload_not_found
 from .url import StoreUrl
 
-MAX_SCAN = 10_000
-"""Versions that one read looks at."""
 
-
-class _History(Struct, eq=False, gc=False):  # no garbage: nothing in it can lead back to it
-    """One state: its current version, and the revisions of all that are there."""
+class _History(Struct, eq=False, gc=False):  # no garbage: it cannot be part of a cycle
+    """A state: its current version, and the revisions of all that are stored."""
 
     latest: State
     revs: list[int]
@@ -43,16 +41,17 @@ class _History(Struct, eq=False, gc=False):  # no garbage: nothing in it can lea
 
 @define(eq=False)
 class MemoryDriver(Driver):
-    """Keeps everything in this process: fast, and gone with it."""
+    """Keeps everything in this process, for as long as the object lives."""
 
     durability: ClassVar[Durability] = Durability.NONE
 
     clock: Clock = field(factory=SystemClock, kw_only=True)
     _head: Head = field(factory=Head, init=False)
     _log: list[State] = field(factory=list[State], init=False)
-    """By rising revision. Above ``_compacted`` none is missing, so the index follows from it."""
+    """Versions in revision order. Above ``_compacted`` none is missing, so a revision tells its
+    index."""
     _histories: OrderedDict[str, _History] = field(factory=OrderedDict[str, _History], init=False)
-    """By id, in the order of their latest revisions."""
+    """id -> history, in the order of their latest revisions."""
     _labelled: dict[tuple[str, str], list[int]] = field(
         factory=dict[tuple[str, str], list[int]], init=False
     )
@@ -62,7 +61,7 @@ class MemoryDriver(Driver):
     )
     """label -> the ids whose current version has it, in revision order."""
     _commit_ids: list[str] = field(factory=list[str], init=False)
-    """Beside the log: which commit wrote the revision."""
+    """Index in the log -> id of the commit that wrote the version."""
     _payloads: dict[tuple[int, str], bytes] = field(
         factory=dict[tuple[int, str], bytes], init=False
     )
@@ -72,11 +71,11 @@ class MemoryDriver(Driver):
     """payload -> the revisions that refer to it."""
     _due: DueTimes = field(factory=DueTimes, init=False)
     _removed: int = field(default=0, init=False)
-    """How many versions compaction took out of the log."""
+    """How many versions compaction has removed."""
     _compacted: int = field(default=0, init=False)
-    """The highest revision that it took out; 0 if there is none."""
+    """The highest revision that compaction has removed; 0 if there is none."""
     _compacted_at: int = field(default=0, init=False)
-    """When that was committed (ms)."""
+    """When the version at ``_compacted`` had been committed (ms)."""
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> MemoryDriver:
@@ -117,7 +116,7 @@ class MemoryDriver(Driver):
                 previous = history.latest
                 history.latest = state
                 history.revs.append(state.rev)
-                if previous is not log[-1]:  # else it is the last already
+                if previous is not log[-1]:  # else its history is the last already
                     histories.move_to_end(id)
             log.append(state)
             self._commit_ids.append(commit_id)
@@ -170,7 +169,7 @@ class MemoryDriver(Driver):
         return self._newest()
 
     async def wait(self, after: int) -> None:
-        self._head.advance(self._newest())  # commits tell it only while somebody waits
+        self._head.advance(self._newest())  # commits do so only while somebody waits
         await self._head.wait(after)
 
     async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
@@ -183,24 +182,22 @@ class MemoryDriver(Driver):
         return self._due.flows()
 
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        gone: set[str] = set()
+        moved: set[str] = set()
         for id, rev in leases:
             state = self._latest(id)
             if state is None or state.rev != rev:
-                gone.add(id)
+                moved.add(id)
             else:
                 self._due.move(id, until)
         if self._head.waiting:
             self._head.hint()
-        return frozenset(gone)
+        return frozenset(moved)
 
     async def load(self, ref: DataRef) -> bytes:
         try:
             return self._payloads[ref.rev, ref.checksum]
         except KeyError:
-            raise DataNotFoundError(
-                f"payload {ref.checksum} stored at revision {ref.rev}"
-            ) from None
+            raise payload_not_found(ref) from None
 
     async def compact(
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
@@ -212,29 +209,41 @@ class MemoryDriver(Driver):
         upto = looked[-1].rev if looked else after
         done = stop >= len(self._log) or not retention.is_old(self._log[stop].committed_at)
         if dry_run:
-            going = [state for state in looked if self._may_remove(state, retention)]
-            payloads = self._freed(going, upto, retention)
+            removed = [state for state in looked if self._may_remove(state, retention)]
+            payloads = self._freed(removed, upto, retention)
         else:
-            going = [state for state in looked if self._removes(state, retention, after)]
-            payloads = self._release(going)
-        compaction = self._summary(going, payloads, upto, done=done)
-        if going and not dry_run:
+            removed = [state for state in looked if self._removes(state, retention, after)]
+            payloads = self._release(removed)
+        compaction = self._summary(removed, payloads, upto, done=done)
+        if removed and not dry_run:
             for key in payloads:
                 self._payloads.pop(key, None)
-            self._remove(going, slice(start, stop))
+            self._remove(removed, slice(start, stop))
         return compaction
 
+    def stored(self) -> Iterator[tuple[State, str]]:
+        """Past the contract, for tests: every version that is there, by rising revision, each with
+        the id of its commit."""
+        return zip(self._log, self._commit_ids, strict=True)
+
+    def stored_payloads(self) -> Iterator[tuple[int, str]]:
+        """Past the contract, for tests: (revision, checksum) of every payload that is there."""
+        return iter(self._payloads)
+
     def _first_outcome(self, plan: Plan) -> tuple[State, ...]:
-        """What the plan wrote when it was committed before, or else the conflicts it has."""
-        for write in plan.writes:
-            for rev in _above(self._revs(write.state.id), write.state.rev):
-                index = self._index(rev)
-                if self._commit_ids[index] == plan.commit_id:
-                    # made again from the plan, for some of what it wrote may be compacted
-                    first = rev - plan.writes.index(write)
-                    return plan.stamp(first, self._log[index].committed_at)
-                break  # only the very next version can be of a plan that expected this revision
-        raise RevMismatchError(plan.conflicts(self._latest_rev))
+        """What the plan wrote when it was committed before. Raises ``RevMismatchError``."""
+        versions = plan.first_outcome(self._next_version)
+        if versions is None:
+            raise RevMismatchError(plan.conflicts(self._latest_rev))
+        return versions
+
+    def _next_version(self, id: str, rev: int) -> tuple[int, int, str] | None:
+        """For ``Plan.first_outcome``."""
+        following = next(_above(self._revs(id), rev), None)
+        if following is None:
+            return None
+        index = self._index(following)
+        return following, self._log[index].committed_at, self._commit_ids[index]
 
     # ------------------------------------------------------------ indexes
 
@@ -297,21 +306,21 @@ class MemoryDriver(Driver):
     # ------------------------------------------------------------ places in the log
 
     def _newest(self) -> int:
-        """The head: revisions begin at 1, and each is in the log or was removed from it."""
+        """The head: revisions begin at 1, and each is in the log or was removed."""
         return len(self._log) + self._removed
 
     def _index(self, rev: int) -> int:
-        """Where a revision is in the log, or the next one above it."""
+        """Where a revision is in the log; if it is not, where the next higher is."""
         if rev > self._compacted:
             return rev - 1 - self._removed
         return bisect_left(self._log, rev, key=_rev)
 
     def _at(self, rev: int) -> State:
-        """The version at a revision that is there."""
+        """The version at a revision that is in the log."""
         return self._log[self._index(rev)]
 
     def _rev_before(self, instant: int) -> int:
-        """The newest revision committed before that time: times ascend with revisions."""
+        """The newest revision committed before that time; see ``Driver.commit`` on their order."""
         index = bisect_left(self._log, instant, key=_committed_at)
         return self._log[index - 1].rev if index else 0
 
@@ -335,61 +344,63 @@ class MemoryDriver(Driver):
         """Whether a version that is old enough goes in a batch that looks above a revision."""
         return self._retained(state.id, retention).removes(state.rev, self._newest(), after)
 
-    def _freed(self, going: list[State], upto: int, retention: Retention) -> list[tuple[int, str]]:
-        """The payloads that go with a batch, if all goes that it and those before it find."""
+    def _freed(
+        self, removed: list[State], upto: int, retention: Retention
+    ) -> list[tuple[int, str]]:
+        """The payloads that a batch removes in a run that began at 0."""
         return [
             key
-            for key, revs in self._references(going).items()
+            for key, revs in self._references(removed).items()
             if revs[-1] <= upto and all(self._may_remove(self._at(rev), retention) for rev in revs)
         ]
 
     def _summary(
-        self, going: list[State], payloads: list[tuple[int, str]], upto: int, *, done: bool
+        self, removed: list[State], payloads: list[tuple[int, str]], upto: int, *, done: bool
     ) -> Compaction:
         contents = [self._payloads[key] for key in payloads if key in self._payloads]
-        size = sum(len(encode_state(state)) for state in going) + sum(map(len, contents))
-        states = sum(map(self._is_current, going))
-        return Compaction(upto, len(going), states, len(contents), size, done)
+        size = sum(len(encode_state(state)) for state in removed) + sum(map(len, contents))
+        states = sum(map(self._is_current, removed))
+        return Compaction(upto, len(removed), states, len(contents), size, done)
 
     def _references(self, states: Iterable[State]) -> dict[tuple[int, str], list[int]]:
         """The payloads that versions refer to, with all the revisions that do."""
         return {key: self._referring[key] for state in states for key in _payloads(state)}
 
-    def _release(self, gone: list[State]) -> list[tuple[int, str]]:
-        """Take these versions' references back; gives the payloads that have none any more."""
-        revs = {state.rev for state in gone}
+    def _release(self, removed: list[State]) -> list[tuple[int, str]]:
+        """Remove the references of these versions; gives the payloads that have none left."""
+        revs = {state.rev for state in removed}
         released: list[tuple[int, str]] = []
-        for key, referring in self._references(gone).items():
-            _discard(referring, gone, revs)
+        for key, referring in self._references(removed).items():
+            _discard(referring, removed, revs)
             if not referring:
                 del self._referring[key]
                 released.append(key)
         return released
 
-    def _remove(self, gone: list[State], looked: slice) -> None:
-        """Take versions out of the part of the log that was looked at, and out of the indexes."""
-        revs = {state.rev for state in gone}
-        left = [
+    def _remove(self, removed: list[State], looked: slice) -> None:
+        """Remove versions from the part of the log that was looked at, and from the indexes."""
+        revs = {state.rev for state in removed}
+        retained = [
             index for index in range(looked.start, looked.stop) if self._log[index].rev not in revs
         ]
-        self._commit_ids[looked] = [self._commit_ids[index] for index in left]
-        self._log[looked] = [self._log[index] for index in left]
-        self._removed += len(gone)
-        if gone[-1].rev > self._compacted:
-            self._compacted, self._compacted_at = gone[-1].rev, gone[-1].committed_at
-        for label in {label for state in gone for label in state.labels.items()}:
+        self._commit_ids[looked] = [self._commit_ids[index] for index in retained]
+        self._log[looked] = [self._log[index] for index in retained]
+        self._removed += len(removed)
+        if removed[-1].rev > self._compacted:
+            self._compacted, self._compacted_at = removed[-1].rev, removed[-1].committed_at
+        for label in {label for state in removed for label in state.labels.items()}:
             labelled = self._labelled[label]
-            _discard(labelled, gone, revs)
+            _discard(labelled, removed, revs)
             if not labelled:
                 del self._labelled[label]
-        for id in {state.id for state in gone}:
+        for id in {state.id for state in removed}:
             history = self._histories[id]
-            _discard(history.revs, gone, revs)
+            _discard(history.revs, removed, revs)
             if not history.revs:
                 self._forget(history.latest)
 
     def _forget(self, state: State) -> None:
-        """A state of which no version is left, not even its latest."""
+        """Remove a state of which no version is left from the indexes of current versions."""
         del self._histories[state.id]
         for label in state.labels.items():
             ids = self._current_labelled[label]
@@ -411,12 +422,12 @@ def _distinct(ascending: Iterable[int]) -> Iterator[int]:
         last = rev
 
 
-def _discard(found: list[int], gone: list[State], revs: set[int]) -> None:
-    """Take the revisions of versions out of an entry of an index. Looks only at the part that they
-    are in."""
-    start = bisect_left(found, gone[0].rev)
-    stop = bisect_right(found, gone[-1].rev, start)
-    found[start:stop] = [rev for rev in found[start:stop] if rev not in revs]
+def _discard(indexed: list[int], removed: list[State], revs: set[int]) -> None:
+    """Remove the revisions of versions from an entry of an index. Looks only at the part between
+    the first and the last of them."""
+    start = bisect_left(indexed, removed[0].rev)
+    stop = bisect_right(indexed, removed[-1].rev, start)
+    indexed[start:stop] = [rev for rev in indexed[start:stop] if rev not in revs]
 
 
 def _payloads(state: State) -> set[tuple[int, str]]:

@@ -6,21 +6,20 @@ transaction that will write it, decides every plan here, and writes what the gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Sequence
+from typing import Generic, TypeAlias, TypeVar
 
 from attrs import define, field
 from msgspec import Struct
 
 from ..errors import RevMismatchError
-from ..plan import Plan, Write
+from ..plan import NextVersion, Plan, Write
 from ..state import State
-from .group import Outcome
 
-K = TypeVar("K")
+StoredT = TypeVar("StoredT")
 
-FirstOutcome = Callable[[Plan], tuple[State, ...] | None]
-"""What a plan wrote if it was committed before."""
+Outcome: TypeAlias = tuple[State, ...] | Exception
+"""What became of one plan: the versions that it wrote, or why it wrote none."""
 
 
 class Version(Struct, gc=False):
@@ -30,71 +29,68 @@ class Version(Struct, gc=False):
     write: Write
     commit_id: str
     is_current: bool = True
-    """False once it is overtaken within its group."""
+    """False once it is superseded within its group."""
 
 
-class Latest(Struct, Generic[K], gc=False):
-    """What is known of a state's latest version while a group is being decided."""
+class Latest(Struct, Generic[StoredT], gc=False):
+    """The latest version of a state, at some point while a group is being decided."""
 
     rev: int
-    kept: K | None = None
-    """What the driver keeps beside a stored version, for when it is overtaken."""
+    stored: StoredT | None = None
+    """What the driver has to know of a stored version when it is superseded."""
     version: Version | None = None
     """The version, if this group writes it."""
 
 
 @define
-class Group(Generic[K]):
+class GroupPlan(Generic[StoredT]):
     """The plans of one transaction, and what they write."""
 
     first: int
     """The first revision that is free."""
     now: int
     """When all of it is committed, in ms."""
-    latest: dict[str, Latest[K]]
+    latest: dict[str, Latest[StoredT]]
     """id -> the latest version of every state that the plans are about, if there is one."""
     versions: list[Version] = field(factory=list[Version], init=False)
     payloads: list[tuple[int, str, bytes]] = field(factory=list[tuple[int, str, bytes]], init=False)
     """revision, checksum, content"""
-    overtaken: list[Latest[K]] = field(factory=list[Latest[K]], init=False)
+    superseded: list[Latest[StoredT]] = field(factory=list[Latest[StoredT]], init=False)
     """Stored versions that are not the latest any more."""
     _outcomes: dict[str, tuple[State, ...]] = field(
         factory=dict[str, tuple[State, ...]], init=False
     )
-    """commit id -> what it wrote: a plan may be in a group twice, and no table knows it yet."""
+    """commit id -> what it wrote: a plan may be in a group twice, and no table has it yet."""
 
-    def decide(self, plan: Plan, first_outcome: FirstOutcome) -> Outcome:
-        """Take the plan in if its expectations hold; else its first outcome, or what conflicts."""
-        if conflicts := self.conflicts(plan):
+    def decide(self, plan: Plan, next_version: NextVersion) -> Outcome:
+        """Take the plan in if its expectations hold; else its first outcome, or what conflicts.
+
+        *next_version* looks at what was stored before the group.
+        """
+        if conflicts := plan.conflicts(self.latest_rev):
             return (
                 self._outcomes.get(plan.commit_id)
-                or first_outcome(plan)
+                or plan.first_outcome(next_version)
                 or RevMismatchError(conflicts)
             )
         return self._add(plan)
 
-    def conflicts(self, plan: Plan) -> dict[str, tuple[int, int]]:
-        """The ids whose latest revision is not the expected one: (expected, found)."""
-        latest = self.latest
-        conflicts: dict[str, tuple[int, int]] = {}
-        for id, expected in plan.expectations():
-            known = latest.get(id)
-            found = 0 if known is None else known.rev
-            if found != expected:
-                conflicts[id] = (expected, found)
-        return conflicts
+    def latest_rev(self, id: str) -> int:
+        """The latest revision of a state, 0 if there is none."""
+        latest = self.latest.get(id)
+        return 0 if latest is None else latest.rev
 
     def _add(self, plan: Plan) -> tuple[State, ...]:
         first = self.first + len(self.versions)
         states = plan.stamp(first, self.now)
         for state, write in zip(states, plan.writes, strict=True):
-            known = self.latest.get(state.id)
-            if known is None:
+            latest = self.latest.get(state.id)
+            if latest is None:
                 pass
-            elif known.version is None:
-                self.overtaken.append(known)
+            elif latest.version is None:
+                self.superseded.append(latest)
             else:
-                known.version.is_current = False
+                latest.version.is_current = False
             version = Version(state, write, plan.commit_id)
             self.versions.append(version)
             self.latest[state.id] = Latest(state.rev, None, version)
@@ -103,7 +99,7 @@ class Group(Generic[K]):
         return states
 
 
-def wanted_ids(plans: Sequence[Plan]) -> list[str]:
+def ids_of(plans: Sequence[Plan]) -> list[str]:
     """Every state that the plans write or require."""
     ids = {write.state.id for plan in plans for write in plan.writes}
     ids.update(id for plan in plans for id, _ in plan.requires)

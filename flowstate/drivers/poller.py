@@ -25,13 +25,13 @@ class Seen(NamedTuple):
 
 
 class Source(ABC):
-    """How a store is looked at. ``wake`` and ``close`` run in any thread, the others in that of
-    the poller."""
+    """How a store is looked at. ``wake`` and ``close`` run in any thread, the other methods in that
+    of the poller."""
 
     failures: ClassVar[tuple[type[Exception], ...]]
-    """What may be raised while the store cannot be looked at; it is tried again after a pause."""
+    """What may be raised while the store cannot be looked at: a retry follows after a pause."""
     linger: ClassVar[int] = 0
-    """Pauses without anybody waiting before it rests."""
+    """Pauses without anybody waiting before the poller rests."""
 
     @abstractmethod
     def look(self) -> Seen | None:
@@ -47,7 +47,7 @@ class Source(ABC):
 
     @abstractmethod
     def wake(self) -> None:
-        """End a pause, or the next one. From any thread."""
+        """End the present pause, or the next. From any thread."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -101,7 +101,7 @@ class Poller:
             try:
                 self._poll()
             except self.source.failures:
-                # a hint may be late; whoever reads the store is told what is wrong with it
+                # a hint may be late; the error itself is raised to those who read the store
                 self.source.reset()
                 if self._seen is not None:  # whatever is found then may have changed meanwhile
                     self._seen = self._seen._replace(mark=-1)
@@ -127,15 +127,15 @@ class Poller:
     def _found(self, found: Seen) -> None:
         seen, self._seen = self._seen, found
         if seen is None or found.rev != seen.rev:
-            self._tell(partial(self.head.advance, found.rev))
+            self._call(partial(self.head.advance, found.rev))
         elif found.mark != seen.mark:  # a change without a new revision: due times were moved
-            self._tell(self.head.hint)
+            self._call(self.head.hint)
 
     def _is_wanted(self) -> bool:
         return self._watching > 0 or self._closing.is_set()
 
-    def _tell(self, tell: Callable[[], None]) -> None:
+    def _call(self, on_loop: Callable[[], None]) -> None:
         try:
-            self._loop.soon_threadsafe(tell)
+            self._loop.soon_threadsafe(on_loop)
         except RuntimeError:
             self._closing.set()  # the loop has ended

@@ -16,7 +16,7 @@ class Closeable(Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether it can be given to the next one; else it is closed."""
+        """Whether it can be used again; else it is closed."""
         ...
 
     def close(self) -> None: ...
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @define(eq=False)
 class Pool(Generic[R]):
-    """At most ``size`` readers, each used by one thread at a time. Make it on the event loop."""
+    """At most ``size`` readers, each used by one thread at a time. Made on the event loop."""
 
     make: Callable[[], R]
     """Called in a worker thread."""
@@ -45,7 +45,7 @@ class Pool(Generic[R]):
         return await anyio.to_thread.run_sync(self._with_reader, read, limiter=self._limit)
 
     def close(self) -> None:
-        """Close every reader; one that is in use when it is done."""
+        """Close every reader; those in use, as soon as they are not."""
         self._is_closed = True
         self.clear()
 

@@ -48,8 +48,8 @@ class StoreUrl:
         """Raise ``StoreUrlError`` if there is an option besides these, or a path too many."""
         for option in self.options:
             if option not in options:
-                known = ", ".join(sorted(options)) or "none"
-                raise StoreUrlError(self.text, f"has no option {option!r} (it has: {known})")
+                names = ", ".join(sorted(options)) or "none"
+                raise StoreUrlError(self.text, f"has no option {option!r} (it has: {names})")
         if self.path and not path:
             raise StoreUrlError(self.text, f"takes no path; {self.scheme}: is the whole URL")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tracemalloc
 from pathlib import Path
 
@@ -14,35 +15,32 @@ from flowstate.cli.lines import Line, read_lines, total_size
 pytestmark = pytest.mark.anyio
 
 
-async def read(path: Path) -> list[Line]:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        return [line async for line in read_lines(file)]
-    finally:
-        os.close(file)
+async def read(content: bytes, chunk: int) -> list[Line]:
+    """The lines of what comes in pieces of that size: each is a message, which is read alone."""
+    writing, reading = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with reading:
+        with writing:
+            for start in range(0, len(content), chunk):
+                writing.send(content[start : start + chunk])
+        return [line async for line in read_lines(reading.fileno())]
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1 << 18])
-async def test_lines_do_not_depend_on_how_they_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
-) -> None:
-    monkeypatch.setattr(lines, "_CHUNK_BYTES", chunk)
-    (tmp_path / "in").write_bytes(b"one\n\n three\r\nfour")
-    assert await read(tmp_path / "in") == [
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1_000])
+async def test_lines_do_not_depend_on_how_they_are_read(chunk: int) -> None:
+    assert await read(b"one\n\n three\r\nfour", chunk) == [
         Line(1, b"one", 4),
         Line(3, b" three\r", 8),
         Line(4, b"four", 4),
     ]
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 1 << 18])
+@pytest.mark.parametrize("chunk", [1, 5, 1_000])
 async def test_a_line_that_is_too_long_is_let_go_of_but_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+    monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(lines, "_CHUNK_BYTES", chunk)
     monkeypatch.setattr(lines, "MAX_LINE_BYTES", 10)
-    (tmp_path / "in").write_bytes(b"x" * 9 + b"\n" + b"y" * 10 + b"\nz\n" + b"w" * 11)
-    assert await read(tmp_path / "in") == [
+    content = b"x" * 9 + b"\n" + b"y" * 10 + b"\nz\n" + b"w" * 11
+    assert await read(content, chunk) == [
         Line(1, b"x" * 9, 10),
         Line(2, b"", 11),
         Line(3, b"z", 2),

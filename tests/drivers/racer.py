@@ -8,35 +8,34 @@ think of first.
 from __future__ import annotations
 
 import random
+import re
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import anyio
 
 from flowstate import Commit, Pause, RetryPolicy, State, connect
 from flowstate.driver import Driver
-from flowstate.drivers.plans import Group
-from flowstate.drivers.postgres import driver as module
-from flowstate.drivers.postgres import rows as statements
-from flowstate.drivers.postgres.rows import Keys
-from flowstate.drivers.postgres.writer import Writer
 from flowstate.transitions import plan
 
-STEP = 1_000
-"""By which the sequence counts: more than a group has."""
+from .wrapped import Wrapped, driver_through
 
 
-class SequenceWriter(Writer):
-    """Asks a sequence for revisions."""
+class Sequenced(Wrapped):
+    """Has a sequence give the revisions, and nobody wait for who has one already."""
 
-    def _begin(self) -> None:
-        self._execute("BEGIN")
-
-    def _group(self, rows: Sequence[tuple[Any, ...]]) -> Group[Keys]:
-        group = super()._group(rows)
-        group.first = self._execute("SELECT nextval('{s}.revisions')").fetchall()[0][0]
-        return group
+    def execute(self, query: Any, parameters: Any = None, **options: Any) -> Any:
+        for sent, instead in (
+            (rb"^SELECT FROM (\S+) FOR UPDATE$", rb"SELECT FROM \1"),
+            (
+                rb"^(SELECT \(.*?\)), h.rev, (.* FROM (\S+)\.head )",
+                rb"\1, nextval('\3.revisions') - 1, \2",
+            ),
+            # the head is then the highest that was committed
+            (rb"^(UPDATE \S+ SET rev =) %s", rb"\1 greatest(rev, %s)"),
+        ):
+            query = re.sub(sent, instead, query) if isinstance(query, bytes) else query
+        return super().execute(query, parameters, **options)
 
 
 async def race(driver: Driver, name: str, commits: int) -> None:
@@ -48,11 +47,8 @@ async def race(driver: Driver, name: str, commits: int) -> None:
 
 
 async def main(url: str, name: str, commits: int, kind: str) -> None:
-    if kind == "sequence":
-        setattr(module, "Writer", SequenceWriter)  # noqa: B010  (it is no public name of it)
-        # the head is then the highest that was committed
-        statements._HEAD = "UPDATE {s}.head SET rev = greatest(rev, %s), committed_at = %s"
-    async with connect(url) as driver:
+    made = driver_through(url, Sequenced) if kind == "sequence" else connect(url)
+    async with made as driver:
         await race(driver, name, commits)
 
 

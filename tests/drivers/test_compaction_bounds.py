@@ -9,8 +9,7 @@ import pytest
 
 from flowstate import Commit, Compaction, Driver, Engine, Pause, Retention, State, connect
 from flowstate.clock import MAX_INSTANT_MS
-from flowstate.drivers import compaction
-from flowstate.drivers.compaction import MAX_BATCH_BYTES
+from flowstate.drivers.compaction import MAX_BATCH_BYTES, MAX_NEWER
 
 from ..postgres import Database
 
@@ -75,14 +74,13 @@ async def test_a_payload_that_many_carry_counts_once(url: str) -> None:
     assert (5, 0, True) == (batch.versions, batch.payloads, batch.done)
 
 
-async def test_a_large_keep_makes_batches_smaller(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_large_keep_makes_batches_smaller(url: str) -> None:
     """To find the oldest of a thousand versions to keep takes a thousand steps: a batch takes a
     bounded number of them."""
-    monkeypatch.setattr(compaction, "MAX_NEWER", 10)
     async with connect(url) as driver:
         await write(driver, 8, lambda state, _: state)
-        for keep, upto in ((2, 5), (5, 2), (1_000, 1)):
-            retention = Retention(MAX_INSTANT_MS, keep)
+        for upto in (5, 2):
+            retention = Retention(MAX_INSTANT_MS, MAX_NEWER // upto)
             assert upto == (await driver.compact(retention, 0, 1_000, dry_run=True)).upto
+        retention = Retention(MAX_INSTANT_MS, 2 * MAX_NEWER)
+        assert 1 == (await driver.compact(retention, 0, 1_000, dry_run=True)).upto

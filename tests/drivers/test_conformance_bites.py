@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,11 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from flowstate import RevMismatchError
-from flowstate.drivers.memory import MemoryDriver
 from flowstate.testing import DriverMachine, Store
 
 from . import broken
-from .test_memory import MemoryStore
+
+CRASH = re.compile(r" - (Attribute|Index|Key|Name|Type|Value)Error")
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +42,13 @@ def report() -> str:
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_a_driver_that_breaks_a_law_is_caught(
-    report: str, driver: type[MemoryDriver], test: str
+    report: str, driver: broken.Broken, test: str
 ) -> None:
-    """The test that states the law fails on the driver that breaks it."""
+    """The test that states the law fails on the driver that breaks it; not because that crashes."""
     told = [line for line in report.splitlines() if f"::Test{driver.__name__}::{test}" in line]
-    assert any(line.startswith("FAILED") for line in told), "\n".join(told) or report
+    failures = [line for line in told if line.startswith("FAILED")]
+    assert failures, "\n".join(told) or report
+    assert [] == [line for line in failures if CRASH.search(line)]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,8 @@ def test_a_driver_that_breaks_a_law_is_caught(
         broken.FindsTheOldest,
         broken.FindsThePast,
         broken.DueInAnyOrder,
+        broken.LooksAgainForOneFlow,
+        broken.LooksAgainForWhatIsToCome,
         broken.RenewsInSilence,
         broken.KeepsOneTooFew,
         broken.RemovesEndedStatesUnasked,
@@ -73,19 +78,20 @@ def test_a_driver_that_breaks_a_law_is_caught(
         broken.GivesWhatIsLeftAsOutcome,
     ],
 )
-def test_the_machine_finds_a_driver_that_breaks_a_law(driver: type[MemoryDriver]) -> None:
+def test_the_machine_finds_a_driver_that_breaks_a_law(driver: broken.Broken) -> None:
     """Random operations come upon what the driver does differently from the model."""
 
     class BrokenMachine(DriverMachine):
         def new_store(self, path: Path) -> Store:  # noqa: ARG002
-            return MemoryStore(driver())
+            return broken.store_of(driver)
 
-    # it is enough to find a difference; the same ones each time, and no search for shorter ones
+    # it is enough to find a difference; the same ones each time, and no search for shorter ones.
+    # The rarest takes some 200 examples: what is drawn changes with the machine's code
     quick = settings(
         BrokenMachine.TestCase.settings,
         database=None,
         derandomize=True,
-        max_examples=500,
+        max_examples=2_000,
         phases=[Phase.generate],
     )
     with pytest.raises((AssertionError, RevMismatchError)):

@@ -13,7 +13,7 @@ from flowstate.testing import DriverConformance, DriverMachine, Store, StoredVer
 
 @define
 class MemoryStore(Store):
-    """The one driver is the store; its private list is what lies behind its back."""
+    """The one driver is the store, and shows what lies in it."""
 
     memory: MemoryDriver = field(factory=MemoryDriver)
 
@@ -23,11 +23,11 @@ class MemoryStore(Store):
     def raw_versions(self) -> list[StoredVersion]:
         return [
             StoredVersion(state.rev, state.id, commit_id)
-            for state, commit_id in zip(self.memory._log, self.memory._commit_ids, strict=True)
+            for state, commit_id in self.memory.stored()
         ]
 
     def raw_payloads(self) -> list[tuple[int, str]]:
-        return list(self.memory._payloads)
+        return list(self.memory.stored_payloads())
 
 
 class TestMemoryDriver(DriverConformance):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from typing import Any, LiteralString
 
 import anyio
 import psycopg
 import pytest
 from attrs import define, field
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.sql import SQL, Identifier, Literal
 
 from flowstate import (
     Commit,
     Delay,
+    Driver,
     Engine,
     Pause,
     State,
@@ -22,15 +24,14 @@ from flowstate import (
     StoreReadOnlyError,
     connect,
 )
-from flowstate.drivers.postgres.listener import ServerSource
-from flowstate.drivers.postgres.reader import Reader
-from flowstate.drivers.postgres.writer import Writer
 
 from ..postgres import Database, target, with_options
+from .wrapped import Wrapped, driver_through
 
 pytestmark = pytest.mark.anyio
 
 PATIENCE_S = 30
+IDLE = TransactionStatus.IDLE
 
 
 @pytest.fixture
@@ -87,8 +88,12 @@ def roles(admin: psycopg.Connection[Any]) -> Iterator[Roles]:
 
 
 async def works(url: str) -> None:
+    await works_with(lambda: connect(url))
+
+
+async def works_with(new_driver: Callable[[], Driver]) -> None:
     """Everything that a driver does, on its own and beside another."""
-    async with connect(url) as driver, connect(url) as other, Engine(driver) as engine:
+    async with new_driver() as driver, new_driver() as other, Engine(driver) as engine:
         state = State("a", labels={"queue": "mail"}).attach("order", b"pears")
         with anyio.fail_after(PATIENCE_S):
             async with anyio.create_task_group() as tasks:
@@ -100,27 +105,34 @@ async def works(url: str) -> None:
         assert [state] == [due.state for due in (await driver.due(5, ["work"], 10)).due]
 
 
-async def test_nothing_of_a_session_is_relied_upon(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_of_a_session_is_relied_upon(url: str) -> None:
     """A pooler may give each transaction another session: here each begins with nothing that was
     set, prepared, listened to or locked before."""
+    forgotten = 0
 
-    def forgetting(method: Callable[..., Any]) -> Callable[..., Any]:
-        def forget(self: Any, *arguments: Any, **more: Any) -> Any:
-            connection = getattr(self, "connection", None) or self._connection
-            if connection is not None and not connection.closed:
-                connection.execute("DISCARD ALL")
-            return method(self, *arguments, **more)
+    class Forgetful(Wrapped):
+        def execute(self, query: Any, parameters: Any = None, **options: Any) -> Any:
+            self.forget()
+            return super().execute(query, parameters, **options)
 
-        return forget
+        def pipeline(self) -> AbstractContextManager[Any]:
+            self.forget()
+            return super().pipeline()
 
-    monkeypatch.setattr(Writer, "_transact", forgetting(Writer._transact))
-    monkeypatch.setattr(Writer, "_renew", forgetting(Writer._renew))
-    monkeypatch.setattr(Reader, "_rows", forgetting(Reader._rows))
-    monkeypatch.setattr(Reader, "_indexed", forgetting(Reader._indexed))
-    monkeypatch.setattr(ServerSource, "look", forgetting(ServerSource.look))
-    await works(with_options(url, notify="off", prepare="off"))
+        def transaction(self) -> AbstractContextManager[Any]:
+            self.forget()
+            return self.inside.transaction()
+
+        def forget(self) -> None:
+            nonlocal forgotten
+            info = self.inside.info
+            if (info.transaction_status, info.pipeline_status) == (IDLE, PipelineStatus.OFF):
+                self.inside.execute("DISCARD ALL")
+                forgotten += 1
+
+    url = with_options(url, notify="off", prepare="off")
+    await works_with(lambda: driver_through(url, Forgetful))
+    assert forgotten > 10
 
 
 async def test_a_role_without_superuser_that_may_make_schemas(

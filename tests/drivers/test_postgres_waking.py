@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Identifier
 
 from flowstate import Commit, Driver, Engine, Pause, State, connect
 from flowstate.drivers.postgres.connection import Connection
-from flowstate.drivers.postgres.driver import MAX_READERS
+from flowstate.drivers.threaded import MAX_READERS
 from flowstate.testing import Store
 from flowstate.testing.conformance.head import HeadLaws
 from flowstate.testing.conformance.watch import WatchLaws
@@ -105,7 +105,7 @@ async def test_one_connection_and_one_thread_listen_for_all_watchers(
                     tasks.start_soon(watch_one, engine, partial(woken.append, number))
                 await until(lambda: len(listeners(observer, url)) == 1)
                 await commit(other, "a")
-        threads = [thread for thread in threading.enumerate() if "listener" in thread.name]
+        threads = [thread for thread in threading.enumerate() if "poller" in thread.name]
         assert len(threads) == 1
         assert len(listeners(observer, url)) == 1
         # besides, of `driver`: one that writes, some that read; of `other`: one that writes

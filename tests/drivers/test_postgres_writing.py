@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
 import anyio.to_thread
+import psycopg
 import pytest
 
 from flowstate import (
@@ -20,15 +22,17 @@ from flowstate import (
     State,
     StoreBusyError,
     StoreError,
+    StoreReadOnlyError,
     Transit,
     connect,
 )
-from flowstate.drivers.postgres import rows, writer
-from flowstate.drivers.postgres.driver import PostgresDriver
+from flowstate.drivers.postgres import rows
+from flowstate.drivers.postgres.connection import Connection
 from flowstate.transitions import plan
 
 from ..postgres import Database, target, with_options
 from .test_postgres_faults import PATIENCE_S, pause, stored
+from .wrapped import LOCKS, WRITES, Wrapped, before, driver_through, setting
 
 pytestmark = pytest.mark.anyio
 
@@ -44,13 +48,11 @@ def url(postgres: Database) -> str:
     return postgres.new_store()
 
 
-async def test_a_lock_that_is_held_too_long_is_told(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lock_that_is_held_too_long_is_told(url: str) -> None:
     """Somebody keeps the head row: the commit is refused, and works once the lock is gone."""
-    monkeypatch.setattr(writer, "LOCK_TIMEOUT", "100ms")
     store = target(url)
-    async with connect(url) as driver:
+    impatient = before({LOCKS: setting("lock_timeout", "100ms")})
+    async with driver_through(url, impatient) as driver:
         with store.connect() as holder, holder.transaction():
             holder.execute(store.sql("SELECT FROM {s}.head FOR UPDATE"))
             with pytest.raises(StoreBusyError, match="nothing was written"):
@@ -85,12 +87,22 @@ AGAIN_TWICE: list[Any] = [
 ]
 
 
-async def test_commits_and_renewals_in_any_order_never_deadlock(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_commits_and_renewals_in_any_order_never_deadlock(url: str) -> None:
     """Two drivers move and renew the same states, each in another order: whoever writes has locked
     the head row first, so nobody waits for two things at once."""
-    monkeypatch.setattr(writer, "AGAIN", frozenset())  # a deadlock would be told, then
+    failed: list[psycopg.Error] = []
+
+    class Noting(Wrapped):
+        """Notes what a driver would see to by itself."""
+
+        @contextmanager
+        def pipeline(self) -> Iterator[Any]:
+            try:
+                with super().pipeline() as pipeline:
+                    yield pipeline
+            except psycopg.Error as error:
+                failed.append(error)
+                raise
 
     async def work(driver: Driver, ids: list[str]) -> None:
         for number in range(60):
@@ -107,7 +119,7 @@ async def test_commits_and_renewals_in_any_order_never_deadlock(
             await driver.renew([(state.id, state.rev) for state in states], number)
 
     names = [f"{n}" for n in range(20)]
-    async with connect(url) as one, connect(url) as two:
+    async with driver_through(url, Noting) as one, driver_through(url, Noting) as two:
         for name in names:
             await one.commit(pause(name, name))
         with anyio.fail_after(PATIENCE_S):
@@ -115,26 +127,19 @@ async def test_commits_and_renewals_in_any_order_never_deadlock(
                 tasks.start_soon(work, one, names)
                 tasks.start_soon(work, two, names[::-1])
         assert 20 < await one.head()
+    assert [] == failed
 
 
-async def test_a_process_that_hangs_while_committing_is_thrown_out(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_process_that_hangs_while_committing_is_thrown_out(url: str) -> None:
     """It keeps others waiting for a bounded time, and finds out what became of its commit."""
-    monkeypatch.setattr(writer, "IDLE_TIMEOUT", "100ms")
     hanging, go_on = threading.Event(), threading.Event()
-    decide = writer.Writer._first_outcomes
 
-    driver = connect(url)
-    assert isinstance(driver, PostgresDriver)
+    def hang(_: Connection) -> None:
+        hanging.set()
+        assert go_on.wait(PATIENCE_S)
 
-    def hang(self: writer.Writer, *arguments: Any) -> Any:
-        if threading.current_thread() is driver._group._thread and not go_on.is_set():
-            hanging.set()
-            assert go_on.wait(PATIENCE_S)
-        return decide(self, *arguments)
-
-    monkeypatch.setattr(writer.Writer, "_first_outcomes", hang)
+    idle = setting("idle_in_transaction_session_timeout", "100ms")
+    driver = driver_through(url, before({LOCKS: idle, WRITES: hang}))
     async with driver, connect(url) as other:
         with anyio.fail_after(PATIENCE_S):
             async with anyio.create_task_group() as tasks:
@@ -174,28 +179,34 @@ async def test_large_commits_go_in_several_messages(
 ) -> None:
     """A message has a bound; a commit of many large states and payloads has not."""
     monkeypatch.setattr(rows, "MAX_MESSAGE", 1_000)
+    messages: list[Connection] = []
     states = [
         State(f"{n}", annotations={"text": "x" * (n * 100)}).attach("data", bytes([n]) * (n * 100))
         for n in range(30)
     ]
-    async with connect(url) as driver, Engine(driver) as engine:
+    counting = before({WRITES: messages.append})
+    async with driver_through(url, counting) as driver, Engine(driver) as engine:
         written = await engine.do(Commit(*map(Pause, states)))
+        assert len(messages) > 10
         assert list(range(1, 31)) == [state.rev for state in written]
         assert list(written) == [state async for state in engine.states()]
         for n, state in enumerate(written):
             assert bytes([n]) * (n * 100) == await engine.data(state, "data")
 
 
-async def test_a_mistake_of_the_driver_is_told_and_leaves_no_lock(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_mistake_of_the_driver_is_told_and_leaves_no_lock(url: str) -> None:
     """Whatever is raised while the head row is locked: it is the outcome, and the lock is gone."""
-    monkeypatch.setattr(writer, "IDLE_TIMEOUT", "60s")  # or the server would help out
-    async with connect(url) as driver, connect(url) as other:
-        with monkeypatch.context() as patch:
-            patch.setattr(writer, "statements", lambda _: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                await driver.commit(pause("a", "one"))
+    mistakes = [ZeroDivisionError("of the test")]
+
+    def mistake(_: Connection) -> None:
+        if mistakes:
+            raise mistakes.pop()
+
+    idle = setting("idle_in_transaction_session_timeout", "60s")  # or the server would help out
+    driver = driver_through(url, before({LOCKS: idle, WRITES: mistake}))
+    async with driver, connect(url) as other:
+        with pytest.raises(ZeroDivisionError):
+            await driver.commit(pause("a", "one"))
         with anyio.fail_after(PATIENCE_S):
             assert [1] == [state.rev for state in await other.commit(pause("a", "two"))]
             assert [2] == [state.rev for state in await driver.commit(pause("b", "three"))]
@@ -204,24 +215,32 @@ async def test_a_mistake_of_the_driver_is_told_and_leaves_no_lock(
 async def test_a_server_that_does_not_commit_for_now_is_no_failure_of_each_plan(url: str) -> None:
     """...but of all at once: none is tried again by itself where that would be of no use."""
     read_only = with_options(url, options="-c default_transaction_read_only=on")
+    tried: list[Connection] = []
+    refused: list[StoreReadOnlyError] = []
+
+    async def commit(driver: Driver, id: str) -> None:
+        with pytest.raises(StoreReadOnlyError) as told:
+            await driver.commit(pause(id, id))
+        refused.append(told.value)
+
     async with connect(url):
         pass
-    async with connect(read_only) as driver:
-        assert isinstance(driver, PostgresDriver)
-        plans = [pause(f"{number}", f"{number}") for number in range(1_000)]
-        outcomes = await anyio.to_thread.run_sync(driver._writer.write, plans)
-    assert 1 == len(set(map(id, outcomes)))
+    driver = driver_through(read_only, before({LOCKS: tried.append}))
+    async with driver, anyio.create_task_group() as tasks:
+        for number in range(1_000):  # one turn of the loop: one group
+            tasks.start_soon(commit, driver, f"{number}")
+    assert (1_000, 1) == (len(refused), len(tried))
 
 
 @pytest.mark.parametrize("asked", ["on", "local", "off", "remote_apply"])
 async def test_commits_are_as_synchronous_as_the_url_says(url: str, asked: str) -> None:
     """Whatever the role, the database or the server is set to."""
     url = with_options(url, synchronous=asked, options="-c synchronous_commit=remote_write")
-    async with connect(url) as driver:
-        assert isinstance(driver, PostgresDriver)
-        connection = driver._writer.connection
-        with connection.pipeline():
-            driver._writer._begin()
-            shown = connection.execute("SHOW synchronous_commit").fetchall()
-            connection.execute("ROLLBACK")
-        assert [(asked,)] == shown
+    shown: list[psycopg.Cursor[Any]] = []
+
+    def show(connection: Connection) -> None:
+        shown.append(connection.execute("SHOW synchronous_commit"))
+
+    async with driver_through(url, before({WRITES: show})) as driver:
+        await driver.commit(pause("a", "one"))
+    assert [[(asked,)]] == [cursor.fetchall() for cursor in shown]

@@ -28,8 +28,8 @@ from flowstate import (
     connect,
 )
 from flowstate.clock import MAX_INSTANT_MS
-from flowstate.drivers.sqlite import reader, schema
-from flowstate.drivers.sqlite.rows import COLUMNS, among
+from flowstate.drivers.sqlite import schema
+from flowstate.drivers.sqlite.rows import KEYS, among
 
 pytestmark = pytest.mark.anyio
 
@@ -211,17 +211,21 @@ async def test_nothing_is_left_behind(path: Path) -> None:
     assert len(rows(path, "SELECT * FROM payloads")) == len(kept)
 
 
-async def test_what_is_gone_is_not_paged_through(path: Path, monkeypatch: Any) -> None:
-    """A page looks at versions, not at revisions that are no more."""
-    monkeypatch.setattr(reader, "MAX_SCAN", 10)
+async def test_what_is_gone_is_not_paged_through(path: Path) -> None:
+    """A page looks at versions, not at revisions that are no more: all that a long log has left
+    is in one."""
+    nothing = Query(status=Status.NEW)
     async with connect(url(path)) as driver, Engine(driver) as engine:
         first = await commit(engine, State("first"))
-        state = State("busy")
-        for _ in range(100):
-            state = await commit(engine, state)
-        await driver.compact(ALL, 0, 1_000)
-        page = await driver.read(Query(status=Status.PAUSED), 0, 100)
-        assert (page.versions, page.upto) == ((first, state), state.rev)
+        states = tuple(State(f"{n}") for n in range(1_000))
+        for _ in range(12):
+            states = await engine.do(Commit(*map(Pause, states)))
+        assert (await driver.read(nothing, 0, 2_000)).upto < states[-1].rev, "a page has a bound"
+        while (await driver.compact(ALL, 0, 4_000)).versions:
+            pass
+        page = await driver.read(Query(status=Status.PAUSED), 0, 2_000)
+        assert (page.versions, page.upto) == ((first, *states), states[-1].rev)
+        assert (await driver.read(nothing, 0, 2_000)).upto == states[-1].rev
 
 
 async def test_an_error_leaves_all_as_it_was(path: Path) -> None:
@@ -241,7 +245,7 @@ async def test_an_error_leaves_all_as_it_was(path: Path) -> None:
     assert rows(path, "SELECT id FROM versions ORDER BY rev DESC LIMIT 1") == [("later",)]
 
 
-@pytest.mark.parametrize("table", COLUMNS)
+@pytest.mark.parametrize("table", KEYS)
 async def test_rows_are_looked_up_by_their_whole_key(path: Path, table: str) -> None:
     """Not by its first column alone: a commit may share a revision among a thousand payloads."""
     await fill(path)
@@ -250,7 +254,7 @@ async def test_rows_are_looked_up_by_their_whole_key(path: Path, table: str) -> 
         (search,) = (
             row[3] for row in connection.execute(sql, ("[]",)) if f"SEARCH {table} " in row[3]
         )
-    assert search.count("=?") == len(COLUMNS[table])
+    assert search.count("=?") == len(KEYS[table])
 
 
 async def test_room_is_used_again(path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 import sqlite_utils
+from attrs import asdict, field, frozen
 
 from flowstate import (
     Command,
@@ -38,6 +39,7 @@ from flowstate import (
 )
 from flowstate.drivers.sqlite import SQLiteDriver, schema
 from flowstate.drivers.sqlite.connection import File
+from flowstate.drivers.url import StoreUrl
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import TimedDriver, VirtualClock
 
@@ -51,6 +53,22 @@ def path(tmp_path: Path) -> Path:
 
 def url(path: Path, options: str = "") -> str:
     return f"sqlite:///{path}{options}"
+
+
+@frozen
+class Watched(File):
+    """A file whose connections a test can use too."""
+
+    opened: list[sqlite3.Connection] = field(factory=list[sqlite3.Connection])
+
+    def connect(self) -> sqlite3.Connection:
+        self.opened.append(super().connect())
+        return self.opened[-1]
+
+    @property
+    def writing(self) -> sqlite3.Connection:
+        """The connection that prepares the store, and then writes."""
+        return self.opened[0]
 
 
 async def fill(path: Path, *ids: str) -> None:
@@ -197,12 +215,12 @@ async def test_durability_is_what_the_connection_does(
     path: Path, options: str, level: Durability, pragma: int
 ) -> None:
     """What the driver declares is what its writing connection is set to."""
-    async with connect(url(path, options)) as driver:
-        assert isinstance(driver, SQLiteDriver)
-        connection = driver._writer.connection
+    asked = File.from_url(StoreUrl.parse(url(path, options)))
+    file = Watched(**asdict(asked))
+    async with SQLiteDriver(file) as driver:
         assert driver.durability == level
-        assert connection.execute("PRAGMA synchronous").fetchone() == (pragma,)
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert file.writing.execute("PRAGMA synchronous").fetchone() == (pragma,)
+        assert file.writing.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 # ---------------------------------------------------------------- while it is open
@@ -210,10 +228,10 @@ async def test_durability_is_what_the_connection_does(
 
 async def test_a_full_disk_fails_only_the_plan_that_does_not_fit(path: Path) -> None:
     """StoreFullError, nothing of that plan is there, and what fits is still written."""
-    async with connect(url(path)) as driver, Engine(driver) as engine:
-        assert isinstance(driver, SQLiteDriver)
-        (pages,) = driver._writer.connection.execute("PRAGMA page_count").fetchone()
-        driver._writer.connection.execute(f"PRAGMA max_page_count = {pages + 20}")
+    file = Watched(str(path))
+    async with SQLiteDriver(file) as driver, Engine(driver) as engine:
+        (pages,) = file.writing.execute("PRAGMA page_count").fetchone()
+        file.writing.execute(f"PRAGMA max_page_count = {pages + 20}")
         large = State("large").attach("blob", bytes(1 << 20))
         failed: list[str] = []
 
@@ -232,7 +250,7 @@ async def test_a_full_disk_fails_only_the_plan_that_does_not_fit(path: Path) -> 
         assert {state.id for state in written} == {"small-1", "small-2"}
         assert [state.rev for state in written] == [1, 2]
 
-        driver._writer.connection.execute("PRAGMA max_page_count = 100000")
+        file.writing.execute("PRAGMA max_page_count = 100000")
         await engine.do(Commit(Pause(large, "work")))
         assert [state.rev async for state in engine.states()] == [1, 2, 3]
 

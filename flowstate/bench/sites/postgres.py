@@ -18,7 +18,7 @@ import psycopg
 from attrs import define, field, frozen
 
 from flowstate import Commit, Pause, Plan, RetryPolicy, State, Transit, connect
-from flowstate.drivers.plans import Group
+from flowstate.drivers.plans import GroupPlan
 from flowstate.drivers.postgres.connection import Connection, Target
 from flowstate.drivers.postgres.errors import translate
 from flowstate.drivers.postgres.rows import Keys, Statement, statements
@@ -173,9 +173,9 @@ def _plan(commit: Commit) -> Plan:
 
 
 def _group(commits: list[Plan], first: int) -> list[Statement]:
-    group: Group[Keys] = Group(first, INSTANT_MS, {})
+    group: GroupPlan[Keys] = GroupPlan(first, INSTANT_MS, {})
     for commit in commits:
-        group.decide(commit, lambda _: None)
+        group.decide(commit, lambda _id, _rev: None)
     return list(statements(group))
 
 

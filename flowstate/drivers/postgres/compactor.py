@@ -1,4 +1,4 @@
-"""Compaction: what a batch asks the tables, and what takes away what goes.
+"""Compaction: what a batch asks the tables, and what removes what was decided.
 
 All is decided without the head row's lock, which is held only for removing. Meanwhile others may
 commit: what is superseded stays so, a state that has ended does not move, and a new reference to a
@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 
 from ...retention import Retained
 from ...state import Status
-from ..compaction import MAX_BATCH_BYTES, Batch, Decider, Key, Old
+from ..compaction import MAX_BATCH_BYTES, Batch, Candidate, Decider, Key
 from .arrays import BigInts, Texts
 from .rows import NOT_CURRENT, Statement, pairs
 from .schema import key
@@ -30,13 +30,13 @@ Ask: TypeAlias = Callable[..., list[tuple[Any, ...]]]
 
 @frozen
 class Removal:
-    """A batch that is to be removed, if no other one was since."""
+    """A batch that is to be removed, unless another batch was since it was decided."""
 
     batch: Batch
     batches: int
-    """How many batches had been removed when it was decided."""
+    """How many batches had been removed when this one was decided."""
     statements: Sequence[Statement]
-    """What removes it, to be done in this order. The last one gives the sizes of the payloads."""
+    """What removes it, to be executed in this order. The last gives the sizes of the payloads."""
 
 
 @define(eq=False)
@@ -57,7 +57,7 @@ class Compactor(Decider):
         rows: list[tuple[Any, ...]] = []
         if keys := batch.keys:
             removed = BigInts.of(version.rev for version in batch.removed)
-            rows = self.ask(_UNREFERRED, **_columns(keys), removed=removed)
+            rows = self.ask(_UNREFERENCED, **_columns(keys), removed=removed)
         revs, checksums = BigInts.of(rev for rev, _ in rows), Texts.of(name for _, name in rows)
         return _PAYLOADS, (revs, checksums, self._newest)
 
@@ -67,13 +67,13 @@ class Compactor(Decider):
         ((self._newest, self._batches),) = self.ask("SELECT rev, batches FROM {s}.head")
         return self._newest
 
-    def _versions(self, after: int, limit: int) -> Iterable[Old]:
+    def _versions(self, after: int, limit: int) -> Iterable[Candidate]:
         rows = self.ask(_OLD, after=after, limit=limit, most=MAX_BATCH_BYTES)
         for rev, id, committed_at, size, labels, revs, checksums, sizes in rows:
             payloads: dict[Key, int] = {}
             if revs is not None:
                 payloads.update(zip(zip(revs, checksums, strict=True), sizes, strict=True))
-            yield Old(rev, id, committed_at, size, labels, payloads)
+            yield Candidate(rev, id, committed_at, size, labels, payloads)
 
     def _retained(self, ids: Collection[str]) -> Mapping[str, Retained]:
         retention = self.retention
@@ -121,7 +121,7 @@ def _removing(batch: Batch) -> Iterator[Statement]:
     yield _HEAD, (removed[-1].rev, removed[-1].committed_at)
 
 
-def _labels(version: Old) -> list[tuple[int, int]]:
+def _labels(version: Candidate) -> list[tuple[int, int]]:
     """The rows of ``labels`` for a version."""
     if version.labels is None:
         return []
@@ -197,14 +197,14 @@ _VERSIONS: LiteralString = """
 DELETE FROM {s}.versions v USING unnest(%s) AS g(rev) WHERE v.rev = g.rev
 """
 
-_UNREFERRED: LiteralString = """
+_UNREFERENCED: LiteralString = """
 SELECT k.rev, k.checksum FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
 WHERE (
     SELECT r.rev FROM {s}.payload_refs r WHERE r.payload_rev = k.rev AND r.checksum = k.checksum
     AND r.rev <> ALL(%(removed)s) ORDER BY r.rev DESC LIMIT 1
 ) IS NULL
 """
-"""From the newest reference on: of the older ones many may be removed and not yet vacuumed."""
+"""From the newest reference on: of the older, many may be removed and not yet vacuumed."""
 
 _PAYLOADS: LiteralString = """
 DELETE FROM {s}.payloads p USING unnest(%s, %s) AS k(rev, checksum)

@@ -28,19 +28,20 @@ SWITCH = ("on", "off")
 MODES = ("rwc", "rw", "ro")
 RECONNECT_S = 30.0
 PAUSE_S = 0.05
+"""Before the first retry to reach the server; the pause doubles with each retry."""
 MAX_PAUSE_S = 1.0
-"""Between two tries to reach the server: the first, which doubles, and the longest."""
+"""The longest pause between two attempts to reach the server."""
 DEFAULTS: Mapping[str, str] = {
     "application_name": "flowstate",
     "connect_timeout": "10",  # s
-    # a connection whose other end is gone without a word is given up after some 25 s
+    # a connection whose other end disappears silently is closed after some 25 s
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "25000",  # ms
     "client_encoding": "UTF8",
 }
-"""What libpq is told unless the URL says otherwise."""
+"""libpq's parameters, unless the URL says otherwise."""
 BY_INDEX: LiteralString = """
 pg_catalog.set_config('enable_seqscan', 'off', true),
 pg_catalog.set_config('enable_bitmapscan', 'off', true),
@@ -48,27 +49,27 @@ pg_catalog.set_config('enable_hashjoin', 'off', true),
 pg_catalog.set_config('enable_mergejoin', 'off', true),
 pg_catalog.set_config('jit', 'off', true)
 """
-"""Has a transaction do everything through indexes, one row after the other. It is
-what all our statements are made for; and the planner, who knows a growing table by the statistics
-of yesterday, would sometimes rather read all of it."""
+"""Settings that have a transaction do everything through indexes, one row after the other. All
+statements here are made for that; and the planner, which knows a growing table by the statistics of
+yesterday, would sometimes rather read all of it."""
 PREPARE_AFTER = 2
-"""Executions after which a statement is kept prepared."""
+"""Executions after which a statement is prepared."""
 
 
 @frozen
 class Target:
     """A schema of a database on a server.
 
-    ``notify`` tells other processes of commits, and listens. ``prepare`` keeps statements prepared.
+    ``notify`` tells other processes of commits, and listens. ``prepare`` prepares statements.
     ``synchronous`` is what ``synchronous_commit`` is for commits. ``reconnect`` is for how many
-    seconds a server that went away is tried again before that is an error. ``mode`` is "rwc" (the
+    seconds a server that went away is retried before that is an error. ``mode`` is "rwc" (the
     tables are made if they are missing), "rw" or "ro".
     """
 
     url: str
     """Without a password: what errors name."""
     parameters: Mapping[str, str] = field(repr=False)
-    """What libpq is told, a password among it."""
+    """libpq's parameters, a password among them."""
     schema: str = SCHEMA
     notify: bool = True
     prepare: bool = True
@@ -107,7 +108,7 @@ class Target:
 
     @property
     def channel(self) -> str:
-        """What is notified: no more than a hint, so it does not matter if a long name is cut."""
+        """The channel of NOTIFY, which is no more than a hint: a long name may be cut."""
         return f"flowstate {self.schema}".encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
     def connect(self) -> Connection:
@@ -133,9 +134,9 @@ def _statement(text: LiteralString, schema: str) -> bytes:
     return SQL(text).format(s=name).as_bytes()
 
 
-def pauses(patience_s: float) -> Iterator[float]:
-    """The waits between tries to reach a server, in seconds, until it was tried for so long."""
-    end, pause = time.monotonic() + patience_s, PAUSE_S
+def pauses(retry_s: float) -> Iterator[float]:
+    """The pauses between attempts to reach a server, in seconds, for so many seconds in all."""
+    end, pause = time.monotonic() + retry_s, PAUSE_S
     while (left := end - time.monotonic()) > 0:
         yield min(pause, left)
         pause = min(2 * pause, MAX_PAUSE_S)
@@ -181,9 +182,9 @@ def _check_schema(url: StoreUrl, schema: str) -> None:
 
 
 def _check_options(url: StoreUrl, options: Mapping[str, str]) -> None:
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    names = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     for option in options:
-        if option not in known:
+        if option not in names:
             raise StoreUrlError(
                 url.text,
                 f"has no option {option!r} (it has: schema, notify, prepare, synchronous, "

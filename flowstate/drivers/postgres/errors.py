@@ -1,4 +1,4 @@
-"""PostgreSQL's errors, told in flowstate's terms: which store, what is wrong, what to do."""
+"""PostgreSQL's errors as flowstate's: which store, what is wrong, what to do."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .connection import Target
 _Make = Callable[[Target, str], StoreError]
 
 LOST = {"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"}
-"""The server ends the session, or has only just begun. Besides these, class 08."""
-AGAIN = {"40001", "40P01"}
-"""Serialization failure and deadlock: nothing was written, and the next try may go well."""
+"""The server ends the session, or is starting; besides these, all of class 08."""
+RETRYABLE = {"40001", "40P01"}
+"""Serialization failure and deadlock: nothing was written, and a retry may succeed."""
 
 
 def grants(target: Target, role: str | None = None) -> str:
@@ -41,49 +41,53 @@ def quoted(name: str) -> str:
     return Identifier(name).as_string()
 
 
-def _gone(target: Target, told: str) -> StoreError:
-    return StoreError(target.url, f"tables of the store are gone ({told}); restore them")
+def _missing(target: Target, message: str) -> StoreError:
+    return StoreError(target.url, f"tables of the store are gone ({message}); restore them")
 
 
-def _crowded(target: Target, told: str) -> StoreError:
+def _too_many_clients(target: Target, message: str) -> StoreError:
     return StoreUnreachableError(
         target.url,
-        f"the server takes no more clients ({told}); nothing was written. Raise max_connections, "
-        "use a pooler, or run fewer processes: each takes up to 6 connections",
+        f"the server takes no more clients ({message}); nothing was written. Raise "
+        "max_connections, use a pooler, or run fewer processes: each takes up to 6 connections",
     )
 
 
 # SQLSTATE -> the error; https://www.postgresql.org/docs/current/errcodes-appendix.html
 _BY_STATE: dict[str, _Make] = {
-    "25006": lambda target, told: StoreReadOnlyError(
+    "25006": lambda target, message: StoreReadOnlyError(
         target.url,
-        f"the server is read-only ({told}): a standby, or set so. Name the primary; with several "
-        "hosts in the URL, target_session_attrs=read-write finds it",
+        f"the server is read-only ({message}): a standby, or set so. Name the primary; with "
+        "several hosts in the URL, target_session_attrs=read-write finds it",
     ),
-    "28000": lambda target, told: StoreOpenError(target.url, f"this user is refused ({told})"),
-    "28P01": lambda target, told: StoreOpenError(target.url, f"the password is wrong ({told})"),
-    "3D000": lambda target, told: StoreOpenError(
-        target.url, f"there is no such database ({told}); make it with CREATE DATABASE"
+    "28000": lambda target, message: StoreOpenError(
+        target.url, f"this user is refused ({message})"
     ),
-    "3F000": _gone,
-    "42P01": _gone,
-    "42501": lambda target, told: StoreReadOnlyError(
-        target.url, f"a right is missing ({told}); nothing was written. {grants(target)}"
+    "28P01": lambda target, message: StoreOpenError(
+        target.url, f"the password is wrong ({message})"
     ),
-    "53100": lambda target, told: StoreFullError(
-        target.url, f"the server's disk is full ({told}); nothing of the commit was written"
+    "3D000": lambda target, message: StoreOpenError(
+        target.url, f"there is no such database ({message}); make it with CREATE DATABASE"
     ),
-    "53300": _crowded,
+    "3F000": _missing,
+    "42P01": _missing,
+    "42501": lambda target, message: StoreReadOnlyError(
+        target.url, f"a right is missing ({message}); nothing was written. {grants(target)}"
+    ),
+    "53100": lambda target, message: StoreFullError(
+        target.url, f"the server's disk is full ({message}); nothing of the commit was written"
+    ),
+    "53300": _too_many_clients,
     "55P03": lambda target, _: StoreBusyError(
         target.url,
         "someone else held the lock that orders commits for too long; nothing was written. "
         "Find who in pg_stat_activity: a session in state 'idle in transaction'",
     ),
-    "57014": lambda target, told: StoreBusyError(
-        target.url, f"the server ended a statement ({told}); nothing was written"
+    "57014": lambda target, message: StoreBusyError(
+        target.url, f"the server ended a statement ({message}); nothing was written"
     ),
-    "XX001": lambda target, told: StoreCorruptError(target.url, f"is damaged ({told})"),
-    "XX002": lambda target, told: StoreCorruptError(target.url, f"is damaged ({told})"),
+    "XX001": lambda target, message: StoreCorruptError(target.url, f"is damaged ({message})"),
+    "XX002": lambda target, message: StoreCorruptError(target.url, f"is damaged ({message})"),
 }
 
 # What a server says when it refuses a connection comes without its SQLSTATE
@@ -100,17 +104,18 @@ _BY_WORDS: Sequence[tuple[str, str]] = (
 
 def translate(target: Target, error: psycopg.Error) -> StoreError:
     """The flowstate error that an error of PostgreSQL or psycopg stands for."""
-    told = _told(error)
+    message = _message(error)
     make = _BY_STATE.get(_state(error))
     if make is not None:
-        return make(target, told)
+        return make(target, message)
     if is_lost(error):
         return StoreUnreachableError(
             target.url,
-            f"the server does not answer ({told}); nothing was written. Look whether it runs, and "
-            "whether host and port are right",
+            f"the server does not answer ({message}); nothing was written. Look whether it runs, "
+            "and whether host and port are right",
         )
-    return StoreError(target.url, f"PostgreSQL failed: {told} ({error.sqlstate or 'no SQLSTATE'})")
+    state = error.sqlstate or "no SQLSTATE"
+    return StoreError(target.url, f"PostgreSQL failed: {message} ({state})")
 
 
 def is_lost(error: psycopg.Error) -> bool:
@@ -141,10 +146,10 @@ def _state(error: psycopg.Error) -> str:
     return next((state for word, state in _BY_WORDS if word in words), "")
 
 
-def _told(error: psycopg.Error) -> str:
-    """What the server said, in one line."""
-    told = error.diag.message_primary or str(error) or type(error).__name__
-    lines = dict.fromkeys(" ".join(line.split()) for line in told.splitlines())
+def _message(error: psycopg.Error) -> str:
+    """The server's message, as a single line."""
+    text = error.diag.message_primary or str(error) or type(error).__name__
+    lines = dict.fromkeys(" ".join(line.split()) for line in text.splitlines())
     return "; ".join(line for line in lines if line and not any(
         line != other and line in other for other in lines
     ))  # fmt: skip

@@ -1,8 +1,8 @@
 """Reading versions: which index to ask, and pages that look at a bounded number of versions.
 
-Every method runs in a worker thread, and what it finds is of one moment. It
-costs one round trip, also where a transaction is needed to tell the planner how to go about it:
-nothing is waited for inside, so none is ever left open.
+Every method runs in a worker thread, and what it finds is of one moment. It costs one round trip,
+also where a transaction is needed for hints to the planner: nothing is waited for inside, so none
+is ever left open.
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ from attrs import define
 
 from ... import codec
 from ...data import DataRef
-from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...leases import Due, DuePage
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
+from ..reader import MAX_SCAN, SCAN_PER_VERSION, StoreReader
 from .arrays import BigInts, Documents, Texts
 from .compactor import Compactor, Removal
 from .connection import BY_INDEX, Connection, Target
 from .errors import is_lost, translate
 from .schema import key
 
-MAX_SCAN = 10_000
-"""Versions that one page looks at, at most."""
-SCAN_PER_VERSION = 10
-"""Versions that a page looks at for each that it may hold, if an index has to offer them."""
-
 
 @define(eq=False)
-class Reader:
-    """Reads from one connection."""
+class Reader(StoreReader):
+    """Reads on one connection."""
 
     target: Target
     connection: Connection
+
+    @property
+    def _name(self) -> str:
+        return self.target.url
 
     @property
     def is_usable(self) -> bool:
@@ -108,21 +107,9 @@ class Reader:
         )
         return tuple(sorted(flow for (flow,) in rows))
 
-    def load(self, ref: DataRef) -> bytes:
-        rows = self._rows(
-            "SELECT content FROM {s}.payloads WHERE rev = %(rev)s AND checksum = %(checksum)s",
-            rev=ref.rev,
-            checksum=ref.checksum,
-        )
-        if not rows:
-            raise DataNotFoundError(f"payload {ref.checksum} stored at revision {ref.rev}")
-        content: bytes = rows[0][0]
-        return content
-
-    def look(self, retention: Retention, after: int, limit: int) -> Compaction:
-        """What a batch of compaction would do in a run that began at 0."""
+    def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
         with self._snapshot():
-            return Compactor(retention, self._ask).look(after, limit)
+            return Compactor(retention, self._ask).dry_run(after, limit)
 
     def removal(self, retention: Retention, after: int, limit: int) -> Removal:
         """What a batch of compaction is to remove."""
@@ -131,8 +118,16 @@ class Reader:
 
     # ------------------------------------------------------------ inside
 
+    def _payload(self, ref: DataRef) -> bytes | None:
+        rows = self._rows(
+            "SELECT content FROM {s}.payloads WHERE rev = %(rev)s AND checksum = %(checksum)s",
+            rev=ref.rev,
+            checksum=ref.checksum,
+        )
+        return rows[0][0] if rows else None
+
     def _rev_before(self, instant: int) -> int:
-        """The newest revision committed before that time: times ascend with revisions."""
+        """The newest revision committed before that time; see ``Driver.commit`` on their order."""
         rev: int = self._indexed(_REV_BEFORE, instant=instant)[0][0]
         return rev
 
@@ -140,12 +135,12 @@ class Reader:
         return self._rows(text, **values)[0]
 
     def _rows(self, text: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
-        """What a statement finds whose plan is beyond doubt."""
+        """What a statement finds that needs no hint to the planner."""
         with self._translated():
             return self._execute(text, values).fetchall()
 
     def _indexed(self, text: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
-        """What a statement finds that is to use indexes, whatever the planner thinks of it."""
+        """What a statement finds through indexes, whatever the planner would prefer."""
         with self._translated():
             with self.connection.pipeline():
                 self._execute("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
@@ -180,7 +175,7 @@ class Reader:
             raise translate(self.target, error) from error
 
     def _recover(self, error: psycopg.Error) -> None:
-        """Make ready for the next one, or let it be seen that there is none for this reader."""
+        """Make ready for another transaction, or close a connection that is lost."""
         try:
             if not is_lost(error):
                 self.connection.rollback()
@@ -188,14 +183,6 @@ class Reader:
         except psycopg.Error:
             pass
         self.connection.close()
-
-    def _decode(self, rev: int, text: str) -> State:
-        try:
-            return codec.decode(text, State, "state")
-        except DecodeError as error:
-            raise StoreCorruptError(
-                self.target.url, f"the version at revision {rev} cannot be read: {error}"
-            ) from error
 
 
 # ---------------------------------------------------------------- what a query asks for
@@ -242,12 +229,18 @@ def _page(query: Query, filters: str, limit: int) -> tuple[LiteralString, Mappin
         more.update(_wanted(query))
     else:
         lists = _REVS_LATEST
-    is_exact = not query.statuses and not query.id_prefix and (
-        not query.alternatives
-        or (not query.id and all(len(labels) == 1 for labels in query.alternatives))
-    )  # fmt: skip
-    more["most"] = min(MAX_SCAN, limit if is_exact else SCAN_PER_VERSION * limit)
+    more["most"] = min(MAX_SCAN, limit if _is_exact(query) else SCAN_PER_VERSION * limit)
     return _PAGE_OF_CANDIDATES.replace("{lists}", lists), more
+
+
+def _is_exact(query: Query) -> bool:
+    """Whether every candidate that the index offers matches, so that no more are needed than the
+    page may hold."""
+    if query.statuses or query.id_prefix:
+        return False  # no index has them
+    if query.id:
+        return not query.alternatives  # the index is that by id
+    return all(len(labels) == 1 for labels in query.alternatives)  # the index is that by one label
 
 
 def _wanted(query: Query) -> Mapping[str, Any]:
@@ -313,8 +306,8 @@ FROM bound b LEFT JOIN LATERAL (
     ORDER BY v.rev LIMIT %(limit)s
 ) v ON true ORDER BY v.rev
 """
-"""Looks at ``most`` versions. They are counted only where some are gone: above, each revision is
-one."""
+"""Looks at ``most`` versions. They are counted only up to where some were removed: above that,
+every revision has its version."""
 
 _PAGE_OF_CANDIDATES: LiteralString = """
 WITH lists AS MATERIALIZED ({lists}),

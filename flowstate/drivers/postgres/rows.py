@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, LiteralString, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, LiteralString, TypeAlias, TypeVar
+
+from attrs import frozen
+from msgspec import Struct
 
 from ...codec import encode_state
 from ...plan import references
 from ...state import State
-from ..plans import Group, Version
-from .arrays import BigInts, Contents, Documents, Texts
+from ..plans import GroupPlan, Version
+from .arrays import Array, BigInts, Contents, Documents, Texts
 from .schema import key
 
 Keys: TypeAlias = list[int]
@@ -23,19 +26,142 @@ MAX_MESSAGE = 64 << 20
 Statement: TypeAlias = tuple[LiteralString, tuple[Any, ...]]
 """Its text, and the values for it."""
 
-_VERSIONS: LiteralString = """
-INSERT INTO {s}.versions (rev, id, status, committed_at, commit_id, size, state)
-SELECT %s + v.place, v.id, v.status, %s, v.commit_id, v.size, v.state
-FROM unnest(%s, %s, %s, %s, %s) WITH ORDINALITY AS v(id, status, commit_id, size, state, place)
-"""
 
-_STATES: LiteralString = """
-INSERT INTO {s}.states (id, rev, due, due_key, due_flow, label_keys)
-SELECT n.id, n.rev, n.due, n.due_key, n.due_flow, n.label_keys::bigint[]
-FROM unnest(%s, %s, %s, %s, %s, %s) AS n(id, rev, due, due_key, due_flow, label_keys)
-ON CONFLICT (id) DO UPDATE SET rev = excluded.rev, due = excluded.due,
-    due_key = excluded.due_key, due_flow = excluded.due_flow, label_keys = excluded.label_keys
-"""
+def statements(group: GroupPlan[Keys]) -> Iterator[Statement]:
+    """What writes the group, to be done in this order."""
+    rows = [_row(version) for version in group.versions]
+    current = [row for row in rows if row.version.is_current]
+    for some in _parts(rows, [len(row.text) for row in rows]):
+        yield _VERSIONS, _values(VERSION_COLUMNS, some)
+    yield _STATES, _values(STATE_COLUMNS, current)
+    superseded = [(key, latest.rev) for latest in group.superseded for key in latest.stored or ()]
+    if superseded:
+        yield NOT_CURRENT, pairs(superseded)
+    if any(row.label_keys for row in rows):
+        yield _LABELS, pairs(_labels(rows))
+        yield _CURRENT_LABELS, pairs(_labels(current))
+    for part in _parts(group.payloads, [len(content) for *_, content in group.payloads]):
+        revs, checksums, contents = zip(*part, strict=True)
+        yield _PAYLOADS, (BigInts.of(revs), Texts.of(checksums), Contents.of(contents))
+    refs = {(ref.rev, ref.checksum, row.state.rev) for row in rows for ref in references(row.state)}
+    if refs:
+        revs, checksums, by = zip(*sorted(refs), strict=True)
+        yield _PAYLOAD_REFS, (BigInts.of(revs), Texts.of(checksums), BigInts.of(by))
+    yield _HEAD, (group.first + len(group.versions) - 1, group.now)
+
+
+# ---------------------------------------------------------------- columns
+
+
+class Row(Struct, gc=False):
+    """A version to be stored: what the columns of its rows are made of."""
+
+    version: Version
+    state: State
+    text: bytes
+    """The state as JSON."""
+    label_keys: Keys
+    due_flow: str | None
+
+
+@frozen
+class Column(Generic[T]):
+    """A column of a table, and how a group's rows fill it."""
+
+    name: LiteralString
+    array: Callable[[Iterable[Any]], Array]
+    value: Callable[[T], Any]
+    cast: LiteralString = ""
+
+
+VERSION_COLUMNS: tuple[Column[Row], ...] = (
+    Column("rev", BigInts.of, lambda row: row.state.rev),
+    Column("id", Texts.of, lambda row: row.state.id),
+    Column("status", Texts.of, lambda row: row.state.transition.status.value),
+    Column("committed_at", BigInts.of, lambda row: row.state.committed_at),
+    Column("commit_id", Texts.of, lambda row: row.version.commit_id),
+    Column("size", BigInts.of, lambda row: len(row.text)),
+    Column("state", Documents.of, lambda row: row.text),
+)
+"""``versions``"""
+
+STATE_COLUMNS: tuple[Column[Row], ...] = (
+    Column("id", Texts.of, lambda row: row.state.id),
+    Column("rev", BigInts.of, lambda row: row.state.rev),
+    Column("due", BigInts.of, lambda row: row.version.write.due),
+    Column("due_key", BigInts.of, lambda row: None if row.due_flow is None else key(row.due_flow)),
+    Column("due_flow", Texts.of, lambda row: row.due_flow),
+    Column("label_keys", Texts.of, lambda row: _array_text(row.label_keys), "::bigint[]"),
+)
+"""``states``, the primary key first"""
+
+
+def _row(version: Version) -> Row:
+    state = version.state
+    due_flow = None if version.write.due is None else version.write.flow
+    return Row(version, state, encode_state(state), _label_keys(state), due_flow)
+
+
+def _values(columns: Sequence[Column[T]], rows: Sequence[T]) -> tuple[Array, ...]:
+    return tuple([column.array(map(column.value, rows)) for column in columns])
+
+
+def _insertion(table: LiteralString, columns: Sequence[Column[T]]) -> LiteralString:
+    """The statement that inserts rows, with an array for each column."""
+    names: LiteralString = ", ".join([column.name for column in columns])
+    selected: LiteralString = ", ".join([column.name + column.cast for column in columns])
+    marks: LiteralString = ", ".join(["%s" for _ in columns])
+    return (
+        "INSERT INTO {s}." + table + " (" + names + ")\n"
+        "SELECT " + selected + " FROM unnest(" + marks + ") AS n(" + names + ")"
+    )
+
+
+def _replacement(columns: Sequence[Column[T]]) -> LiteralString:
+    """What has an insertion replace the row with the same first column."""
+    names: list[LiteralString] = [column.name for column in columns]
+    excluded: LiteralString = ", ".join([name + " = excluded." + name for name in names[1:]])
+    return "\nON CONFLICT (" + names[0] + ") DO UPDATE SET " + excluded
+
+
+def _array_text(numbers: Sequence[int]) -> str | None:
+    """An array as text, None if it is empty: an array of arrays would have to be rectangular."""
+    return f"{{{','.join(map(str, numbers))}}}" if numbers else None
+
+
+def _label_keys(state: State) -> Keys:
+    if not state.labels:
+        return []
+    return list({key(name, value) for name, value in state.labels.items()})
+
+
+def _parts(rows: Sequence[T], sizes: Sequence[int]) -> Iterator[Sequence[T]]:
+    """The rows, so many at a time as fit into a message."""
+    first, size = 0, 0
+    for place, each in enumerate(sizes):
+        if size + each > MAX_MESSAGE and place > first:
+            yield rows[first:place]
+            first, size = place, 0
+        size += each
+    if rows:
+        yield rows[first:]
+
+
+def _labels(rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """The rows of ``labels`` for these versions."""
+    return [(key, row.state.rev) for row in rows for key in row.label_keys]
+
+
+def pairs(rows: Sequence[tuple[int, int]]) -> tuple[BigInts, BigInts]:
+    """Rows of two columns as the columns."""
+    return BigInts.of(first for first, _ in rows), BigInts.of(second for _, second in rows)
+
+
+# ---------------------------------------------------------------- statements
+
+_VERSIONS: LiteralString = _insertion("versions", VERSION_COLUMNS)
+
+_STATES: LiteralString = _insertion("states", STATE_COLUMNS) + _replacement(STATE_COLUMNS)
 
 NOT_CURRENT: LiteralString = """
 DELETE FROM {s}.current_labels c USING unnest(%s, %s) AS g(key, rev)
@@ -57,82 +183,3 @@ _PAYLOAD_REFS: LiteralString = (
 )
 
 _HEAD: LiteralString = "UPDATE {s}.head SET rev = %s, committed_at = %s"
-
-
-def statements(group: Group[Keys]) -> Iterator[Statement]:
-    """What writes the group, to be done in this order."""
-    keyed = [(version, _label_keys(version.state)) for version in group.versions]
-    current = [(version, keys) for version, keys in keyed if version.is_current]
-    yield from _versions(group)
-    yield _states(current)
-    gone = [(one, known.rev) for known in group.overtaken for one in known.kept or ()]
-    if gone:
-        yield NOT_CURRENT, pairs(gone)
-    if any(keys for _, keys in keyed):
-        yield _LABELS, pairs([(one, v.state.rev) for v, keys in keyed for one in keys])
-        yield _CURRENT_LABELS, pairs([(one, v.state.rev) for v, keys in current for one in keys])
-    for part in _parts(group.payloads, [len(content) for *_, content in group.payloads]):
-        revs, checksums, contents = zip(*part, strict=True)
-        yield _PAYLOADS, (BigInts.of(revs), Texts.of(checksums), Contents.of(contents))
-    refs = {
-        (ref.rev, ref.checksum, version.state.rev)
-        for version in group.versions
-        for ref in references(version.state)
-    }
-    if refs:
-        revs, checksums, by = zip(*sorted(refs), strict=True)
-        yield _PAYLOAD_REFS, (BigInts.of(revs), Texts.of(checksums), BigInts.of(by))
-    yield _HEAD, (group.first + len(group.versions) - 1, group.now)
-
-
-def _versions(group: Group[Keys]) -> Iterator[Statement]:
-    encoded = [encode_state(version.state) for version in group.versions]
-    rows = list(zip(group.versions, encoded, strict=True))
-    for part in _parts(rows, [len(text) for text in encoded]):
-        yield (
-            _VERSIONS,
-            (
-                part[0][0].state.rev - 1,
-                group.now,
-                Texts.of(version.state.id for version, _ in part),
-                Texts.of(version.state.transition.status.value for version, _ in part),
-                Texts.of(version.commit_id for version, _ in part),
-                BigInts.of(len(text) for _, text in part),
-                Documents.of(text for _, text in part),
-            ),
-        )
-
-
-def _states(current: Sequence[tuple[Version, Keys]]) -> Statement:
-    flows = [v.write.flow if v.write.due is not None else None for v, _ in current]
-    return _STATES, (
-        Texts.of(version.state.id for version, _ in current),
-        BigInts.of(version.state.rev for version, _ in current),
-        BigInts.of(version.write.due for version, _ in current),
-        BigInts.of(None if flow is None else key(flow) for flow in flows),
-        Texts.of(flows),
-        Texts.of(f"{{{','.join(map(str, keys))}}}" if keys else None for _, keys in current),
-    )
-
-
-def _label_keys(state: State) -> Keys:
-    if not state.labels:
-        return []
-    return list({key(name, value) for name, value in state.labels.items()})
-
-
-def _parts(rows: Sequence[T], sizes: Sequence[int]) -> Iterator[Sequence[T]]:
-    """The rows, so many at a time as fit into a message."""
-    first, size = 0, 0
-    for place, each in enumerate(sizes):
-        if size + each > MAX_MESSAGE and place > first:
-            yield rows[first:place]
-            first, size = place, 0
-        size += each
-    if rows:
-        yield rows[first:]
-
-
-def pairs(of: Sequence[tuple[int, int]]) -> tuple[BigInts, BigInts]:
-    """Two columns."""
-    return BigInts.of(a for a, _ in of), BigInts.of(b for _, b in of)

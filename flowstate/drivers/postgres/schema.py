@@ -14,7 +14,8 @@ from typing import LiteralString
 import psycopg
 
 from ...driver import Durability
-from ...errors import SchemaVersionError, StoreError, StoreOpenError
+from ...errors import StoreError, StoreOpenError
+from ..schema import check_known
 from .connection import Connection, Target
 from .errors import grants, quoted, translate
 
@@ -101,7 +102,7 @@ def key(*texts: str) -> int:
 def prepare(connection: Connection, target: Target) -> None:
     """Make the store, or bring it to the present version, in one transaction.
 
-    Raises ``StoreOpenError`` and its kin; all is as it was then.
+    Raises ``StoreOpenError`` or a subclass of it, and leaves all as it was then.
     """
     try:
         _check_encoding(connection, target)
@@ -155,12 +156,7 @@ def _version(connection: Connection, target: Target) -> int:
     except psycopg.errors.InsufficientPrivilege as error:
         raise _not_readable(connection, target, error) from error
     found: int = row[0] if row else 0
-    if found > VERSION:
-        raise SchemaVersionError(
-            target.url,
-            f"has schema version {found}, newer than the {VERSION} that this flowstate knows; it "
-            "was left untouched. Upgrade flowstate",
-        )
+    check_known(target.url, found, VERSION)
     return found
 
 
@@ -187,6 +183,8 @@ def _migrate(connection: Connection, target: Target) -> None:
             found = _version(connection, target)
             if found == VERSION:
                 return
+            if found:  # whoever writes has locked it, and asks for the version then
+                connection.execute(target.sql("SELECT FROM {s}.head FOR UPDATE"), ())
             if not _schema_exists(connection, target):
                 connection.execute(target.sql("CREATE SCHEMA {s}"), ())
             for migration in MIGRATIONS[found:]:
@@ -249,19 +247,19 @@ def _not_readable(connection: Connection, target: Target, error: psycopg.Error) 
 
 def _not_made(connection: Connection, target: Target, error: psycopg.Error) -> StoreError:
     """Which right is missing for making the tables."""
-    role, told = _role(connection), error.diag.message_primary
+    role, message = _role(connection), error.diag.message_primary
     if not _schema_exists(connection, target):
         return StoreOpenError(
             target.url,
             f"there is no schema {target.schema!r}, and the role {role!r} has no right CREATE on "
-            f"the database to make it ({told}). Let an administrator do: CREATE SCHEMA "
+            f"the database to make it ({message}). Let an administrator do: CREATE SCHEMA "
             f"{quoted(target.schema)} AUTHORIZATION {quoted(role)}",
         )
     right = "USAGE" if not _may(connection, target, "USAGE") else "CREATE"
     return StoreOpenError(
         target.url,
         f"the role {role!r} has no right {right} on the schema {target.schema!r}, which is to get "
-        f"its tables ({told}). Let its owner do: GRANT USAGE, CREATE ON SCHEMA "
+        f"its tables ({message}). Let its owner do: GRANT USAGE, CREATE ON SCHEMA "
         f"{quoted(target.schema)} TO {quoted(role)}, or open the store once as its owner",
     )
 

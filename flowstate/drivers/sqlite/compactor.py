@@ -1,4 +1,4 @@
-"""Compaction: what a batch asks the tables, and taking away what goes with all that belongs to it.
+"""Compaction: what a batch asks the tables, and removing what was decided, in every table.
 
 A fixed number of statements for each batch, for the reason that ``writer.py`` gives.
 """
@@ -13,7 +13,7 @@ from attrs import define
 
 from ...retention import Compaction, Retained
 from ...state import Status
-from ..compaction import Decider, Key, Old
+from ..compaction import Candidate, Decider, Key
 from .rows import among, delete, labels_of, payloads_of
 
 
@@ -28,39 +28,27 @@ class Compactor(Decider):
         batch = self.decide(after, limit, begun_at=after)
         if not batch.removed:
             return batch.summary(())
-        delete(
-            self.connection,
-            "labels",
-            [row for v in batch.removed for row in labels_of(v.rev, v.labels)],
-        )
-        ended = [row for v in batch.current for row in labels_of(v.rev, v.labels)]
-        delete(self.connection, "current_labels", ended)
+        delete(self.connection, "labels", _labels(batch.removed))
+        delete(self.connection, "current_labels", _labels(batch.current))
         delete(self.connection, "payload_references", batch.references)
-        freed = self._unreferred(batch.keys)
-        sizes = self._sizes(freed)
-        delete(self.connection, "payloads", freed)
+        unreferenced = self._unreferenced(batch.keys)
+        sizes = self._sizes(unreferenced)
+        delete(self.connection, "payloads", unreferenced)
         delete(self.connection, "versions", [(version.rev,) for version in batch.removed])
         newest = batch.removed[-1]
-        self.connection.execute(
-            "UPDATE compacted SET rev = ?, committed_at = ? WHERE rev < ?",
-            (newest.rev, newest.committed_at, newest.rev),
-        )
+        self.connection.execute(_COMPACTED, (newest.rev, newest.committed_at, newest.rev))
         return batch.summary(sizes)
 
     # ------------------------------------------------------------ what deciding asks
 
     def _head(self) -> int:
-        (head,) = self.connection.execute("SELECT max(rev) FROM versions").fetchone()
+        (head,) = self.connection.execute(_HEAD).fetchone()
         return head or 0
 
-    def _versions(self, after: int, limit: int) -> Iterable[Old]:
-        rows = self.connection.execute(
-            "SELECT rev, id, committed_at, length(CAST(state AS BLOB)), labels, payloads "
-            "FROM versions WHERE rev > ? ORDER BY rev LIMIT ?",
-            (after, limit),
-        )
+    def _versions(self, after: int, limit: int) -> Iterable[Candidate]:
+        rows = self.connection.execute(_CANDIDATES, (after, limit))
         return (
-            Old(rev, id, committed_at, size, labels, payloads_of(payloads))
+            Candidate(rev, id, committed_at, size, labels, payloads_of(payloads))
             for rev, id, committed_at, size, labels, payloads in rows
         )
 
@@ -75,48 +63,41 @@ class Compactor(Decider):
     # ------------------------------------------------------------ payloads
 
     def _newest_references(self, keys: Collection[Key]) -> Iterable[tuple[Key, int]]:
-        rows = self.connection.execute(
-            f"SELECT value ->> 0, value ->> 1, (SELECT max(rev) {_REFERENCES}) FROM json_each(?)",
-            (json.dumps(keys),),
-        )
+        rows = self.connection.execute(_NEWEST_REFERENCES, (json.dumps(keys),))
         return (((rev, checksum), newest) for rev, checksum, newest in rows)
 
     def _referring(self, keys: Collection[Key]) -> Iterable[tuple[Key, str, int]]:
-        rows = self.connection.execute(
-            "SELECT json_each.value ->> 0, json_each.value ->> 1, versions.id, max(versions.rev) "
-            "FROM json_each(?) CROSS JOIN payload_references "
-            "ON payload_rev = CAST(json_each.value ->> 0 AS INTEGER) "
-            "AND checksum = CAST(json_each.value ->> 1 AS TEXT) "
-            "CROSS JOIN versions USING (rev) GROUP BY 1, 2, 3",
-            (json.dumps(keys),),
-        )
+        rows = self.connection.execute(_REFERRING, (json.dumps(keys),))
         return (((rev, checksum), id, newest) for rev, checksum, id, newest in rows)
 
-    def _unreferred(self, keys: Collection[Key]) -> list[Key]:
-        """Those that no version refers to."""
+    def _unreferenced(self, keys: Collection[Key]) -> list[Key]:
+        """Those of these payloads that no version refers to."""
         if not keys:
             return []
-        return self.connection.execute(
-            "SELECT value ->> 0, value ->> 1 FROM json_each(?) "
-            f"WHERE NOT EXISTS (SELECT 1 {_REFERENCES})",
-            (json.dumps(keys),),
-        ).fetchall()
+        return self.connection.execute(_UNREFERENCED, (json.dumps(keys),)).fetchall()
 
     def _sizes(self, keys: Collection[Key]) -> list[int]:
         if not keys:
             return []
-        rows = self.connection.execute(
-            f"SELECT length(content) FROM payloads WHERE {among('payloads')}",
-            (json.dumps(keys),),
-        )
-        return [size for (size,) in rows]
+        return [size for (size,) in self.connection.execute(_SIZES, (json.dumps(keys),))]
 
 
-_REFERENCES = (
-    "FROM payload_references WHERE payload_rev = CAST(value ->> 0 AS INTEGER) "
-    "AND checksum = CAST(value ->> 1 AS TEXT)"
-)
-"""The references to the payload whose key is a JSON array."""
+def _labels(versions: Iterable[Candidate]) -> list[tuple[str, str, int]]:
+    """The rows of ``labels`` for these versions."""
+    return [label for version in versions for label in labels_of(version.rev, version.labels)]
+
+
+# ---------------------------------------------------------------- statements
+# json_each(?) has keys of payloads, each an array of revision and checksum
+
+_HEAD = """
+SELECT max(rev) FROM versions
+"""
+
+_CANDIDATES = """
+SELECT rev, id, committed_at, length(CAST(state AS BLOB)), labels, payloads
+FROM versions WHERE rev > ? ORDER BY rev LIMIT ?
+"""
 
 _HISTORIES = """
 SELECT latest.id,
@@ -127,4 +108,34 @@ SELECT latest.id,
     ), 0)
 FROM json_each(?) AS wanted CROSS JOIN versions AS latest
 ON latest.rev = (SELECT max(rev) FROM versions WHERE id = wanted.value)
+"""
+
+_NEWEST_REFERENCES = """
+SELECT value ->> 0, value ->> 1, (
+    SELECT max(rev) FROM payload_references
+    WHERE payload_rev = CAST(value ->> 0 AS INTEGER) AND checksum = CAST(value ->> 1 AS TEXT)
+) FROM json_each(?)
+"""
+
+_REFERRING = """
+SELECT wanted.value ->> 0, wanted.value ->> 1, versions.id, max(versions.rev)
+FROM json_each(?) AS wanted CROSS JOIN payload_references
+ON payload_rev = CAST(wanted.value ->> 0 AS INTEGER)
+AND checksum = CAST(wanted.value ->> 1 AS TEXT)
+CROSS JOIN versions USING (rev) GROUP BY 1, 2, 3
+"""
+
+_UNREFERENCED = """
+SELECT value ->> 0, value ->> 1 FROM json_each(?) WHERE NOT EXISTS (
+    SELECT 1 FROM payload_references
+    WHERE payload_rev = CAST(value ->> 0 AS INTEGER) AND checksum = CAST(value ->> 1 AS TEXT)
+)
+"""
+
+_SIZES = f"""
+SELECT length(content) FROM payloads WHERE {among("payloads")}
+"""
+
+_COMPACTED = """
+UPDATE compacted SET rev = ?, committed_at = ? WHERE rev < ?
 """

@@ -1,4 +1,4 @@
-"""SQLite's errors, told in flowstate's terms: which file, what is wrong, what to do."""
+"""SQLite's errors as flowstate's: which file, what is wrong, what to do."""
 
 from __future__ import annotations
 

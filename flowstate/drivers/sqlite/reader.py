@@ -15,22 +15,16 @@ from typing import Any
 
 from attrs import define, frozen
 
-from ... import codec
 from ...data import DataRef
-from ...errors import DataNotFoundError, DecodeError, StoreCorruptError
 from ...leases import Due, DuePage
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
 from ..compaction import Batch
+from ..reader import MAX_SCAN, SCAN_PER_VERSION, StoreReader
 from . import schema
 from .compactor import Compactor
 from .errors import translated
-
-MAX_SCAN = 10_000
-"""Versions that one page looks at, at most."""
-SCAN_PER_VERSION = 10
-"""Versions that a page looks at for each that it may hold, if an index has to offer them."""
 
 
 @frozen
@@ -45,15 +39,15 @@ class Condition:
 
 
 @define(eq=False)
-class Reader:
-    """Reads from one connection."""
+class Reader(StoreReader):
+    """Reads on one connection."""
 
     connection: sqlite3.Connection
     path: str
 
     @property
-    def is_usable(self) -> bool:
-        return True
+    def _name(self) -> str:
+        return self.path
 
     def close(self) -> None:
         self.connection.close()
@@ -64,11 +58,7 @@ class Reader:
 
     def get(self, id: str, rev: int | None) -> State | None:
         with self._snapshot():
-            if rev is None:
-                row = self._one("SELECT state, rev FROM versions WHERE id = ? "
-                                "ORDER BY rev DESC LIMIT 1", id)  # fmt: skip
-            else:
-                row = self._one("SELECT state, rev FROM versions WHERE rev = ? AND id = ?", rev, id)
+            row = self._one(_LATEST, id) if rev is None else self._one(_VERSION, rev, id)
             return None if row is None else self._decode(*row)
 
     def read(self, query: Query, after: int, limit: int) -> Page:
@@ -112,33 +102,21 @@ class Reader:
             else:
                 rows = [self._one(_NEXT_DUE, flow, until) for flow in flows]
                 following = min((row[0] for row in rows if row is not None), default=None)
-            due = tuple(Due(self._decode(text, rev), time) for time, rev, text in soonest)
+            due = tuple(Due(self._decode(rev, text), time) for time, rev, text in soonest)
             return DuePage(due, following)
 
     def due_flows(self) -> tuple[str, ...]:
         with self._snapshot():
             flows: list[str] = []
             # from one flow to the next: a step of the index each, however many states are due
-            following = "SELECT min(due_flow) FROM versions WHERE due_flow > ? AND due IS NOT NULL"
-            while (row := self._one(following, flows[-1] if flows else "")) and row[0] is not None:
+            while row := self._one(_NEXT_FLOW, flows[-1] if flows else ""):
                 flows.append(row[0])
             return tuple(flows)
 
-    def load(self, ref: DataRef) -> bytes:
-        with self._snapshot():
-            row = self._one(
-                "SELECT content FROM payloads WHERE rev = ? AND checksum = ?", ref.rev, ref.checksum
-            )
-            if row is None:
-                raise DataNotFoundError(f"payload {ref.checksum} stored at revision {ref.rev}")
-            content: bytes = row[0]
-            return content
-
-    def look(self, retention: Retention, after: int, limit: int) -> Compaction:
-        """What a batch of compaction would do in a run that began at 0."""
+    def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
         with self._snapshot():
             schema.check_current(self.connection, self.path)
-            return Compactor(retention, self.connection).look(after, limit)
+            return Compactor(retention, self.connection).dry_run(after, limit)
 
     def decide(self, retention: Retention, after: int, limit: int) -> Batch:
         """What a batch of compaction is about to remove."""
@@ -152,11 +130,7 @@ class Reader:
         """Up to where a page looks at every version."""
         if after >= floor:  # there the log is whole
             return min(head, after + MAX_SCAN)
-        row = self._one(
-            "SELECT max(rev) FROM (SELECT rev FROM versions WHERE rev > ? ORDER BY rev LIMIT ?)",
-            after,
-            min(MAX_SCAN, SCAN_PER_VERSION * limit),
-        )
+        row = self._one(_LAST_OF, after, min(MAX_SCAN, SCAN_PER_VERSION * limit))
         return row[0] if row and row[0] is not None else head
 
     def _candidates(self, query: Query, after: int, head: int, limit: int) -> tuple[list[int], int]:
@@ -226,14 +200,19 @@ class Reader:
         """The versions that match, out of those that a condition leaves."""
         where = among & _columns(query)
         rows = self.connection.execute(
-            f"SELECT state, rev FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
+            f"SELECT rev, state FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
         )
-        for text, rev in rows:
-            state = self._decode(text, rev)
+        for rev, text in rows:
+            state = self._decode(rev, text)
             if query.matches(state):
                 yield state
 
     # ------------------------------------------------------------ rows
+
+    def _payload(self, ref: DataRef) -> bytes | None:
+        with self._snapshot():
+            row = self._one(_PAYLOAD, ref.rev, ref.checksum)
+            return row[0] if row else None
 
     @contextmanager
     def _snapshot(self) -> Generator[None]:
@@ -245,7 +224,7 @@ class Reader:
                 self.connection.rollback()
 
     def _head(self) -> int:
-        row = self._one("SELECT max(rev) FROM versions")
+        row = self._one(_HEAD)
         head: int | None = row[0] if row else None
         return head or 0
 
@@ -254,19 +233,17 @@ class Reader:
         (schema_version,) = self._one("PRAGMA user_version") or (0,)
         if schema_version < schema.COMPACTED_SINCE:
             return 0, 0
-        floor, committed_at = self._one("SELECT rev, committed_at FROM compacted") or (0, 0)
+        floor, committed_at = self._one(_COMPACTED) or (0, 0)
         return floor, committed_at
 
     def _rev_before(self, instant: int, head: int) -> int:
-        """The newest revision committed before that time: times ascend with revisions."""
+        """The newest revision committed before that time; see ``Driver.commit`` on their order."""
         low, high = 0, head
         while low < high:
             middle = (low + high) // 2
-            row = self._one(
-                "SELECT committed_at, rev FROM versions WHERE rev > ? ORDER BY rev LIMIT 1", middle
-            )
-            if row is not None and row[0] < instant:
-                low = row[1]
+            row = self._one(_NEXT_TIME, middle)
+            if row is not None and row[1] < instant:
+                low = row[0]
             else:
                 high = middle
         return low
@@ -277,14 +254,6 @@ class Reader:
 
     def _rows(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         return self.connection.execute(sql, parameters)
-
-    def _decode(self, text: str, rev: int) -> State:
-        try:
-            return codec.decode(text, State, "state")
-        except DecodeError as error:
-            raise StoreCorruptError(
-                self.path, f"the version at revision {rev} cannot be read: {error}"
-            ) from error
 
 
 def _columns(query: Query) -> Condition:
@@ -299,6 +268,33 @@ def _columns(query: Query) -> Condition:
     return where
 
 
+# ---------------------------------------------------------------- statements
+
+_HEAD = """
+SELECT max(rev) FROM versions
+"""
+
+_LATEST = """
+SELECT rev, state FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
+"""
+
+_VERSION = """
+SELECT rev, state FROM versions WHERE rev = ? AND id = ?
+"""
+
+_LAST_OF = """
+SELECT max(rev) FROM (SELECT rev FROM versions WHERE rev > ? ORDER BY rev LIMIT ?)
+"""
+"""The last of the next so many revisions."""
+
+_NEXT_TIME = """
+SELECT rev, committed_at FROM versions WHERE rev > ? ORDER BY rev LIMIT 1
+"""
+
+_COMPACTED = """
+SELECT rev, committed_at FROM compacted
+"""
+
 _DUE = """
 SELECT due, rev, state FROM versions WHERE due_flow = ? AND due <= ? AND due IS NOT NULL
 ORDER BY due LIMIT ?
@@ -306,4 +302,12 @@ ORDER BY due LIMIT ?
 
 _NEXT_DUE = """
 SELECT due FROM versions WHERE due_flow = ? AND due > ? AND due IS NOT NULL ORDER BY due LIMIT 1
+"""
+
+_NEXT_FLOW = """
+SELECT due_flow FROM versions WHERE due_flow > ? AND due IS NOT NULL ORDER BY due_flow LIMIT 1
+"""
+
+_PAYLOAD = """
+SELECT content FROM payloads WHERE rev = ? AND checksum = ?
 """

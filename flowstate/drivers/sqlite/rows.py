@@ -5,20 +5,68 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from ...codec import encode_state
 from ...plan import references
 from ...state import State
 from ..compaction import Key
+from ..plans import Version
 
-COLUMNS: Mapping[str, Mapping[str, str]] = {
+
+class VersionRow(NamedTuple):
+    """A row of ``versions``: its fields are the columns that an insert fills."""
+
+    rev: int
+    id: str
+    status: str
+    labels: str | None
+    """JSON text, as ``labels_of`` takes it."""
+    committed_at: int
+    commit_id: str
+    current: int
+    due: int | None
+    due_flow: str | None
+    state: str
+    payloads: str | None
+    """JSON text, as ``payloads_of`` takes it."""
+
+    @classmethod
+    def of(cls, version: Version) -> VersionRow:
+        state = version.state
+        due = version.write.due if version.is_current else None
+        return cls(  # by place, as it is made for every version: names would cost twice as much
+            state.rev,
+            state.id,
+            state.transition.status.value,
+            json.dumps(dict(state.labels), ensure_ascii=False) if state.labels else None,
+            state.committed_at,
+            version.commit_id,
+            int(version.is_current),
+            due,
+            None if due is None else version.write.flow,
+            encode_state(state).decode(),
+            payloads_json(state) if state.data or state.stacked else None,
+        )
+
+
+COLUMNS: Mapping[str, Sequence[str]] = {
+    "versions": VersionRow._fields,
+    "labels": ("key", "value", "rev"),
+    "current_labels": ("key", "value", "rev"),
+    "payloads": ("rev", "checksum", "content"),
+    "payload_references": ("payload_rev", "checksum", "rev"),
+}
+"""The columns of the tables, in the order in which rows have their values here."""
+
+KEYS: Mapping[str, Mapping[str, str]] = {
     "versions": {"rev": "INTEGER"},
     "labels": {"key": "TEXT", "value": "TEXT", "rev": "INTEGER"},
     "current_labels": {"key": "TEXT", "value": "TEXT", "rev": "INTEGER"},
     "payloads": {"rev": "INTEGER", "checksum": "TEXT"},
     "payload_references": {"payload_rev": "INTEGER", "checksum": "TEXT", "rev": "INTEGER"},
 }
-"""The primary keys of the tables."""
+"""The primary keys of the tables, with the types of their columns."""
 
 
 def payloads_json(state: State) -> str | None:
@@ -28,17 +76,17 @@ def payloads_json(state: State) -> str | None:
     return json.dumps([(*key, size) for key, size in found.items()]) if found else None
 
 
-def labels_of(rev: int, labels: str | None) -> list[tuple[str, str, int]]:
-    """The rows of ``labels`` for a version with this in ``versions.labels``."""
-    return [] if labels is None else [(*pair, rev) for pair in json.loads(labels).items()]
-
-
 def payloads_of(payloads: str | None) -> dict[Key, int]:
-    """What stands in ``versions.payloads``: the payloads with their sizes in bytes."""
+    """What ``versions.payloads`` has: the payloads with their sizes in bytes."""
     if payloads is None:
         return {}
     found: list[tuple[int, str, int]] = json.loads(payloads)
     return {(rev, checksum): size for rev, checksum, size in found}
+
+
+def labels_of(rev: int, labels: str | None) -> list[tuple[str, str, int]]:
+    """The rows of ``labels`` for a version with this in ``versions.labels``."""
+    return [] if labels is None else [(*pair, rev) for pair in json.loads(labels).items()]
 
 
 def delete(connection: sqlite3.Connection, table: str, keys: Sequence[Sequence[Any]]) -> None:
@@ -50,7 +98,7 @@ def delete(connection: sqlite3.Connection, table: str, keys: Sequence[Sequence[A
 def among(table: str) -> str:
     """A condition: the key of the row is in a JSON array of arrays."""
     # without the casts, or with a number first, SQLite does not look up by all columns
-    columns = sorted(enumerate(COLUMNS[table].items()), key=lambda column: column[1][1] != "TEXT")
+    columns = sorted(enumerate(KEYS[table].items()), key=lambda column: column[1][1] != "TEXT")
     names = ", ".join(name for _, (name, _) in columns)
     casts = ", ".join(f"CAST(value ->> {place} AS {type})" for place, (_, type) in columns)
     return f"({names}) IN (SELECT {casts} FROM json_each(?))"

@@ -15,8 +15,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ...codec import decode
-from ...errors import DecodeError, SchemaVersionError, StoreOpenError
+from ...errors import DecodeError, StoreOpenError
 from ...state import State
+from ..schema import check_known, check_unchanged
 from .rows import payloads_json
 
 if TYPE_CHECKING:
@@ -69,12 +70,8 @@ def _create(db: Database) -> None:
 
 
 def _add_references(db: Database) -> None:
-    """Which versions refer to which payloads, so that compaction knows when the last one is gone;
-    and how far compaction has come.
-
-    The new column also stops an older flowstate that has the file open: what it wrote from now on
-    would not be counted.
-    """
+    """Which versions refer to which payloads, so that compaction knows the last reference to each;
+    and how far compaction has come."""
     db.execute("ALTER TABLE versions ADD COLUMN payloads TEXT")
     db.execute(
         "CREATE TABLE payload_references (payload_rev INTEGER, checksum TEXT, rev INTEGER, "
@@ -100,7 +97,11 @@ def _add_references(db: Database) -> None:
 
 
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create, _add_references)
-"""Migration n makes version n + 1 of version n. Only ever add to the end."""
+"""Migration n makes version n + 1 of version n. Only ever add to the end.
+
+Code up to 0.1 does not check the version when it writes, but names no columns when it inserts: a
+process that still runs it fails to commit once ``versions`` has another column, and not before.
+"""
 
 VERSION = len(MIGRATIONS)
 COMPACTED_SINCE = 2
@@ -116,27 +117,24 @@ def version(connection: sqlite3.Connection, path: str) -> int:
         raise StoreOpenError(
             path, "is a SQLite database of something else; it was left untouched. Name another file"
         )
-    if found > VERSION:
-        raise SchemaVersionError(
-            path,
-            f"has schema version {found}, newer than the {VERSION} that this flowstate knows; it "
-            "was left untouched. Upgrade flowstate",
-        )
+    check_known(path, found, VERSION)
     return int(found)
 
 
 def check_current(connection: sqlite3.Connection, path: str) -> None:
-    """Raise ``StoreOpenError`` for an older store, which was opened read-only and so is as it was.
+    """Raise ``StoreOpenError`` for an older store, which was opened read-only and so is as it was;
+    ``SchemaVersionError`` for a store that was migrated since it was opened.
 
-    What can be read without it does not ask.
+    What can be read without the present version does not ask.
     """
-    found = version(connection, path)
-    if found != VERSION:
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found < VERSION:
         raise StoreOpenError(
             path,
             f"has schema version {found}, and this takes {VERSION}; open it once without ?mode=ro "
             "to bring it there",
         )
+    check_unchanged(path, found, VERSION)
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:

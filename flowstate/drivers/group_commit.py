@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -21,19 +21,17 @@ from attrs import define, field
 from ..plan import Plan
 from ..state import State
 from .loop import Loop, Waiter
+from .plans import Outcome
 
 T = TypeVar("T")
 
 MAX_GROUP_SIZE = 1_000
 """Plans in one transaction."""
 
-Outcome: TypeAlias = tuple[State, ...] | Exception
-"""What became of one plan."""
-
 
 @define(eq=False)
 class _Job:
-    """Something for the thread to do, and the task that waits for it."""
+    """Something for the thread to do, and what wakes the task that waits for it."""
 
     done: Waiter
     plan: Plan | None
@@ -43,18 +41,18 @@ class _Job:
 
 @define(eq=False)
 class GroupCommitter:
-    """The one writer of a store in this process.
+    """The only thread of this process that writes to a store.
 
-    ``write`` is called in the thread with up to ``max_group_size`` plans and gives one outcome for
-    each; what it raises is the outcome of all. Open on one event loop.
+    ``write`` is called in the thread with up to ``MAX_GROUP_SIZE`` plans and gives one outcome for
+    each; what it raises is the outcome of all. ``name`` is that of the thread. Open on one event
+    loop.
     """
 
     write: Callable[[Sequence[Plan]], Sequence[Outcome]]
     name: str
-    max_group_size: int = MAX_GROUP_SIZE
     answered: Callable[[bool], None] | None = None
-    """Called in the thread after those who wait for a group were told, with whether there is more
-    to do; it may not raise."""
+    """Called in the thread after the outcomes of a group were handed back, with whether there is
+    more to do; it may not raise."""
     _queue: SimpleQueue[list[_Job] | None] = field(
         factory=SimpleQueue[list[_Job] | None], init=False
     )
@@ -130,7 +128,7 @@ class GroupCommitter:
     def _take(self, waiting: deque[_Job]) -> list[_Job]:
         """The next group: one call, or as many plans as come before the next call."""
         group: list[_Job] = []
-        while waiting and len(group) < self.max_group_size:
+        while waiting and len(group) < MAX_GROUP_SIZE:
             if waiting[0].call is not None and group:
                 break
             group.append(waiting.popleft())

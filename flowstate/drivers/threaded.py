@@ -1,0 +1,194 @@
+"""What drivers have in common whose libraries block: one thread that writes, a few that read, one
+that looks for what other processes commit.
+
+A driver derives from ``ThreadedDriver``, its connections from ``StoreWriter`` and ``StoreReader``;
+what is abstract there is what it has to write.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Generic, TypeVar
+
+import anyio
+import anyio.to_thread
+from attrs import define, field
+
+from ..data import DataRef
+from ..driver import Driver
+from ..errors import StoreClosedError, StoreReadOnlyError
+from ..leases import DuePage
+from ..plan import Plan
+from ..query import Page, Query
+from ..retention import Compaction, Retention
+from ..state import State
+from .group_commit import GroupCommitter
+from .head import Head
+from .plans import Outcome
+from .poller import Poller, Source
+from .pool import Pool
+from .reader import StoreReader
+
+MAX_READERS = 4
+"""Reads at the same time; each has a thread and a connection."""
+
+
+class StoreWriter(ABC):
+    """Writes to a store, on the one connection that does. Its methods run in the writer thread."""
+
+    @abstractmethod
+    def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
+        """Write what holds of these plans in one transaction; gives one outcome for each plan. A
+        plan that fails fails alone."""
+
+    @abstractmethod
+    def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        """What ``Driver.renew`` promises, of at least one lease."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection. In any thread, after all else."""
+
+
+ReaderT = TypeVar("ReaderT", bound=StoreReader)
+WriterT = TypeVar("WriterT", bound=StoreWriter)
+T = TypeVar("T")
+
+
+@define(eq=False)
+class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
+    """One writer thread that commits in groups, readers that never wait for it, and a poller that
+    works while somebody is in ``wait``."""
+
+    _readers: Pool[ReaderT] = field(init=False)
+    _writer: WriterT = field(init=False)
+    _committer: GroupCommitter = field(init=False)
+    _head: Head = field(init=False)
+    _poller: Poller = field(init=False)
+    is_open: bool = field(default=False, init=False)
+
+    # ------------------------------------------------------------ what a driver writes
+
+    @property
+    @abstractmethod
+    def _name(self) -> str:
+        """What errors and threads call the store: a path or an address, never a password."""
+
+    @property
+    def _is_read_only(self) -> bool:
+        """Whether it was opened to be read only; no writing method is called then."""
+        return False
+
+    @abstractmethod
+    def _open_writer(self) -> WriterT:
+        """Make the store ready, as ``Driver.open`` promises. In a worker thread."""
+
+    @abstractmethod
+    def _open_reader(self) -> ReaderT:
+        """Another connection that reads. In a worker thread."""
+
+    @abstractmethod
+    def _source(self) -> Source:
+        """How the poller looks at the store. The writer is open."""
+
+    @abstractmethod
+    async def _compact(self, retention: Retention, after: int, limit: int) -> Compaction:
+        """Remove a batch, by ``_read`` and ``_write``."""
+
+    def _answered(self, more: bool) -> None:  # noqa: FBT001  (a callback)
+        """Called in the writer thread after the outcomes of a group were handed back; *more* is to
+        come. It may not raise."""
+
+    # ------------------------------------------------------------ the contract
+
+    async def open(self) -> None:
+        self._writer = await anyio.to_thread.run_sync(self._open_writer)
+        self._committer = GroupCommitter(
+            self._writer.write, f"flowstate writer {self._name}", self._answered
+        )
+        self._committer.open()
+        self._readers = Pool(self._open_reader, MAX_READERS)
+        self._head = Head()
+        self._poller = Poller(self._source(), self._head, f"flowstate poller {self._name}")
+        self.is_open = True
+
+    async def close(self) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        with anyio.CancelScope(shield=True):
+            await self._committer.close()
+            await anyio.to_thread.run_sync(self._poller.close)
+            await anyio.to_thread.run_sync(self._close_connections)
+
+    async def commit(self, plan: Plan) -> tuple[State, ...]:
+        self._check_writable()
+        versions = await self._committer.commit(plan)
+        if versions:
+            self._head.advance(versions[-1].rev)
+        return versions
+
+    async def get(self, id: str, rev: int | None = None) -> State | None:
+        return await self._read(lambda reader: reader.get(id, rev))
+
+    async def find(self, query: Query) -> State | None:
+        return await self._read(lambda reader: reader.find(query))
+
+    async def read(self, query: Query, after: int, limit: int) -> Page:
+        return await self._read(lambda reader: reader.read(query, after, limit))
+
+    async def head(self) -> int:
+        return await self._read(lambda reader: reader.head())
+
+    async def wait(self, after: int) -> None:
+        self._check_open()
+        with self._poller.watching():
+            await self._head.wait(after)
+
+    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
+        return await self._read(lambda reader: reader.due(until, flows, limit))
+
+    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        self._check_writable()
+        if not leases:
+            return frozenset()
+        moved = await self._committer.run(partial(self._writer.renew, leases, until))
+        self._head.hint()
+        return moved
+
+    async def load(self, ref: DataRef) -> bytes:
+        return await self._read(lambda reader: reader.load(ref))
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        if dry_run:
+            return await self._read(lambda reader: reader.dry_run(retention, after, limit))
+        return await self._compact(retention, after, limit)
+
+    # ------------------------------------------------------------ inside
+
+    async def _read(self, read: Callable[[ReaderT], T]) -> T:
+        """Read something in a worker thread."""
+        self._check_open()
+        return await self._readers.run(read)
+
+    async def _write(self, write: Callable[[], T]) -> T:
+        """Write something in the writer thread, between groups."""
+        self._check_writable()
+        return await self._committer.run(write)
+
+    def _close_connections(self) -> None:
+        self._readers.close()
+        self._writer.close()
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise StoreClosedError(self._name, "is not open; use it inside `async with`")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self._is_read_only:
+            raise StoreReadOnlyError(self._name, "was opened with ?mode=ro")

@@ -1,0 +1,109 @@
+"""A driver over ``flowstate.testing.model``: slow, obvious, open to whoever wants to break it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import ClassVar
+
+from attrs import define, field
+from msgspec.structs import replace
+
+from flowstate import (
+    Compaction,
+    DataNotFoundError,
+    DataRef,
+    Driver,
+    DuePage,
+    Durability,
+    Page,
+    Plan,
+    Query,
+    Retention,
+    State,
+)
+from flowstate.clock import SystemClock
+from flowstate.drivers.head import Head
+from flowstate.testing import Store, StoredVersion
+from flowstate.testing.model import Model
+
+
+@define(eq=False)
+class ModelDriver(Driver):
+    """All that is stored is in ``model``, which has the rules as well: a driver that keeps to
+    others subclasses this, or ``Model``. Its due flows are the contract's own."""
+
+    durability: ClassVar[Durability] = Durability.NONE
+
+    model: Model = field(factory=Model)
+    _news: Head = field(factory=Head, init=False)
+
+    async def commit(self, plan: Plan) -> tuple[State, ...]:
+        newest = self.model.log[-1].committed_at if self.model.log else 0
+        now = max(SystemClock().now(), newest)
+        versions = self.model.commit(plan, self.model.head + 1, now)
+        self._news.advance(self.model.head)
+        return versions
+
+    async def get(self, id: str, rev: int | None = None) -> State | None:
+        return self.model.current.get(id) if rev is None else self.model.get(id, rev)
+
+    async def find(self, query: Query) -> State | None:
+        return self.model.find(query)
+
+    async def read(self, query: Query, after: int, limit: int) -> Page:
+        found = tuple(self.model.read(query, after)[:limit])
+        upto = found[-1].rev if len(found) == limit else max(after, self.model.head)
+        return Page(found, upto, query.compacted(self.model.compacted, self.model.compacted_at))
+
+    async def head(self) -> int:
+        return self.model.head
+
+    async def wait(self, after: int) -> None:
+        await self._news.wait(after)
+
+    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
+        return self.model.due(until, flows, limit)
+
+    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        gone = self.model.renew(leases, until)
+        self._news.hint()
+        return gone
+
+    async def load(self, ref: DataRef) -> bytes:
+        content = self.model.payloads.get((ref.rev, ref.checksum))
+        if content is None:
+            raise DataNotFoundError(f"payload {ref.checksum} stored at revision {ref.rev}")
+        return content
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        versions = [state for state in self.model.log if state.rev > after]
+        old = [state.rev for state in versions if retention.is_old(state.committed_at)]
+        upto = ([after, *old[:limit]])[-1]
+        batch = self.model.compact(retention, after, upto, dry_run=dry_run)
+        return replace(batch, done=len(old) <= limit)
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@define
+class ModelStore(Store):
+    """The model is what lies behind the driver's back."""
+
+    made: ModelDriver = field(factory=ModelDriver)
+
+    def driver(self) -> Driver:
+        return self.made
+
+    def raw_versions(self) -> list[StoredVersion]:
+        model = self.made.model
+        commit_ids = {state.rev: id for id, states in model.outcomes.items() for state in states}
+        return [StoredVersion(s.rev, s.id, commit_ids.get(s.rev, "")) for s in model.log]
+
+    def raw_payloads(self) -> list[tuple[int, str]]:
+        return list(self.made.model.payloads)
