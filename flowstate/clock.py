@@ -53,7 +53,8 @@ def seconds(field: str, duration: float | timedelta) -> float:
         raise InvalidValueError(
             field, f"takes 0 to {MAX_DURATION_S:,} seconds, not {shown(duration)}"
         )
-    return round(exact, 3) + 0.0  # 0.0 makes a plain zero of a negative one
+    # rounding takes long, and most need none; 0.0 makes a plain zero of a negative one
+    return (exact if exact.is_integer() else round(exact, 3)) + 0.0
 
 
 def _float(field: str, duration: float | timedelta) -> float:

@@ -248,7 +248,8 @@ def _check_timeout(
     command: Command[State], timeout: float | timedelta | None, on_timeout: str
 ) -> None:
     name = type(command).__name__
-    force_setattr(command, "on_timeout", check_text(f"{name}.on_timeout", on_timeout))
+    if on_timeout is not NO_TEXT:
+        force_setattr(command, "on_timeout", check_text(f"{name}.on_timeout", on_timeout))
     if timeout is not None:
         force_setattr(command, "timeout", clock.seconds(f"{name}.timeout", timeout))
     elif on_timeout:
