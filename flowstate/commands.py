@@ -58,8 +58,8 @@ class Transit(Command[State], frozen=True, gc=False):
         to = self.to
         if type(self.state) is not State:
             _check_state(self)
-        if type(to) is not str or not to or "\0" in to or not to.isascii():
-            _check_to(self, to)
+        if type(to) is not str or to not in _CHECKED:
+            _check_new_to(self, to)
         if (
             self.annotations is not EMPTY
             or self.timeout is not None
@@ -222,7 +222,7 @@ _COMMANDS = frozenset(get_args(AnyCommand))
 
 
 def _check_state(command: Any) -> None:
-    """Raise ``InvalidValueError``, unless the command has a state and nothing like one."""
+    """Raise ``InvalidValueError`` unless the command has a state, and none of a subclass."""
     name = type(command).__name__
     if isinstance(command.state, State):
         check_type(f"{name}.state", command.state, State)
@@ -232,6 +232,17 @@ def _check_state(command: Any) -> None:
         f"takes a State, not {shown(command.state)}; begin a new one, State('order-1'), or read "
         "the one that is stored, await engine.get('order-1')",
     )
+
+
+_CHECKED: set[str] = set()
+"""Names of flows that were looked at already: there are many transits to one flow."""
+MAX_CHECKED = 4_096
+
+
+def _check_new_to(command: Transit, to: object) -> None:
+    _check_to(command, to)
+    if len(_CHECKED) < MAX_CHECKED:
+        _CHECKED.add(command.to)
 
 
 def _freeze(command: Command[State], annotations: Mapping[str, str]) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
 
 from attrs import define, field
 
@@ -56,7 +57,8 @@ class Committer:
         factory=list[Callable[[tuple[State, ...]], None]], init=False
     )
     """Called with the versions of each commit, before whoever commits goes on. May not raise."""
-    _commits: int = field(default=0, init=False)
+    _numbers: Iterator[int] = field(factory=lambda: count(1), init=False)
+    """What tells its commits apart."""
 
     def check_open(self) -> None:
         if not self.is_open:
@@ -64,8 +66,9 @@ class Committer:
 
     def commit(self, commit: Commit) -> Awaitable[tuple[State, ...]]:
         """Decides what a ``Commit`` writes, at once; writes it when awaited."""
+        commit_id = f"{self.prefix}-{next(self._numbers)}"
         plan = transitions.plan(
-            commit, commit_id=self._commit_id(), now=self.clock.now(), policy=self.policy
+            commit, commit_id=commit_id, now=self.clock.now(), policy=self.policy
         )
         return self._store(plan) if not plan.requires else self._store_some(plan, commit)
 
@@ -86,15 +89,12 @@ class Committer:
     # ------------------------------------------------------------ inside
 
     async def _commit_state(self, state: State) -> State:
+        commit_id = f"{self.prefix}-{next(self._numbers)}"
         plan = transitions.plan_state(
-            state, commit_id=self._commit_id(), now=self.clock.now(), policy=self.policy
+            state, commit_id=commit_id, now=self.clock.now(), policy=self.policy
         )
         (committed,) = await self._store(plan)
         return committed
-
-    def _commit_id(self) -> str:
-        self._commits += 1
-        return f"{self.prefix}-{self._commits}"
 
     async def _store(self, plan: Plan) -> tuple[State, ...]:
         """Commit a plan and tell the listeners."""

@@ -28,7 +28,7 @@ from .errors import (
 from .flows import Flows
 from .leases import Execution, LeaseKeeper
 from .state import State, Status
-from .transitions import MOVES, check_legal
+from .transitions import MOVES, TRANSITIONS, check_legal
 
 logger = logging.getLogger("flowstate")
 
@@ -90,7 +90,7 @@ class Executor:
         self.check_takes_work()
         if state.transition.status is not _RUNNING:
             return state
-        execution = Execution(state)
+        execution = Execution(state, state)
         outer = _running_here.set(execution)
         self._by_id[state.id] = execution
         self.leases.begin(execution)
@@ -247,8 +247,10 @@ class Executor:
 
 def check_runnable(state: State) -> None:
     """Raise unless the state may be run: ``IllegalTransitionError``, ``InvalidValueError``."""
-    check_legal(Execute(state))
-    if state.transition.status is Status.NEW:
+    status = state.transition.status
+    if Execute not in TRANSITIONS[status]:
+        check_legal(Execute(state))
+    if status is Status.NEW:
         raise InvalidValueError(
             f"state {state.id!r}", "is at no flow yet: do Transit(state, 'first') before running it"
         )
