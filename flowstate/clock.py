@@ -8,13 +8,14 @@ resolution. Both are what people give (a number of seconds or a ``timedelta``; a
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from time import time_ns
 from typing import Protocol
 
 import anyio
 
-from .errors import InvalidValueError
+from .errors import InvalidValueError, shown
 
 
 class Clock(Protocol):
@@ -47,14 +48,26 @@ class SystemClock:
 
 def seconds(field: str, duration: float | timedelta) -> float:
     """A duration in seconds, rounded to whole milliseconds; it may not be negative."""
+    exact = duration if type(duration) is float else _float(field, duration)
+    if not 0 <= exact <= MAX_DURATION_S:
+        raise InvalidValueError(
+            field, f"takes 0 to {MAX_DURATION_S:,} seconds, not {shown(duration)}"
+        )
+    # rounding takes long, and most need none; 0.0 makes a plain zero of a negative one
+    return (exact if exact.is_integer() else round(exact, 3)) + 0.0
+
+
+def _float(field: str, duration: float | timedelta) -> float:
+    """Seconds as a plain number, whatever it is a subclass of."""
     if isinstance(duration, timedelta):
-        duration = duration.total_seconds()
+        return duration.total_seconds()
     # bool is an int to Python, never a duration to a person
     if isinstance(duration, bool) or not isinstance(duration, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidValueError(field, f"takes seconds or a timedelta, not {duration!r}")
-    if not 0 <= duration <= MAX_DURATION_S:
-        raise InvalidValueError(field, f"takes 0 to {MAX_DURATION_S:,} seconds, not {duration!r}")
-    return round(duration, 3)
+        raise InvalidValueError(field, f"takes seconds or a timedelta, not {shown(duration)}")
+    try:
+        return float(duration)
+    except OverflowError:
+        return math.inf
 
 
 def milliseconds(duration_s: float) -> int:
@@ -71,12 +84,12 @@ def instant(field: str, at: datetime | int) -> int:
             )
         at = round(at.timestamp() * 1000)
     if isinstance(at, bool) or not isinstance(at, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidValueError(field, f"takes an aware datetime, not {at!r}")
+        raise InvalidValueError(field, f"takes an aware datetime, not {shown(at)}")
     if not 0 <= at <= MAX_INSTANT_MS:
         raise InvalidValueError(
-            field, f"takes milliseconds since the epoch up to {MAX_INSTANT_MS:,}, not {at!r}"
+            field, f"takes milliseconds since the epoch up to {MAX_INSTANT_MS:,}, not {shown(at)}"
         )
-    return at
+    return int.__int__(at)  # a plain number, whatever it is a subclass of
 
 
 MAX_DURATION_S = 1_000 * 366 * 24 * 3600  # a thousand years; keeps every sum a valid instant

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, get_args
 
 from msgspec import Struct, StructMeta
 from msgspec.structs import force_setattr
 
 from . import clock
-from .errors import InvalidValueError
-from .frozendict import EMPTY, FrozenDict
-from .state import State, check_flow, check_text, strings
+from .checks import NO_TEXT, Strings, check_flow, check_text, check_type, strings
+from .errors import InvalidValueError, shown
+from .frozendict import EMPTY
+from .state import State
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -54,11 +55,16 @@ class Transit(Command[State], frozen=True, gc=False):
     on_timeout: str = ""
 
     def __post_init__(self) -> None:
+        to = self.to
         if type(self.state) is not State:
             _check_state(self)
-        if type(self.to) is not str or self.to not in _CHECKED:
-            _check_new_name(self.to)
-        if self.annotations is not EMPTY or self.timeout is not None or self.on_timeout:
+        if type(to) is not str or to not in _CHECKED:
+            _check_new_to(self, to)
+        if (
+            self.annotations is not EMPTY
+            or self.timeout is not None
+            or self.on_timeout is not NO_TEXT
+        ):
             _freeze(self, self.annotations)
             _check_timeout(self, self.timeout, self.on_timeout)
 
@@ -78,11 +84,19 @@ class Pause(Command[State], frozen=True, gc=False):
     on_timeout: str = ""
 
     def __post_init__(self) -> None:
-        _check_state(self)
-        _check_to(self, self.to)
-        check_text("Pause.reason", self.reason)
-        _freeze(self, self.annotations)
-        _check_timeout(self, self.timeout, self.on_timeout)
+        if type(self.state) is not State:
+            _check_state(self)
+        if self.to is not None:
+            _check_to(self, self.to)
+        if self.reason is not NO_TEXT:
+            force_setattr(self, "reason", check_text("Pause.reason", self.reason))
+        if (
+            self.annotations is not EMPTY
+            or self.timeout is not None
+            or self.on_timeout is not NO_TEXT
+        ):
+            _freeze(self, self.annotations)
+            _check_timeout(self, self.timeout, self.on_timeout)
 
 
 class Resume(Command[State], frozen=True, gc=False):
@@ -92,8 +106,10 @@ class Resume(Command[State], frozen=True, gc=False):
     annotations: Mapping[str, str] = EMPTY
 
     def __post_init__(self) -> None:
-        _check_state(self)
-        _freeze(self, self.annotations)
+        if type(self.state) is not State:
+            _check_state(self)
+        if self.annotations is not EMPTY:
+            _freeze(self, self.annotations)
 
 
 class Delay(Command[State], frozen=True, gc=False):
@@ -109,9 +125,12 @@ class Delay(Command[State], frozen=True, gc=False):
     annotations: Mapping[str, str] = EMPTY
 
     def __post_init__(self) -> None:
-        _check_state(self)
-        _check_to(self, self.to)
-        _freeze(self, self.annotations)
+        if type(self.state) is not State:
+            _check_state(self)
+        if self.to is not None:
+            _check_to(self, self.to)
+        if self.annotations is not EMPTY:
+            _freeze(self, self.annotations)
         if (self.after is None) == (self.at is None):
             raise InvalidValueError("Delay", "takes either after=… or at=…")
         if self.after is not None:
@@ -140,7 +159,7 @@ class Retry(Command[State], frozen=True, gc=False):
     def __post_init__(self) -> None:
         _check_state(self)
         force_setattr(self, "after", clock.seconds("Retry.after", self.after))
-        check_text("Retry.reason", self.reason)
+        force_setattr(self, "reason", check_text("Retry.reason", self.reason))
 
     @property
     def after_ms(self) -> int:
@@ -157,7 +176,7 @@ class Fail(Command[State], frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         _check_state(self)
-        check_text("Fail.reason", self.reason)
+        force_setattr(self, "reason", check_text("Fail.reason", self.reason))
 
 
 class Save(Command[State], frozen=True, gc=False):
@@ -178,9 +197,12 @@ class End(Command[State], frozen=True, gc=False):
     annotations: Mapping[str, str] = EMPTY
 
     def __post_init__(self) -> None:
-        _check_state(self)
-        check_text("End.reason", self.reason)
-        _freeze(self, self.annotations)
+        if type(self.state) is not State:
+            _check_state(self)
+        if self.reason is not NO_TEXT:
+            force_setattr(self, "reason", check_text("End.reason", self.reason))
+        if self.annotations is not EMPTY:
+            _freeze(self, self.annotations)
 
 
 class Require(Command[State], frozen=True, gc=False):
@@ -189,7 +211,8 @@ class Require(Command[State], frozen=True, gc=False):
     state: State
 
     def __post_init__(self) -> None:
-        _check_state(self)
+        if type(self.state) is not State:
+            _check_state(self)
 
 
 class _Variadic(StructMeta):
@@ -199,6 +222,9 @@ class _Variadic(StructMeta):
     if not TYPE_CHECKING:  # type checkers go by the __init__ of the class
 
         def __call__(cls, *commands):  # noqa: N805  (a metaclass)
+            for command in commands:
+                if type(command) not in _COMMANDS:
+                    raise InvalidValueError("Commit", f"takes commands, not {shown(command)}")
             return _construct(cls, commands)
 
 
@@ -227,7 +253,8 @@ class Execute(Command[None], frozen=True, gc=False):
     state: State
 
     def __post_init__(self) -> None:
-        _check_state(self)
+        if type(self.state) is not State:
+            _check_state(self)
 
 
 class Noop(Command[None], frozen=True, gc=False):
@@ -237,16 +264,20 @@ class Noop(Command[None], frozen=True, gc=False):
 AnyCommand: TypeAlias = (
     Transit | Pause | Resume | Delay | Retry | Fail | End | Save | Require | Commit | Execute | Noop
 )
+_COMMANDS = frozenset(get_args(AnyCommand))
 
 
 def _check_state(command: Any) -> None:
-    if not isinstance(command.state, State):
-        name = type(command).__name__
-        raise InvalidValueError(
-            f"{name}.state",
-            f"takes a State, not {command.state!r}; begin a new one, State('order-1'), or read "
-            "the one that is stored, await engine.get('order-1')",
-        )
+    """Raise ``InvalidValueError`` unless the command has a state, and none of a subclass."""
+    name = type(command).__name__
+    if isinstance(command.state, State):
+        check_type(f"{name}.state", command.state, State)
+        return
+    raise InvalidValueError(
+        f"{name}.state",
+        f"takes a State, not {shown(command.state)}; begin a new one, State('order-1'), or read "
+        "the one that is stored, await engine.get('order-1')",
+    )
 
 
 _CHECKED: set[str] = set()
@@ -254,21 +285,20 @@ _CHECKED: set[str] = set()
 MAX_CHECKED = 4_096
 
 
-def _check_new_name(to: str) -> None:
-    check_flow("Transit.to", to)
+def _check_new_to(command: Transit, to: object) -> None:
+    _check_to(command, to)
     if len(_CHECKED) < MAX_CHECKED:
-        _CHECKED.add(to)
+        _CHECKED.add(command.to)
 
 
 def _freeze(command: Command[State], annotations: Mapping[str, str]) -> None:
-    if type(annotations) is not FrozenDict:
+    if annotations is not EMPTY and type(annotations) is not Strings:
         field = f"{type(command).__name__}.annotations"
         force_setattr(command, "annotations", strings(field, annotations))
 
 
-def _check_to(command: Command[State], to: str | None) -> None:
-    if to is not None:
-        check_flow(f"{type(command).__name__}.to", to)
+def _check_to(command: Command[State], to: object) -> None:
+    force_setattr(command, "to", check_flow(f"{type(command).__name__}.to", to))
 
 
 def timeout_at(timeout: float | timedelta | datetime, now: int) -> int:
@@ -282,7 +312,8 @@ def _check_timeout(
     command: Command[State], timeout: float | timedelta | datetime | None, on_timeout: str
 ) -> None:
     name = type(command).__name__
-    check_text(f"{name}.on_timeout", on_timeout)
+    if on_timeout is not NO_TEXT:
+        force_setattr(command, "on_timeout", check_text(f"{name}.on_timeout", on_timeout))
     if isinstance(timeout, datetime):
         clock.instant(f"{name}.timeout", timeout)
     elif timeout is not None:

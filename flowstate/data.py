@@ -8,10 +8,13 @@ to other states; the payload is stored once.
 from __future__ import annotations
 
 import hashlib
+from typing import cast
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from . import codec
+from .checks import MAX_WHOLE, check_bytes, check_checksum, check_name, check_rev, check_whole
 from .errors import InvalidValueError
 
 JSON = "application/json"
@@ -24,6 +27,13 @@ class Data(Struct, frozen=True, tag="pending", tag_field="kind"):
     content: bytes
     content_type: str = BYTES
 
+    def __post_init__(self) -> None:
+        if type(self.content) is not bytes:
+            force_setattr(self, "content", check_bytes("Data.content", self.content))
+        if self.content_type is not BYTES and self.content_type is not JSON:
+            kind = check_name("Data.content_type", self.content_type)
+            force_setattr(self, "content_type", kind)
+
     @classmethod
     def of(cls, value: object, name: str = "data", content_type: str | None = None) -> Data:
         """Bytes as they are; any other value that msgspec can encode as JSON.
@@ -34,7 +44,8 @@ class Data(Struct, frozen=True, tag="pending", tag_field="kind"):
         if content_type is not None and not content_type:
             raise InvalidValueError(f"data {name!r}", "the content type may not be empty")
         if isinstance(value, bytes | bytearray | memoryview):
-            return cls(bytes(value), content_type or BYTES)  # pyright: ignore[reportUnknownArgumentType]
+            content = check_bytes(f"data {name!r}", cast("object", value))
+            return cls(content, content_type or BYTES)
         return cls(codec.encode(value, name), content_type or JSON)
 
     @property
@@ -59,6 +70,16 @@ class DataRef(Struct, frozen=True, tag="stored", tag_field="kind"):
     size: int
     content_type: str
     checksum: str
+
+    def __post_init__(self) -> None:
+        rev, size, kind = self.rev, self.size, self.content_type
+        if type(rev) is not int or not 0 <= rev <= MAX_WHOLE:
+            force_setattr(self, "rev", check_rev("DataRef.rev", rev))
+        if type(size) is not int or not 0 <= size <= MAX_WHOLE:
+            force_setattr(self, "size", check_whole("DataRef.size", size))
+        if type(kind) is not str or not kind or "\0" in kind or not kind.isascii():
+            force_setattr(self, "content_type", check_name("DataRef.content_type", kind))
+        force_setattr(self, "checksum", check_checksum("DataRef.checksum", self.checksum))
 
 
 def checksum(content: bytes) -> str:

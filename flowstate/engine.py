@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from . import clock, codec
 from .background import Background
+from .checks import check_rev
 from .clock import Clock, SystemClock
 from .commands import Command, Commit, Execute, Noop, Require
 from .committer import Committer, new_prefix
@@ -38,7 +39,7 @@ from .flows import Flows
 from .leaving import Leaving
 from .query import Labels, Query
 from .retention import Retention
-from .state import RetryPolicy, State, Status, check_id, check_rev
+from .state import RetryPolicy, State, Status, check_id
 from .timers import Timers
 from .transitions import MOVES
 from .watch import Tail, Versions, Watcher
@@ -183,9 +184,9 @@ class Engine:
 
     async def get(self, id: str, rev: int | None = None) -> State:
         """The latest version of a state, or exactly that one. Raises ``StateNotFoundError``."""
-        check_id(id)
+        id = check_id(id)
         if rev is not None:
-            check_rev("rev", rev)
+            rev = check_rev("rev", rev)
         state = await self.driver.get(id, rev)
         if state is None:
             raise StateNotFoundError(
@@ -218,8 +219,7 @@ class Engine:
         self._committer.check_open()
         wanted = _query(query)
         if after is not None:
-            check_rev("after", after)
-            wanted = replace(wanted, after=after, from_now=False, latest=False)
+            wanted = replace(wanted, after=check_rev("after", after), from_now=False, latest=False)
         if not runs_flow():
             return Watcher(self.driver, wanted, tail=self._tail)
         return Watcher(self.driver, wanted, tail=self._tail, waiting=self._leaving.ends_this)

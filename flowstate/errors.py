@@ -89,7 +89,7 @@ class FlowReturnError(FlowstateError, TypeError):
     """A flow returned something that the engine cannot do for the flow's own state."""
 
     def __init__(self, flow: str, returned: object, problem: str) -> None:
-        super().__init__(f"flow {flow!r} returned {_short(returned)}: {problem}")
+        super().__init__(f"flow {flow!r} returned {shown(returned)}: {problem}")
         self.flow = flow
         self.returned = returned
         self.problem = problem
@@ -220,10 +220,21 @@ class UnknownOutcomeError(StoreError):
     """
 
 
+# ---------------------------------------------------------------- messages
+
+
+def shown(value: object) -> str:
+    """Any value as a message shows it: cut to what a person reads, and never an error itself."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  (anything may be given: a number too long to be written, a class whose repr fails)
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+MAX_SHOWN = 200
+"""Characters of a value in a message."""
+
+
 def _rev(rev: int) -> str:
     return f"revision {rev}" if rev else "no such state"
-
-
-def _short(value: object, limit: int = 200) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}…"

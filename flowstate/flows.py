@@ -10,9 +10,10 @@ import anyio
 import anyio.to_thread
 from attrs import define, field, frozen
 
+from .checks import check_flow
 from .commands import Command
 from .errors import FlowNotFoundError, InvalidValueError
-from .state import State, check_flow
+from .state import State
 
 Run: TypeAlias = Callable[[State, Any], Awaitable[Command[Any]]]
 """Takes a state and the engine that runs it."""
@@ -71,7 +72,7 @@ class Flows:
 
     def add(self, name: str, function: Any, *, inline: bool = False) -> Flow:
         """Register *function* as flow *name*. A name is taken once."""
-        check_flow("flow name", name)
+        name = check_flow("flow name", name)
         if name in self._flows:
             raise InvalidValueError(
                 f"flow {name!r}", f"is already registered, by {self._flows[name].function!r}"

@@ -19,7 +19,7 @@ class FrozenDict(dict[K, V]):
     def _refuse(self, *_: Any, **__: Any) -> Never:
         raise TypeError(
             "this mapping is read-only: values are never changed in place. Make a new state, "
-            "e.g. with state.with_labels(...) or state.with_annotations(...)"
+            "e.g. with state.with_labels(...) or state.evolve(...)"
         )
 
     __setitem__ = __delitem__ = __ior__ = _refuse
@@ -38,7 +38,7 @@ class FrozenDict(dict[K, V]):
         return self
 
     def __reduce__(self) -> tuple[type, tuple[dict[K, V]]]:
-        return FrozenDict, (dict(self),)
+        return type(self), (dict(self),)
 
     def __repr__(self) -> str:
         return super().__repr__()

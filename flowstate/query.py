@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
 from . import clock
-from .errors import InvalidValueError
+from .checks import NO_TEXT, ZERO, check_flag, check_rev, check_text, check_type, strings
+from .errors import InvalidValueError, shown
 from .frozendict import FrozenDict
-from .state import State, Status, check_rev, check_text, strings
+from .state import State, Status
 
 Labels: TypeAlias = Mapping[str, str]
+
+NONE: tuple[Any, ...] = ()
+"""No condition on labels, or on the status."""
 
 
 class Query(Struct, frozen=True, kw_only=True):
@@ -27,31 +31,29 @@ class Query(Struct, frozen=True, kw_only=True):
     reading starts; at most one of ``after``, ``from_now`` and ``latest`` may be given.
     """
 
-    labels: Sequence[Labels] | Labels = ()
+    labels: Sequence[Labels] | Labels = NONE
     id: str = ""
     id_prefix: str = ""
-    status: Collection[Status] | Status = ()
+    status: Collection[Status] | Status = NONE
     since: datetime | int = 0
     after: int = 0
     from_now: bool = False
     latest: bool = False
 
     def __post_init__(self) -> None:
-        alternatives: Iterable[Labels] = (
-            (self.labels,) if isinstance(self.labels, Mapping) else self.labels
-        )
-        # an empty mapping asks for nothing, so the whole condition holds for everything
-        frozen = tuple(strings("Query.labels", labels) for labels in alternatives)
-        force_setattr(self, "labels", frozen if all(frozen) else ())
-        check_text("Query.id", self.id)
-        check_text("Query.id_prefix", self.id_prefix)
-        status = (self.status,) if isinstance(self.status, Status) else tuple(self.status)
-        for value in status:
-            if not isinstance(value, Status):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise InvalidValueError("Query.status", f"takes Status values, not {value!r}")
-        force_setattr(self, "status", frozenset(status))
-        force_setattr(self, "since", clock.instant("Query.since", self.since))
-        check_rev("Query.after", self.after)
+        if self.labels is not NONE:
+            force_setattr(self, "labels", _alternatives(self.labels))
+        if self.id is not NO_TEXT:
+            force_setattr(self, "id", check_text("Query.id", self.id))
+        if self.id_prefix is not NO_TEXT:
+            force_setattr(self, "id_prefix", check_text("Query.id_prefix", self.id_prefix))
+        force_setattr(self, "status", _statuses(self.status))
+        if self.since is not ZERO:
+            force_setattr(self, "since", clock.instant("Query.since", self.since))
+        if self.after is not ZERO:
+            force_setattr(self, "after", check_rev("Query.after", self.after))
+        check_flag("Query.from_now", self.from_now)
+        check_flag("Query.latest", self.latest)
         if (self.after > 0) + self.from_now + self.latest > 1:
             raise InvalidValueError(
                 "Query", "takes at most one of after=…, from_now=True and latest=True"
@@ -108,3 +110,24 @@ class Page(Struct, frozen=True):
     versions: tuple[State, ...]
     upto: int
     compacted: int = 0
+
+
+def _alternatives(labels: object) -> tuple[FrozenDict[str, str], ...]:
+    given = _each("Query.labels", labels, Mapping, "mappings")
+    frozen = tuple([strings("Query.labels", each) for each in given])
+    # an empty mapping asks for nothing, so the whole condition holds for everything
+    return frozen if all(frozen) else ()
+
+
+def _statuses(status: object) -> frozenset[Status]:
+    given = _each("Query.status", status, Status, "Status values")
+    return frozenset([check_type("Query.status", each, Status) for each in given])
+
+
+def _each(field: str, given: object, kind: type, what: str) -> Iterable[object]:
+    """What was given, always several: one of a kind, or a collection of them."""
+    if isinstance(given, kind):
+        return (given,)
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        return given  # pyright: ignore[reportUnknownVariableType]
+    raise InvalidValueError(field, f"takes {what}, not {shown(given)}")

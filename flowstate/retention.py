@@ -6,7 +6,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from . import clock
-from .errors import InvalidValueError
+from .checks import check_flag, check_whole
 from .state import Status
 
 
@@ -26,10 +26,9 @@ class Retention(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         force_setattr(self, "before", clock.instant("Retention.before", self.before))
-        if type(self.keep) is not int or self.keep < 1:
-            raise InvalidValueError(
-                "Retention.keep", f"takes a number of versions from 1, not {self.keep!r}"
-            )
+        keep = check_whole("Retention.keep", self.keep, 1, "a number of versions")
+        force_setattr(self, "keep", keep)
+        check_flag("Retention.ended", self.ended)
 
     def is_old(self, committed_at: int) -> bool:
         """Whether a version that was committed then (ms) is old enough to be removed."""

@@ -42,7 +42,11 @@ TRANSITIONS = some.builds(
     annotations=STRINGS,
 )
 PAYLOADS = some.builds(Data, some.binary(max_size=20), NAMES) | some.builds(
-    DataRef, some.integers(0, 1 << 60), some.integers(0, 1 << 40), NAMES, NAMES
+    DataRef,
+    some.integers(0, 1 << 60),
+    some.integers(0, 1 << 40),
+    NAMES,
+    some.text("0123456789abcdef", min_size=64, max_size=64),
 )
 POLICIES = some.builds(
     RetryPolicy,

@@ -85,6 +85,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: Transit(A, "x", timeout=float("inf")),
         "Transit.timeout: takes 0 to .* not inf",
     ),
+    "what is no command, in a commit": (
+        lambda: Commit("End"),  # type: ignore[arg-type]
+        "Commit: takes commands, not 'End'",
+    ),
     "a flow for a timeout that there is not": (
         lambda: Pause(A, on_timeout="late"),
         "Pause.on_timeout: needs a timeout",
@@ -138,7 +142,6 @@ PLANS: dict[str, tuple[Command, str]] = {
     "a commit in a commit": (Commit(Commit(End(A))), "Commit: cannot hold Commit: it takes Trans"),  # type: ignore[arg-type]
     "an execute in a commit": (Commit(Execute(A)), "Commit: cannot hold Execute"),  # type: ignore[arg-type]
     "a noop in a commit": (Commit(End(A), Noop()), "Commit: cannot hold Noop"),  # type: ignore[arg-type]
-    "what is no command, in a commit": (Commit("End"), "Commit: cannot hold str"),  # type: ignore[arg-type]
     "a delay to nowhere": (Commit(Delay(NEW, after=1)), "Delay.to: state 'new' is at no flow"),
     "a pause that times out to nowhere": (
         Commit(Pause(NEW, timeout=1)),

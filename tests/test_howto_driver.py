@@ -23,7 +23,7 @@ from attrs import define
 
 from flowstate import DataNotFoundError, Driver, Query, Retention, RetryPolicy, State, Transit
 from flowstate.clock import MAX_INSTANT_MS
-from flowstate.data import DataRef, checksum
+from flowstate.data import BYTES, DataRef, checksum
 from flowstate.testing.conformance.base import plan
 
 from .test_docs import blocks
@@ -76,7 +76,7 @@ class Counter:
 async def load_newest(driver: Driver) -> bytes | None:
     content = f"{COMMITS}".encode()
     try:
-        return await driver.load(DataRef(COMMITS + 1, len(content), "", checksum(content)))
+        return await driver.load(DataRef(COMMITS + 1, len(content), BYTES, checksum(content)))
     except DataNotFoundError:
         return None
 

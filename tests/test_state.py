@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from flowstate import (
     Alarm,
@@ -30,6 +31,7 @@ from flowstate import (
 )
 from flowstate.codec import decode
 from flowstate.commands import Delay, End, Execute, Noop, Pause, Require, Resume
+from flowstate.data import checksum
 from flowstate.plan import Write
 from flowstate.query import Page
 from flowstate.transitions import plan
@@ -39,7 +41,7 @@ FULL = State(
     rev=7,
     labels={"queue": "mail"},
     annotations={"note": "n"},
-    data={"new": Data(b"{}", "application/json"), "old": DataRef(3, 2, "text/plain", "c")},
+    data={"new": Data(b"{}", "application/json"), "old": DataRef(3, 2, "text/plain", "c" * 64)},
     stacked={"caller": State("order-0", labels={"a": "b"})},
     transition=Transition(
         to="ship",
@@ -191,6 +193,22 @@ def test_with_annotations_adds_and_replaces_in_a_new_state() -> None:
     assert state.with_annotations(x="2").annotations == {"x": "2"}
 
 
+def test_without_annotations_removes_and_ignores_what_is_not_there() -> None:
+    state = State("a", annotations={"x": "1", "y": "1"})
+    assert state.without_annotations("x", "z") == State("a", annotations={"y": "1"})
+
+
+def test_with_retry_sets_the_policy_and_none_leaves_it_to_the_engine() -> None:
+    policy = RetryPolicy(max_attempts=None)
+    assert State("a", retry=policy) == State("a").with_retry(policy)
+    assert State("a") == State("a", retry=policy).with_retry(None)
+
+
+def test_detach_lets_payloads_go_and_ignores_what_is_not_there() -> None:
+    state = State("a").attach("x", b"1").attach("y", b"2").attach("z", b"3")
+    assert state.detach("x", "z", "none") == State("a").attach("y", b"2")
+
+
 def test_attach_keeps_bytes_as_they_are() -> None:
     state = State("a").attach("raw", b"\x00\xff")
     assert state.data["raw"] == Data(b"\x00\xff", "application/octet-stream")
@@ -202,7 +220,7 @@ def test_attach_encodes_any_other_value_as_json() -> None:
 
 
 def test_attach_takes_over_a_reference() -> None:
-    ref = DataRef(3, 2, "text/plain", "c")
+    ref = DataRef(3, 2, "text/plain", "c" * 64)
     assert State("a").attach("old", ref).data == {"old": ref}
 
 
@@ -212,6 +230,39 @@ def test_attach_takes_a_content_type_but_not_an_empty_one() -> None:
     )
     with pytest.raises(InvalidValueError, match="data 'p': the content type may not be empty"):
         State("a").attach("p", b"x", content_type="")
+
+
+STORED = DataRef(3, 5, "application/octet-stream", checksum(b"pears"))
+
+
+def test_attaching_what_is_attached_already_gives_the_same_state() -> None:
+    """Whether it is stored or pending: the reference stays, so nothing is stored again."""
+    for attached in (STORED, Data(b"pears")):
+        state = State("a", data={"d": attached})
+        assert state is state.attach("d", b"pears")
+        assert state is state.attach("d", Data(b"pears"))
+        assert state.data["d"] is state.evolve(data={"d": b"pears"}).data["d"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("d", b"apple"),
+        ("d", b"pears and apples"),
+        ("d", Data(b"pears", "text/plain")),
+        ("other", b"pears"),
+    ],
+    ids=["other content", "other size", "other content type", "other name"],
+)
+def test_attaching_anything_else_is_pending(name: str, value: Any) -> None:
+    pending = value if isinstance(value, Data) else Data(value)
+    assert pending == State("a", data={"d": STORED}).attach(name, value).data[name]
+
+
+def test_attaching_a_reference_takes_it_whatever_was_there() -> None:
+    """It says where the content is, which is more than the content does."""
+    for attached in (Data(b"pears"), replace(STORED, rev=9)):
+        assert {"d": STORED} == State("a", data={"d": attached}).attach("d", STORED).data
 
 
 def test_stack_carries_a_state_and_unstack_lets_it_go() -> None:
@@ -224,6 +275,66 @@ def test_stack_carries_a_state_and_unstack_lets_it_go() -> None:
 def test_unstacking_what_is_not_there_says_so() -> None:
     with pytest.raises(StateNotFoundError, match="stacked as 'caller' in state 'a'"):
         State("a").unstack("caller")
+
+
+# ---------------------------------------------------------------- evolve
+
+
+def test_evolve_makes_several_changes_in_one_new_state() -> None:
+    """What is named is added or replaced, or removed if it is None; the rest stays."""
+    policy = RetryPolicy(lease=5)
+    state = State(
+        "a",
+        labels={"keep": "1", "change": "1", "go": "1"},
+        annotations={"keep": "1", "go": "1"},
+        data={"keep": STORED, "go": STORED},
+        stacked={"go": State("s")},
+    )
+    assert state.evolve(
+        labels={"change": "2", "new": "2", "go": None},
+        annotations={"go": None},
+        data={"new": {"n": 1}, "go": None},
+        stacked={"new": State("t"), "go": None},
+        retry=policy,
+    ) == State(
+        "a",
+        labels={"keep": "1", "change": "2", "new": "2"},
+        annotations={"keep": "1"},
+        data={"keep": STORED, "new": Data(b'{"n":1}', "application/json")},
+        stacked={"new": State("t")},
+        retry=policy,
+    )
+
+
+def test_evolve_leaves_alone_what_it_is_not_given() -> None:
+    assert FULL.evolve() is FULL
+    assert FULL.evolve(labels={"queue": "mail"}) == FULL
+    assert FULL.retry == FULL.evolve(annotations={"note": None}).retry
+
+
+def test_evolve_removes_a_policy() -> None:
+    assert FULL.evolve(retry=None).retry is None
+
+
+def test_evolve_ignores_what_is_to_go_but_is_not_there() -> None:
+    none = {"none": None}
+    assert FULL.evolve(labels=none, annotations=none, data=none, stacked=none) == FULL
+
+
+EVOLVED: dict[str, tuple[dict[str, Any], str]] = {
+    "labels that are no mapping": ({"labels": 5}, "labels: takes a mapping, not 5"),
+    "a label that is no string": ({"labels": {"n": 1}}, r"labels\['n'\]: takes a string, not 1"),
+    "an empty name of data": ({"data": {"": b""}}, "data: a key may not be empty"),
+    "data that cannot be written": ({"data": {"d": object()}}, "d: cannot be written as JSON"),
+    "what is no state": ({"stacked": {"s": "b"}}, r"stacked\['s'\]: takes a State, not 'b'"),
+    "what is no policy": ({"retry": 5}, "retry: takes a RetryPolicy, not 5"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), EVOLVED.values(), ids=EVOLVED)
+def test_evolve_says_what_it_cannot_take(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidValueError, match=message):
+        FULL.evolve(**changes)
 
 
 # ---------------------------------------------------------------- what is refused, and how
@@ -276,7 +387,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "an empty name for data": (lambda: State("a").attach("", b""), "data: a key may not be empty"),
     "a stacked value that is no state": (
         lambda: State("a", stacked={"s": "b"}),  # type: ignore[dict-item]
-        r"stacked\['s'\]: takes State, not 'b'",
+        r"stacked\['s'\]: takes a State, not 'b'",
     ),
     "an alarm without a flow": (lambda: Alarm(5, ""), "alarm.to: the flow id may not be empty"),
     "an alarm before all time": (lambda: Alarm(-5, "x"), "alarm.at: takes milliseconds"),

@@ -24,10 +24,11 @@ from ..commands import Command, Commit, Delay, End, Pause, Require, Resume, Tran
 from ..data import DataRef
 from ..driver import Driver
 from ..errors import RevMismatchError
-from ..plan import Plan
+from ..plan import Plan, Write
 from ..query import Query
 from ..retention import Retention
 from ..state import RetryPolicy, State, Status
+from . import values
 from .model import Model
 from .store import Store
 
@@ -38,12 +39,12 @@ IDS = ("a", "b", "b/1", "ä", "100%")
 
 TIMES = st.integers(1, 40)
 """Due times, and the times up to which due states are asked for (ms)."""
-_texts = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=8)
 _labels = st.dictionaries(st.sampled_from(["k", "ß"]), st.sampled_from(["", "x'y"]))
 _statuses = st.frozensets(st.sampled_from(Status), max_size=2)
 _prefixes = st.sampled_from(["b", "ä", "100%", "_"])
 _places = st.integers(0, 100)
 _limits = st.sampled_from([1, 2, 5, 1_000])
+_states = values.states(st.sampled_from(IDS), values.pending())
 
 
 @st.composite
@@ -60,11 +61,12 @@ def queries(draw: st.DrawFn) -> Query:
     )
 
 
-_Step: TypeAlias = tuple[str, str, str, dict[str, str], bytes, int]
-"""id, which version of it, the kind of move, labels, a payload, a time"""
+_Step: TypeAlias = tuple[State, str, str, dict[str, str], bytes, int]
+"""what a state is to hold, which version of it, the kind of move, labels, a payload, a time"""
 
 _steps = st.tuples(
-    st.sampled_from(IDS),
+    # plain ones are drawn fast, so that there are more steps
+    st.builds(State, st.sampled_from(IDS)) | _states,
     # most are in order: a commit with one that is not writes nothing
     st.sampled_from([*["current"] * 10, "stale", "none"]),
     st.sampled_from([*["transit"] * 3, *["pause"] * 3, *["delay"] * 3, "resume", "require", "end"]),
@@ -118,7 +120,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ writing
 
-    @rule(steps=st.lists(_steps, min_size=1, max_size=3, unique_by=lambda step: step[0]))
+    @rule(steps=st.lists(_steps, min_size=1, max_size=3, unique_by=lambda step: step[0].id))
     def commit(self, steps: list[_Step]) -> None:
         """Commit moves of several states; some of them may be of stale versions."""
         commands = [self._command(step) for step in steps]
@@ -158,22 +160,28 @@ class DriverMachine(RuleBasedStateMachine):
         return None
 
     def _command(self, step: _Step) -> Command[State]:
-        id, which, kind, labels, payload, at = step
-        state = self._version(id, which)
+        drawn, which, kind, labels, payload, at = step
+        current = self._version(drawn.id, which)
         if kind == "require":
-            return Require(state)
-        state = state.without_labels(*state.labels).with_labels(labels)
+            return Require(current)
+        state = replace(
+            drawn.with_labels(labels),
+            rev=current.rev,
+            transition=current.transition,
+            data={**drawn.data, **{k: v for k, v in current.data.items() if k == "payload"}},
+        )
         if payload:
             state = state.attach("payload", payload)
+        reason, notes = drawn.transition.reason, drawn.transition.annotations
         if kind == "pause":
-            return Pause(state, reason="wait")
+            return Pause(state, reason=reason, annotations=notes)
         if kind == "delay":
-            return Delay(state, to="wake", at=at)
+            return Delay(state, to="wake", at=at, annotations=notes)
         if kind == "end":
-            return End(state)
+            return End(state, reason, notes)
         if kind == "resume" and state.transition.status in {Status.PAUSED, Status.DELAYED}:
-            return Resume(state) if state.transition.to else Transit(state, "work")
-        return Transit(state, "work", timeout=at / 1000, on_timeout="wake")
+            return Resume(state, notes) if state.transition.to else Transit(state, "work")
+        return Transit(state, "work", notes, timeout=at / 1000, on_timeout="wake")
 
     def _version(self, id: str, which: str) -> State:
         """A version to move: the current or the oldest one, or a new state, which also stands for
@@ -184,23 +192,19 @@ class DriverMachine(RuleBasedStateMachine):
         state = versions[-1] if which == "current" else versions[0]
         return State(id) if state.transition.status is Status.ENDED else state
 
-    @rule(id=st.sampled_from(IDS), note=_texts, value=_texts)
-    def commit_texts(self, id: str, note: str, value: str) -> None:
-        """Commit a state with any text wherever a state may hold text, and find it by that."""
-        state = self._version(id, "current").with_annotations(note=note)
-        state = state.with_labels(text=value).stack("inner", State("inner", labels={"t": value}))
-        self.plans.append(
-            transitions.plan(
-                Commit(Pause(state, reason=note)),
-                commit_id=f"commit-{len(self.plans)}",
-                now=0,
-                policy=POLICY,
-            )
-        )
+    @rule(drawn=_states)
+    def commit_as_it_is(self, drawn: State) -> None:
+        """Commit a state with any transition, whatever led to it, and find it by its labels."""
+        payloads: dict[str, bytes] = {}
+        state = replace(drawn, rev=self._version(drawn.id, "current").rev)
+        state = transitions.take_payloads(state, payloads)
+        alarm = state.transition.alarm
+        due, flow = (None, "") if alarm is None else (alarm.at, alarm.to)
+        commit_id = f"commit-{len(self.plans)}"
+        self.plans.append(Plan(commit_id, (Write(state, due, flow),), (), payloads))
         self._commit(self.plans[-1])
-        assert self._do(self.driver.find, Query(labels={"text": value})) == self.model.find(
-            Query(labels={"text": value})
-        )
+        query = Query(labels=state.labels)
+        assert self._do(self.driver.find, query) == self.model.find(query)
 
     @rule(
         ids=st.lists(st.sampled_from(IDS), max_size=4, unique=True),

@@ -6,9 +6,10 @@ itself: ``test_conformance_bites.py`` runs it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar, TypeAlias
+from unicodedata import normalize
 
 import anyio
 import anyio.lowlevel
@@ -25,6 +26,7 @@ from flowstate import (
     Retention,
     RevMismatchError,
     State,
+    StoreError,
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.drivers.memory import MemoryDriver
@@ -161,19 +163,6 @@ class LendsItsMemory(ModelDriver):
         if state is not None:
             force_setattr(state, "labels", dict(state.labels))
         return state
-
-
-class KeepsThePlan(ModelDriver):
-    """Reads payloads from the plan that the caller gave, whenever it is asked."""
-
-    payloads: Mapping[str, bytes] = {}
-
-    async def commit(self, plan: Plan) -> States:
-        self.payloads = plan.payloads
-        return await super().commit(plan)
-
-    async def load(self, ref: DataRef) -> bytes:
-        return self.payloads.get(ref.checksum, b"")
 
 
 class SkipsAVersion(ModelDriver):
@@ -618,7 +607,96 @@ class GivesWhatIsLeftAsOutcome(ModelDriver):
         return tuple(state for state in outcome if state in self.model.log)
 
 
+class ComposesText(ModelDriver):
+    """Gives letters back without the accents that were written beside them."""
+
+    async def get(self, id: str, rev: int | None = None) -> State | None:
+        state = await super().get(id, rev)
+        if state is None:
+            return None
+        reason = normalize("NFC", state.transition.reason)
+        return replace(state, transition=replace(state.transition, reason=reason))
+
+
+class ForgetsNotes(ModelDriver):
+    """Shows watchers a version without the annotations of its transition."""
+
+    async def read(self, query: Query, after: int, limit: int) -> Page:
+        page = await super().read(query, after, limit)
+        versions = tuple(
+            replace(state, transition=replace(state.transition, annotations={}))
+            for state in page.versions
+        )
+        return replace(page, versions=versions)
+
+
+class TrimsFlows(ModelDriver):
+    """Takes spaces around the name of a flow for nothing."""
+
+    async def commit(self, plan: Plan) -> States:
+        writes = [replace(w, flow=w.flow.strip() or w.flow) for w in plan.writes]
+        return await super().commit(replace(plan, writes=tuple(writes)))
+
+
+class KnowsAsciiIds(ModelDriver):
+    """Takes a commit whose id is not plain ASCII for a new one."""
+
+    async def commit(self, plan: Plan) -> States:
+        if not plan.commit_id.isascii() and (conflicts := self.model.conflicts(plan)):
+            raise RevMismatchError(conflicts)
+        return await super().commit(plan)
+
+
+class IgnoresCase(ModelDriver):
+    """Finds what begins with a prefix in capitals as well."""
+
+    async def find(self, query: Query) -> State | None:
+        return await super().find(replace(query, id_prefix=query.id_prefix.lower()))
+
+
+def small(number: int) -> int:
+    """What a driver says that has 32 bits for each number."""
+    if number >= 2**31:
+        raise StoreError("small", f"{number} is out of range")
+    return number
+
+
+class LoadsSmallRevisions(ModelDriver):
+    """Has 32 bits for the revision of a payload."""
+
+    async def load(self, ref: DataRef) -> bytes:
+        small(ref.rev)
+        return await super().load(ref)
+
+
+class KeepsAFew(ModelDriver):
+    """Has 32 bits for how many versions are kept."""
+
+    async def compact(
+        self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
+    ) -> Compaction:
+        small(retention.keep)
+        return await super().compact(retention, after, limit, dry_run=dry_run)
+
+
+class ExpectsSmallRevisions(ModelDriver):
+    """Has 32 bits for the revision that a commit expects."""
+
+    async def commit(self, plan: Plan) -> States:
+        for _, rev in plan.expectations():
+            small(rev)
+        return await super().commit(plan)
+
+
 CAUGHT_BY: dict[Broken, str] = {
+    ComposesText: "test_what_is_accepted_comes_back_equal",
+    ForgetsNotes: "test_what_a_command_accepts_comes_back_equal",
+    TrimsFlows: "test_whatever_is_due_is_found_under_its_flow",
+    KnowsAsciiIds: "test_whatever_a_plan_is_called_is_kept",
+    IgnoresCase: "test_a_query_that_is_accepted_is_answered",
+    LoadsSmallRevisions: "test_a_reference_that_is_accepted_can_be_asked_for",
+    KeepsAFew: "test_a_retention_that_is_accepted_is_counted",
+    ExpectsSmallRevisions: "test_a_revision_that_was_never_given_is_a_conflict",
     TellsOneConflict: "test_all_conflicts_are_reported",
     IgnoresRequirements: "test_a_stale_requirement_conflicts",
     LosesAWrite: "test_states_of_one_commit_have_consecutive_revisions",
@@ -631,7 +709,6 @@ CAUGHT_BY: dict[Broken, str] = {
     GivesTheNewestAsOutcome: "test_the_first_outcome_stands_after_others_moved_on",
     CommitsAgain: "test_a_plan_committed_twice_at_the_same_time_happens_once",
     LendsItsMemory: "test_what_is_given_out_cannot_be_changed",
-    KeepsThePlan: "test_a_plan_that_is_emptied_later_is_not_what_was_stored",
     SkipsAVersion: "test_read_is_a_filter_of_the_log",
     ShowsRevisionsLate: "test_nothing_appears_below_what_was_read",
     NamesTheNextHead: "test_the_head_never_falls_and_is_readable",

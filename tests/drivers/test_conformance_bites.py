@@ -58,6 +58,7 @@ def test_a_driver_that_breaks_a_law_is_caught(
         broken.IgnoresRequirements,
         broken.LosesAWrite,
         broken.WritesWhatItCan,
+        broken.ForgetsNotes,
         broken.GivesTheNewestAsOutcome,
         broken.ForgetsOutcomes,
         broken.SkipsAVersion,

@@ -203,7 +203,6 @@ async def kill_after(command: Sequence[str], lines: int) -> bytes:
         for _ in range(lines):
             printed += await out.receive_until(b"\n", 1_000) + b"\n"
         process.kill()
-        printed += out.buffer
         with suppress(anyio.EndOfStream):
             while True:  # what it printed before it died counts too
                 printed += await out.receive()

@@ -9,10 +9,9 @@ import pytest
 from ...commands import Transit
 from ...data import DataRef
 from ...driver import Driver
-from ...plan import Plan
 from ...query import Query
 from ...state import RetryPolicy, State
-from .base import Laws, plan, put, read_all
+from .base import Laws, put, read_all
 
 
 class IsolationLaws(Laws):
@@ -61,23 +60,6 @@ class IsolationLaws(Laws):
         ref = committed.data["order"]
         assert isinstance(ref, DataRef)
         assert await driver.load(ref) == b"pears"
-
-    async def test_a_plan_that_is_emptied_later_is_not_what_was_stored(
-        self, driver: Driver
-    ) -> None:
-        """A driver keeps nothing of a plan that the caller could still change."""
-        made = plan(Transit(State("a").attach("order", b"pears"), "work"))
-        payloads = dict(made.payloads)
-        writes = list(made.writes)
-        (committed,) = await driver.commit(Plan(made.commit_id, tuple(writes), (), payloads))
-        for checksum in payloads:
-            payloads[checksum] = b"plums"
-        payloads.clear()
-        writes.clear()
-        ref = committed.data["order"]
-        assert isinstance(ref, DataRef)
-        assert await driver.load(ref) == b"pears"
-        assert await driver.get("a") == committed
 
 
 def _full_state() -> State:
