@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import traceback
+from types import TracebackType
 
 import anyio
 
@@ -56,8 +57,20 @@ def is_others_move(error: RevMismatchError, at: State, held: State) -> bool:
 
 def failure_of(error: BaseException) -> Failure:
     """An error as it is kept in a transition."""
-    lines = _storable("".join(traceback.format_exception(error)).strip())
+    lines = _storable("".join(_traceback(error)).strip())
     return Failure(reason(error), lines.encode()[-MAX_TRACEBACK:].decode(errors="ignore"))
+
+
+def _traceback(error: BaseException) -> list[str]:
+    """The lines of a traceback, from the flow on: what called it is the same for all."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None and _is_kernel_s(place):
+        place = place.tb_next
+    return traceback.format_exception(type(error), error, place)
+
+
+def _is_kernel_s(place: TracebackType) -> bool:
+    return str(place.tb_frame.f_globals.get("__name__")).startswith(f"{__package__}.")
 
 
 def reason(error: BaseException) -> str:

@@ -306,6 +306,23 @@ def test_a_killed_leader_is_replaced_within_its_lease_and_a_second(crew: Crew) -
     anyio.run(check)
 
 
+def test_a_process_that_dies_of_the_last_attempt_leaves_its_state_failed(crew: Crew) -> None:
+    async def check() -> None:
+        async with crew.store() as engine:
+            once = State("a", retry=RetryPolicy(lease=LEASE_S, max_attempts=1))
+            await engine.do(Commit(Transit(once, "wait_for_go")))
+            executor = crew.start("a")
+            await effect(crew, executor.pid)
+            crew.kill(executor)
+            crew.start("recoverer")
+            failed = await engine.wait("a", Status.FAILED)
+            reason = "gave up after 1 attempt: the lease ran out: its executor died or hung"
+            assert (Cause.GAVE_UP, reason) == (failed.transition.cause, failed.transition.reason)
+            assert [str(executor.pid)] == [line[3] for line in crew.effects()]
+
+    anyio.run(check)
+
+
 # ---------------------------------------------------------------- alive, but not in time
 
 

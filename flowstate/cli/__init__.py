@@ -2,8 +2,8 @@
 states, checks and measures drivers.
 
 One module a command (``run``, ``recover``, ``status``, ``ls``, ``show``, ``watch``, ``move``,
-``compact``, ``check``, ``bench``); the others are what they share. Only the public API is used, so
-this is also an example of it.
+``retry``, ``compact``, ``check``, ``bench``); the others are what they share. Only the public API
+is used, so this is also an example of it.
 
 Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
 used, a state that did not end well), 2 the command was called wrongly, 130 interrupted.
@@ -30,6 +30,7 @@ MODULES = {
     "resume": "move",
     "end": "move",
     "transit": "move",
+    "retry": "retry",
     "compact": "compact",
     "check": "check",
     "bench": "bench",
@@ -72,6 +73,7 @@ def main() -> None:
       flowstate show order-1 --history
       flowstate watch --label customer=ann --json
       flowstate resume order-1
+      flowstate retry --status failed
       flowstate compact --before 30d
       flowstate check 'sqlite:///{tmp}/store.db'
       flowstate bench --quick

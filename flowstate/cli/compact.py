@@ -73,18 +73,26 @@ class Before(click.ParamType[datetime]):
     help="The newest versions of each state stay, whatever their age.",
 )
 @click.option("--ended", is_flag=True, help="States that have ended go whole.")
+@click.option("--failed", is_flag=True, help="States that have failed go whole.")
 @click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as one line of JSON.")
 def compact(
-    before: datetime, keep: int, ended: bool, dry_run: bool, url: str, as_json: bool
+    before: datetime,
+    keep: int,
+    ended: bool,
+    failed: bool,
+    dry_run: bool,
+    url: str,
+    as_json: bool,
 ) -> None:
     """Remove the versions that newer ones have replaced, if they are old enough, and the payloads
     that nothing refers to any more. What is current always stays, unless it has ended and --ended
-    is given.
+    is given, or has failed and --failed is given.
 
     With --ended, states that had ended by then go with all their versions. Their ids are free
-    again: who creates the same id once more is no longer told that it is there.
+    again: who creates the same id once more is no longer told that it is there. With --failed the
+    same becomes of states that had failed by then and that nobody retried or ended.
 
     It works in small batches, and others read and commit in between. Ctrl-C stops after a batch,
     and what was removed is removed; run it again to go on. A watcher that was further behind is
@@ -100,7 +108,7 @@ def compact(
     async def remove() -> int:
         # a dry run too: a store of an older flowstate must be migrated first
         async with opened(url, Access.CHANGE) as engine:
-            run = engine.compact(before, keep, ended=ended, dry_run=dry_run)
+            run = engine.compact(before, keep, ended=ended, failed=failed, dry_run=dry_run)
             with (
                 _Bar(run) as bar,
                 interruptible(bar.stop, "Stopped at once. Run it again to go on."),

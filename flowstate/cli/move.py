@@ -56,9 +56,10 @@ def pause(id: str, reason: str, to: str | None, url: str, as_json: bool) -> None
     _move(url, id, lambda state: Pause(state, to=to, reason=reason), as_json)
 
 
-@_move_command("Let a paused or delayed state go on.")
+@_move_command("Let a paused, delayed or failed state go on.")
 def resume(id: str, url: str, as_json: bool) -> None:
-    """Resume the state ID, which is paused or delayed, at the flow where it was to go on.
+    """Resume the state ID, which is paused, delayed or failed, at the flow where it was to go on.
+    One that failed has all its attempts again; for many at once there is `flowstate retry`.
 
     This records that it is running. Whatever has the flow then runs it: `flowstate run` with its
     line, or the recovery of an engine.

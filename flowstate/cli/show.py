@@ -47,7 +47,7 @@ def show(id: str, history: bool, url: str, as_json: bool) -> None:
             elif as_json:
                 output.print_json(state)
             else:
-                output.console().print(_detail(state))
+                _print_detail(state)
 
     run_async(show_state)
 
@@ -70,6 +70,15 @@ async def _print_history(versions: Versions) -> None:
         )
         before = version
     output.console().print(table)
+
+
+def _print_detail(state: State) -> None:
+    console = output.console()
+    console.print(_detail(state))
+    if state.transition.traceback:
+        console.print(Text("\ntraceback", style="dim"))
+        for line in state.transition.traceback.splitlines():
+            console.print(Text(f"  {output.plain(line)}"), soft_wrap=True)
 
 
 def _detail(state: State) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import click
@@ -16,6 +17,8 @@ from .store import Access, opened, run_async, store_option
 
 MAX_COUNTED = 1_000
 """How many due states of a flow are counted; if there are more, only that is said."""
+MAX_FAILED = 10_000
+"""How many failed states are counted, of all flows together."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -41,22 +44,34 @@ class Due(msgspec.Struct, frozen=True):
     """How long the soonest due time is over; 0 if it is still to come."""
 
 
+class Failed(msgspec.Struct, frozen=True):
+    """The states that were given up at a flow, and that nobody has moved since."""
+
+    flow: str
+    states: int
+    """How many there are, if all flows together have no more than 10,000."""
+
+
 class Report(msgspec.Struct, frozen=True):
-    """The groups and the flows, as ``--json`` prints them."""
+    """The groups, the flows and what failed, as ``--json`` prints them."""
 
     groups: Sequence[Group]
     flows: Sequence[Due]
+    failed: Sequence[Failed]
 
 
-@click.command(short_help="Show who recovers, and what is due.")
+@click.command(short_help="Show who recovers, what is due, and what failed.")
 @click.option("--group", default="", metavar="NAME", help="Only this group of recoverers.")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as one line of JSON.")
 def status(group: str, url: str, as_json: bool) -> None:
-    """Show who leads each group of recoverers, and what is due for each flow, and how late.
+    """Show who leads each group of recoverers, what is due for each flow, and how late, and how
+    many states have failed at each flow.
 
     What is due is acted on within milliseconds while a recoverer that has the flow leads. So what
-    is late for longer has no recoverer, or more work than its recoverers can do.
+    is late for longer has no recoverer, or more work than its recoverers can do. What has failed
+    rests until somebody moves it: `flowstate ls --status failed` lists it, `flowstate retry
+    --status failed` lets it run again.
 
     \b
     Examples:
@@ -66,7 +81,7 @@ def status(group: str, url: str, as_json: bool) -> None:
 
     async def show_status() -> None:
         async with opened(url, Access.READ) as engine:
-            report = Report(await _groups(engine, group), await _due(engine))
+            report = Report(await _groups(engine, group), await _due(engine), await _failed(engine))
             now = engine.clock.now()
         if as_json:
             output.print_json(report)
@@ -104,6 +119,15 @@ async def _due(engine: Engine) -> Sequence[Due]:
     return sorted(found, key=lambda due: due.next_due)
 
 
+async def _failed(engine: Engine) -> Sequence[Failed]:
+    counts: Counter[str] = Counter()
+    async for state in engine.states(Query(status=Status.FAILED, latest=True)):
+        counts[state.transition.to] += 1
+        if counts.total() == MAX_FAILED:
+            break
+    return [Failed(flow, states) for flow, states in counts.most_common()]
+
+
 # ---------------------------------------------------------------- for people
 
 
@@ -117,6 +141,8 @@ def _print(report: Report, now: int) -> None:
         console.print(_due_table(report.flows, now))
     else:
         console.print("nothing is or will be due")
+    if report.failed:
+        console.print(_failed_table(report.failed))
 
 
 def _group_table(groups: Sequence[Group]) -> Table:
@@ -142,6 +168,15 @@ def _due_table(flows: Sequence[Due], now: int) -> Table:
             output.exact_moment(flow.next_due),
             f"{_span(flow.late_ms)} late" if flow.late_ms else f"in {_span(max(0, wait))}",
         )
+    return table
+
+
+def _failed_table(flows: Sequence[Failed]) -> Table:
+    is_cut = sum(flow.states for flow in flows) == MAX_FAILED
+    title = f"only the first {MAX_FAILED:,} that failed are counted" if is_cut else None
+    table = output.table("failed at", "states", title=title)
+    for flow in flows:
+        table.add_row(output.plain(flow.flow), f"{flow.states:,}")
     return table
 
 

@@ -23,6 +23,7 @@ from ..recovery import PREFIX
 from ..state import Alarm, Cause, RetryPolicy, State, Status
 from .wrapper import WrapperDriver
 
+_TRIED_AGAIN = frozenset({Cause.RETRY, Cause.LOST})
 PAGE = 10_000
 """Versions that are read at a time."""
 
@@ -224,7 +225,7 @@ def alarms(history: History) -> Iterator[str]:
         is_fired = transition.status is Status.RUNNING and (
             transition.cause is Cause.ALARM
             or (
-                transition.cause is Cause.RETRY
+                transition.cause in _TRIED_AGAIN
                 and before is not None
                 and before.transition.status is Status.DELAYED
             )
@@ -236,8 +237,7 @@ def alarms(history: History) -> Iterator[str]:
 
 
 def attempts(history: History) -> Iterator[str]:
-    """No state is tried more often than its policy says, nor given up before; every retry raises
-    the attempt by one."""
+    """No state is tried more often than its policy says; every retry raises the attempt by one."""
     for state in history.log:
         policy, transition = history.policy_of(state), state.transition
         before = history.before.get(state.rev)
@@ -250,9 +250,55 @@ def attempts(history: History) -> Iterator[str]:
             previous is None or transition.attempt - previous.attempt not in {0, 1}
         ):
             yield f"{where}: attempt {transition.attempt} follows on {previous}"
-        gave_up = transition.status is Status.FAILED and transition.reason.startswith("gave up")
-        if gave_up and transition.attempt + 1 != policy.max_attempts:
-            yield f"{where} was given up after {transition.attempt + 1} attempts"
+
+
+def giving_up(history: History) -> Iterator[str]:
+    """What is given up goes on at the flow that its policy has for it, or is FAILED; by the kernel
+    alone when all attempts are used up. What is FAILED was given up, and waits for nothing."""
+    for state in history.log:
+        policy, transition = history.policy_of(state), state.transition
+        before = history.before.get(state.rev)
+        if before is not None and before.transition == transition:
+            continue  # it was stored once more as it was
+        where = f"revision {state.rev} of {state.id!r}"
+        if transition.status is Status.FAILED and (
+            transition.cause is not Cause.GAVE_UP or transition.alarm is not None
+        ):
+            yield f"{where} failed, but was not given up, or has an alarm"
+        if transition.cause is not Cause.GAVE_UP:
+            continue
+        goes_on = transition.status is Status.RUNNING and transition.attempt == 0
+        is_there = transition.to == policy.on_give_up
+        if not (goes_on and is_there) and (
+            transition.status is not Status.FAILED or (policy.on_give_up and not is_there)
+        ):
+            yield f"{where} was given up and is {transition.status.name} at {transition.to!r}"
+        used = before.transition.attempt + 1 if before is not None else 1
+        if transition.reason.startswith("gave up after") and not policy.is_used_up(used):
+            yield f"{where} was given up after {used} attempts of {policy.max_attempts}"
+
+
+def deaths(history: History) -> Iterator[str]:
+    """What is LOST was RUNNING, and is one attempt further: at once after the first attempt, later
+    after a backoff."""
+    for state in history.log:
+        transition = state.transition
+        before = history.before.get(state.rev)
+        if transition.cause is not Cause.LOST:
+            continue
+        where = f"revision {state.rev} of {state.id!r}"
+        if before is None:
+            yield f"{where} was lost before there was any"
+        elif before.transition.status is Status.RUNNING and before.transition != transition:
+            status = Status.RUNNING if transition.attempt == 1 else Status.DELAYED
+            is_next = transition.attempt == before.transition.attempt + 1
+            if not is_next or transition.status is not status:
+                yield f"{where} follows as a death on {before.transition}"
+        elif before.transition.status is not Status.RUNNING and (
+            before.transition.cause is not Cause.LOST
+            or before.transition.attempt != transition.attempt
+        ):
+            yield f"{where} was lost, but {before.transition.status.name} before"
 
 
 def ends(history: History) -> Iterator[str]:
@@ -263,7 +309,10 @@ def ends(history: History) -> Iterator[str]:
 
 
 LAWS: Mapping[str, Callable[[History], Iterator[str]]] = {
-    law.__name__: law for law in (order, writers, promises, watched, rest, alarms, attempts, ends)
+    law.__name__: law
+    for law in (
+        *(order, writers, promises, watched, rest, alarms, attempts, giving_up, deaths, ends),
+    )
 }
 """name -> the function that finds where that law is broken"""
 

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 import anyio
 from attrs import field, frozen
 
-from ..commands import Command, Commit, Delay, End, Pause, Resume, Transit
+from ..commands import (
+    Command,
+    Commit,
+    Delay,
+    End,
+    Execute,
+    Fail,
+    Noop,
+    Pause,
+    Resume,
+    Retry,
+    Save,
+    Transit,
+)
 from ..engine import Engine
+from ..errors import StateNotFoundError
 from ..flows import Flows
 from ..query import Query
 from ..state import RetryPolicy, State
-from .history import Invariant
+from .history import History, Invariant
 
 LEASE_S = 6.0
 POLICY = RetryPolicy(lease=LEASE_S, max_attempts=6, backoff=0.5, max_backoff=20)
+UNDONE = RetryPolicy(lease=LEASE_S, max_attempts=3, backoff=0.5, max_backoff=20, on_give_up="undo")
+COUNTER = "counter"
+"""The id of the state in which flows count together."""
 
 
 @frozen
@@ -51,7 +69,9 @@ def everything(chance: Random) -> Scenario:
 
     def begin(n: int) -> Command[State]:
         client = chance.choice(("s0", "s1"))
-        new = State(f"{client}/{n}", labels={"client": client, "hops": str(chance.randrange(8))})
+        labels = {"client": client, "hops": str(chance.randrange(8))}
+        retry = UNDONE if chance.random() < 0.3 else None
+        new = State(f"{client}/{n}", labels=labels, retry=retry)
         return Transit(new.attach("n", n), "step")
 
     def intervene(state: State) -> Command[State]:
@@ -61,6 +81,8 @@ def everything(chance: Random) -> Scenario:
                 lambda: Pause(state, reason="by hand"),
                 lambda: Pause(state, "step", timeout=chance.randrange(30)),
                 lambda: End(state, reason="by hand"),
+                lambda: Fail(state, reason="by hand"),
+                lambda: Save(state.with_labels(seen="yes")),
                 lambda: Transit(state, "step"),
             )
         )()
@@ -70,40 +92,86 @@ def everything(chance: Random) -> Scenario:
         begin,
         intervene=intervene,
         queries=(Query(), Query(labels={"client": "s0"}), Query(id_prefix="s1/")),
+        invariants=(counted,),
     )
 
 
-def _everything(chance: Random) -> Flows:  # noqa: C901  (the flows of one program)
+def counted(history: History) -> Iterator[str]:
+    """The counter has what all states have counted: no race was lost, and none was won twice."""
+    latest = {state.id: state for state in history.log}
+    counter = latest.pop(COUNTER, State(COUNTER))
+    total = sum(int(state.labels.get("counted", "0")) for state in latest.values())
+    if total != int(counter.labels.get("n", "0")):
+        yield f"{total} were counted, and the counter has {counter.labels.get('n', '0')}"
+
+
+def _steps(state: State, chance: Random) -> Sequence[Callable[[], Command]]:
+    """What a flow may do, each as a function that makes the command; the frequent ones twice."""
+    left = int(state.labels["hops"])
+    onward = state.with_labels(hops=str(left - 1))
+
+    def fork() -> Command:
+        labels = onward.without_labels("counted").labels
+        child = State(f"{state.id}/{chance.randrange(10**9)}", labels=labels)
+        return Commit(Transit(onward, "step"), Transit(child, "step"))
+
+    def fail() -> Command:
+        raise ValueError("by chance")
+
+    return (
+        lambda: Transit(onward, "step"),
+        lambda: Transit(onward, "step"),
+        lambda: Commit(Transit(onward.attach("n", left), "step")),
+        lambda: Commit(Transit(onward.attach("n", left), "step")),
+        lambda: Commit(Transit(onward, "step", timeout=5)),
+        lambda: Commit(Transit(onward, "step", timeout=5)),
+        lambda: Commit(Delay(onward, after=chance.random() * 20)),
+        lambda: Commit(Delay(onward, after=chance.random() * 20)),
+        lambda: Commit(Pause(onward, timeout=chance.random() * 20, on_timeout="step")),
+        lambda: Commit(Pause(onward, timeout=chance.random() * 20, on_timeout="step")),
+        lambda: Commit(Transit(onward, "work")),
+        lambda: Commit(Transit(onward, "work")),
+        lambda: Commit(Transit(onward, "hang", timeout=10, on_timeout="step")),
+        lambda: Commit(Transit(onward, "hang", timeout=10, on_timeout="step")),
+        lambda: Commit(Transit(onward, "count")),
+        lambda: Commit(Transit(onward, "count")),
+        lambda: Commit(Transit(onward, "count")),
+        lambda: Commit(Transit(onward, "count")),
+        lambda: Commit(Transit(onward, "alone")),
+        lambda: Commit(Transit(onward, "alone")),
+        lambda: Commit(Retry(state, after=chance.random() * 20, reason="later")),
+        lambda: Commit(Retry(state, after=chance.random() * 20, reason="later")),
+        lambda: Commit(Transit(onward, "doomed")),
+        lambda: Commit(Fail(onward, "of no use")),
+        fork,
+        fork,
+        fail,
+        fail,
+    )
+
+
+def _everything(chance: Random) -> Flows:
     flows = Flows()
+    _add_steps(flows, chance)
+    _add_what_fails(flows, chance)
+    flows.add("count", _count)
+    return flows
+
+
+def _add_steps(flows: Flows, chance: Random) -> None:
+    """The flows of states that do well."""
 
     @flows.flow
-    async def step(state: State, engine: Engine) -> Command:  # noqa: C901, PLR0911  (a table)
-        left = int(state.labels.get("hops", "0"))
-        if not left:
+    async def step(state: State, engine: Engine) -> Command:
+        if state.labels.get("hops", "0") == "0":
             return Commit(End(state, reason="done"))
-        onward = state.with_labels(hops=str(left - 1))
-        match chance.randrange(10):
-            case 0:
-                return Transit(onward, "step")
-            case 1:
-                return Commit(Delay(onward, after=chance.random() * 20))
-            case 2:
-                return Commit(Pause(onward, timeout=chance.random() * 20, on_timeout="step"))
-            case 3:
-                return Commit(Transit(onward, "work"))
-            case 4:
-                return Commit(Transit(onward, "hang", timeout=10, on_timeout="step"))
-            case 5:
-                child = State(f"{state.id}/{chance.randrange(10**9)}", labels=onward.labels)
-                return Commit(Transit(onward, "step"), Transit(child, "step"))
-            case 6:
-                raise ValueError("by chance")
-            case 7:
-                return Commit(Transit(onward, "step", timeout=5))
-            case 8 if chance.random() < 0.3:
-                return Commit(Transit(onward, "doomed"))
-            case _:
-                return Commit(Transit(onward.attach("n", left), "step"))
+        return chance.choice(_steps(state, chance))()
+
+    @flows.flow
+    async def alone(state: State, engine: Engine) -> Command:
+        """Commits its own state, and goes on with it or leaves it to others."""
+        (moved,) = await engine.do(Commit(Transit(state, "step")))
+        return Execute(moved) if chance.random() < 0.5 else Noop()
 
     @flows.flow("work")
     async def work_long(state: State, engine: Engine) -> Command:
@@ -120,8 +188,26 @@ def _everything(chance: Random) -> Flows:  # noqa: C901  (the flows of one progr
         await anyio.sleep_forever()
         raise AssertionError
 
+
+def _add_what_fails(flows: Flows, chance: Random) -> None:
     @flows.flow
     async def doomed(state: State, engine: Engine) -> Command:
         raise ValueError("always")
 
-    return flows
+    @flows.flow
+    async def undo(state: State, engine: Engine) -> Command:
+        """What the policy of some states has for those that were given up."""
+        if chance.random() < 0.5:
+            sys.exit("by chance")
+        return Commit(End(state, reason="undone"))
+
+
+async def _count(state: State, engine: Engine) -> Command:
+    """Counts in a state that all share, and loses races on it."""
+    mine = state.with_labels(counted=str(int(state.labels.get("counted", "0")) + 1))
+    try:
+        counter = await engine.get(COUNTER)
+    except StateNotFoundError:
+        return Commit(Transit(mine, "step"), Pause(State(COUNTER, labels={"n": "1"})))
+    n = int(counter.labels["n"]) + 1
+    return Commit(Transit(mine, "step"), Save(counter.with_labels(n=str(n))))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from flowstate import Alarm, Cause, Plan, Query, State, Status, Transition
+from flowstate import Alarm, Cause, Plan, Query, RetryPolicy, State, Status, Transition
 from flowstate.plan import Write
 from flowstate.testing.history import Acknowledged, History, Seen, check
+from flowstate.testing.scenario import COUNTER
 from flowstate.testing.simulation import Outcome, simulate
 
 SEEDS = 200
@@ -42,9 +43,28 @@ def test_the_faults_happen() -> None:
     for fault in ("is killed", "is frozen", "is told to leave", "is out", "trust ended"):
         assert fault in stories
     log = [state.transition for outcome in outcomes for state in outcome.history.log]
-    for cause in (Cause.ALARM, Cause.RETRY, Cause.RESUME):
+    for cause in (Cause.ALARM, Cause.RETRY, Cause.LOST, Cause.GAVE_UP, Cause.RESUME):
         assert any(transition.cause is cause for transition in log)
-    assert any(transition.reason.startswith("gave up") for transition in log)
+    assert any(transition.reason.startswith("gave up after") for transition in log)
+    given_up = {t.status for t in log if t.cause is Cause.GAVE_UP}
+    assert {Status.FAILED, Status.RUNNING} == given_up
+    assert any("SystemExit" in transition.reason for transition in log)
+
+
+def test_races_are_lost() -> None:
+    """Several flows at a time count in one state, and not each of their commits is stored."""
+    histories = [simulate(seed).history for seed in range(10)]
+    tried = sum(len({plan.commit_id for plan in _counting(history)}) for history in histories)
+    stored = sum(state.id == COUNTER for history in histories for state in history.log)
+    assert 0 < stored < tried
+
+
+def _counting(history: History) -> list[Plan]:
+    return [
+        plan
+        for plan in history.plans
+        if any(write.state.id == COUNTER and write.state.rev for write in plan.writes)
+    ]
     assert any("lease ran out" in transition.reason for transition in log)
 
 
@@ -151,6 +171,9 @@ def _chain(*transitions: tuple[int, Transition]) -> History:
 END = Transition(status=Status.ENDED)
 DELAYED = Transition(to="f", status=Status.DELAYED, alarm=Alarm(100, "f"))
 FIRED = Transition(to="f", status=Status.RUNNING, cause=Cause.ALARM)
+BEGUN = Transition(to="f", status=Status.RUNNING)
+UNDOING = Transition(to="undo", status=Status.RUNNING, cause=Cause.GAVE_UP)
+FAILED = Transition(to="f", status=Status.FAILED, cause=Cause.GAVE_UP)
 
 
 def test_it_finds_an_alarm_that_is_early() -> None:
@@ -196,10 +219,65 @@ def test_it_finds_an_attempt_that_was_not_counted() -> None:
 
 def test_it_finds_giving_up_too_soon() -> None:
     """All attempts are used before a state is given up."""
-    gave_up = replace(END, cause=Cause.RETRY, attempt=1)
     begun = replace(FIRED, cause=Cause.RETRY, attempt=1)
     first = replace(begun, attempt=0)
-    assert {"attempts"} == laws(_chain((0, first), (1, begun), (2, gave_up)))
+    gave_up = replace(FAILED, attempt=1, reason="gave up after 2 attempts: ValueError: no")
+    assert {"giving_up"} == laws(_chain((0, first), (1, begun), (2, gave_up)))
+    last = replace(begun, attempt=2)
+    assert set() == laws(
+        _chain((0, first), (1, begun), (2, last), (3, replace(gave_up, attempt=2)))
+    )
+
+
+def test_it_finds_what_failed_and_was_not_given_up() -> None:
+    """FAILED is what the kernel, or a ``Fail``, makes of a state; nothing else."""
+    assert set() == laws(_chain((1, BEGUN), (2, FAILED)))
+    for wrong in (replace(FAILED, cause=Cause.RETRY), replace(FAILED, alarm=Alarm(3, "f"))):
+        assert "giving_up" in laws(_chain((1, BEGUN), (2, wrong)))
+
+
+@pytest.mark.parametrize(
+    ("given_up", "broken"),
+    [
+        (Transition(to="undo", status=Status.RUNNING, cause=Cause.GAVE_UP), set[str]()),
+        (Transition(to="f", status=Status.RUNNING, cause=Cause.GAVE_UP), {"giving_up"}),
+        (
+            Transition(to="undo", status=Status.RUNNING, cause=Cause.GAVE_UP, attempt=1),
+            {"giving_up"},
+        ),
+        (Transition(to="undo", status=Status.FAILED, cause=Cause.GAVE_UP), set[str]()),
+        (Transition(to="f", status=Status.FAILED, cause=Cause.GAVE_UP), {"giving_up"}),
+    ],
+)
+def test_it_finds_what_was_given_up_and_led_elsewhere(
+    given_up: Transition, broken: set[str]
+) -> None:
+    """To the flow ``on_give_up``, or to FAILED at that flow itself."""
+    history = _chain((1, BEGUN), (2, given_up), (3, END))
+    assert broken == laws(replace(history, policy=RetryPolicy(on_give_up="undo")))
+
+
+LOST = Transition(to="f", status=Status.RUNNING, cause=Cause.LOST, attempt=1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "broken"),
+    [
+        (Transition(to="f", status=Status.RUNNING), LOST, set[str]()),
+        (Transition(to="f", status=Status.PAUSED), LOST, {"deaths"}),
+        (
+            Transition(to="f", status=Status.RUNNING),
+            replace(LOST, status=Status.DELAYED),
+            {"deaths"},
+        ),
+        (Transition(to="f", status=Status.RUNNING, attempt=1), LOST, {"deaths"}),
+    ],
+)
+def test_it_finds_a_death_of_what_did_not_run(
+    before: Transition, after: Transition, broken: set[str]
+) -> None:
+    """Only what runs can be lost, and every death counts."""
+    assert broken == laws(_chain((1, before), (2, after), (3, END)))
 
 
 def test_it_finds_life_after_the_end() -> None:
