@@ -10,15 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from msgspec import Struct
+from hypothesis import Phase, find, settings
+from hypothesis import strategies as some
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import fields as struct_fields
 
 from flowstate import (
     Alarm,
+    Command,
+    Commit,
     Data,
     DataRef,
+    Execute,
     InvalidValueError,
+    Noop,
     Plan,
     Query,
+    Require,
     RetryPolicy,
     State,
     Transition,
@@ -27,6 +35,8 @@ from flowstate import (
 from flowstate.codec import decode, encode_state
 from flowstate.frozendict import EMPTY, FrozenDict
 from flowstate.state import MAX_ALARMS, MAX_STACKED
+from flowstate.testing import values
+from flowstate.testing.conformance import accepted
 from flowstate.testing.odd import ANSWERS, EXAMPLES, Try, fields, kinds, odd_parts, tries
 
 FIELDS = fields()
@@ -35,6 +45,38 @@ FIELDS = fields()
 def test_every_class_of_values_is_tried() -> None:
     """A new one has an example, or is what a driver answers with."""
     assert set(kinds()) == set(EXAMPLES) | ANSWERS
+
+
+def test_every_class_of_values_is_in_the_law_of_drivers() -> None:
+    """What is stored, or a driver is asked with, is tried on each; the rest is of the engine."""
+    engines = {Command, Commit, Execute, Noop, Require}
+    assert set(EXAMPLES) == {*accepted.HELD, *accepted.MOVES, *accepted.ASKED} | engines
+
+
+DRAWN: dict[type[Struct], some.SearchStrategy[Any]] = {
+    State: values.states(),
+    Transition: values.transitions(),
+    Alarm: values.alarms(),
+    RetryPolicy: values.policies(),
+    Data: values.pending(),
+    DataRef: values.references(),
+}
+NOT_DRAWN = {(State, "rev"), (State, "committed_at")}  # a new state has none
+OPTIONAL = [
+    (kind, field.name, field.default)
+    for kind in DRAWN
+    for field in struct_fields(kind)
+    if field.default is not NODEFAULT and (kind, field.name) not in NOT_DRAWN
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "default"), OPTIONAL, ids=[f"{k.__name__}.{f}" for k, f, _ in OPTIONAL]
+)
+def test_a_strategy_draws_every_field(kind: type[Struct], field: str, default: Any) -> None:
+    """Whatever can be left out is given at times."""
+    quick = settings(database=None, derandomize=True, max_examples=1_000, phases=[Phase.generate])
+    assert find(DRAWN[kind], lambda value: getattr(value, field) != default, settings=quick)
 
 
 @pytest.mark.parametrize(("kind", "field"), FIELDS, ids=[f"{k.__name__}.{f}" for k, f in FIELDS])

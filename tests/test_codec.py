@@ -9,71 +9,13 @@ from typing import Any
 import attrs
 import pytest
 from hypothesis import given
-from hypothesis import strategies as some
 from msgspec import Struct, defstruct
 
-from flowstate import (
-    Alarm,
-    Cause,
-    Data,
-    DataRef,
-    DecodeError,
-    EncodeError,
-    RetryPolicy,
-    State,
-    Status,
-    Transition,
-    codec,
-)
-from flowstate.clock import MAX_INSTANT_MS
-
-TEXT = some.text(some.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-NAMES = TEXT.filter(bool)
-STRINGS = some.dictionaries(NAMES, TEXT, max_size=3)
-INSTANTS = some.integers(0, MAX_INSTANT_MS)
-TRANSITIONS = some.builds(
-    Transition,
-    to=TEXT,
-    status=some.sampled_from(Status),
-    cause=some.sampled_from(Cause),
-    attempt=some.integers(0, 100),
-    reason=TEXT,
-    alarm=some.none() | some.builds(Alarm, INSTANTS, NAMES),
-    annotations=STRINGS,
-)
-PAYLOADS = some.builds(Data, some.binary(max_size=20), NAMES) | some.builds(
-    DataRef,
-    some.integers(0, 1 << 60),
-    some.integers(0, 1 << 40),
-    NAMES,
-    some.text("0123456789abcdef", min_size=64, max_size=64),
-)
-POLICIES = some.builds(
-    RetryPolicy,
-    lease=some.floats(1, 1e6),
-    max_attempts=some.integers(1, 100),
-    backoff=some.floats(0, 1e6),
-    max_backoff=some.floats(1e6, 1e9),
-    enabled=some.booleans(),
-)
+from flowstate import DecodeError, EncodeError, State, codec
+from flowstate.testing import values
 
 
-def states(stacked: some.SearchStrategy[Any]) -> some.SearchStrategy[State]:
-    return some.builds(
-        State,
-        id=NAMES,
-        rev=some.integers(0, 1 << 60),
-        labels=STRINGS,
-        annotations=STRINGS,
-        data=some.dictionaries(NAMES, PAYLOADS, max_size=2),
-        stacked=stacked,
-        transition=TRANSITIONS,
-        retry=some.none() | POLICIES,
-        committed_at=INSTANTS,
-    )
-
-
-@given(states(some.dictionaries(NAMES, states(some.just({})), max_size=2)))
+@given(values.states())
 def test_any_state_decodes_to_what_was_encoded(state: State) -> None:
     assert state == codec.decode(codec.encode_state(state), State)
 

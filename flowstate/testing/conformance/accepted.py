@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from ... import transitions
 from ...checks import MAX_WHOLE
-from ...commands import Command, Delay, End, Pause, Require, Resume, Transit
+from ...commands import Command, End, Require, Transit
 from ...data import Data, DataRef
 from ...driver import Driver
 from ...engine import Engine
@@ -30,7 +30,10 @@ from .base import POLICY, Laws, create, plan, put, read_all
 
 HELD = (State, Transition, Alarm, RetryPolicy, Data, DataRef)
 """What a state is, or holds."""
-MOVES = (Transit, Pause, Resume, Delay, End)
+MOVES = tuple(transitions.MOVES)
+"""The commands that write a state."""
+ASKED = (Write, Plan, Query, Retention)
+"""What a driver is given besides."""
 BATCH = 50
 """States in a commit; one of them may have a megabyte or two."""
 
