@@ -5,6 +5,7 @@ What happens inside a driver shows in the statements that it sends, and can be m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
@@ -54,15 +55,15 @@ def driver_through(url: str, wrap: Wrap) -> PostgresDriver:
 
 
 def before(hooks: Mapping[str, Callable[[Connection], object]]) -> Wrap:
-    """Wraps a connection so that before a statement with some text in it something is done; what is
-    raised there is raised by the statement."""
+    """Wraps a connection so that before a statement that a pattern is found in something is done;
+    what is raised there is raised by the statement."""
 
     @attrs.define(eq=False)
     class Hooked(Wrapped):
         def execute(self, query: Any, parameters: Any = None, **options: Any) -> Any:
             sent = text_of(query)
-            for part, hook in hooks.items():
-                if part in sent:
+            for pattern, hook in hooks.items():
+                if re.search(pattern, sent):
                     hook(self.inside)
             return super().execute(query, parameters, **options)
 
@@ -79,7 +80,7 @@ def text_of(query: bytes | str | Composable) -> str:
 LOCKS = "FOR UPDATE"
 """In the statement with which a transaction that writes locks the head row: others wait from here
 on."""
-WRITES = ".versions (rev, id"
+WRITES = r"^\s*INSERT INTO \S+\.versions\b"
 """In the first statement that writes something, once it is decided what."""
 
 
