@@ -196,7 +196,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         r"retry.backoff: is 2 s, above max_backoff of 1 s",
     ),
     "no attempts": ({"max_attempts": 0}, "retry.max_attempts: takes a whole number from 1"),
-    "half an attempt": ({"max_attempts": 1.5}, "takes a whole number from 1, or None, not 1.5"),
+    "half an attempt": ({"max_attempts": 1.5}, "takes a whole number from 1, not 1.5"),
     "True attempts": ({"max_attempts": True}, "retry.max_attempts: takes a whole number from 1"),
     "a duration as text": ({"lease": "30"}, "retry.lease: takes seconds or a timedelta"),
 }
