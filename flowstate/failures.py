@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import sys
 import traceback
+from collections.abc import Iterator
 from types import TracebackType
+from typing import cast
 
 import anyio
 
@@ -26,14 +28,20 @@ MAX_TRACEBACK = 4_000
 def is_flows_own(error: BaseException) -> bool:
     """Whether what came out of a flow is the flow's: not the operator's Ctrl-C, nor a cancellation
     that somebody asked this task for."""
+    errors = list(_each(error))
+    if any(isinstance(each, KeyboardInterrupt | GeneratorExit) for each in errors):
+        return False
+    cancelled = anyio.get_cancelled_exc_class()
+    return not all(isinstance(each, cancelled) for each in errors) or not _is_cancelled()
+
+
+def _each(error: BaseException) -> Iterator[BaseException]:
+    """The errors of a group, as a group of tasks raises it, or the error itself."""
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(_OPERATORS) is None
-    if isinstance(error, anyio.get_cancelled_exc_class()):
-        return not _is_cancelled()
-    return not isinstance(error, _OPERATORS)
-
-
-_OPERATORS = (KeyboardInterrupt, GeneratorExit)
+        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _each(each)
+    else:
+        yield error
 
 
 def _is_cancelled() -> bool:

@@ -154,7 +154,7 @@ def _everything(chance: Random) -> Flows:
     flows = Flows()
     _add_steps(flows, chance)
     _add_what_fails(flows, chance)
-    flows.add("count", _count)
+    _add_count(flows, chance)
     return flows
 
 
@@ -202,12 +202,15 @@ def _add_what_fails(flows: Flows, chance: Random) -> None:
         return Commit(End(state, reason="undone"))
 
 
-async def _count(state: State, engine: Engine) -> Command:
-    """Counts in a state that all share, and loses races on it."""
-    mine = state.with_labels(counted=str(int(state.labels.get("counted", "0")) + 1))
-    try:
-        counter = await engine.get(COUNTER)
-    except StateNotFoundError:
-        return Commit(Transit(mine, "step"), Pause(State(COUNTER, labels={"n": "1"})))
-    n = int(counter.labels["n"]) + 1
-    return Commit(Transit(mine, "step"), Save(counter.with_labels(n=str(n))))
+def _add_count(flows: Flows, chance: Random) -> None:
+    @flows.flow
+    async def count(state: State, engine: Engine) -> Command:
+        """Counts in a state that all share, so slowly that it loses races on it."""
+        mine = state.with_labels(counted=str(int(state.labels.get("counted", "0")) + 1))
+        try:
+            counter = await engine.get(COUNTER)
+        except StateNotFoundError:
+            return Commit(Transit(mine, "step"), Pause(State(COUNTER, labels={"n": "1"})))
+        await engine.sleep_until(engine.clock.now() + chance.randrange(1_000))
+        n = int(counter.labels["n"]) + 1
+        return Commit(Transit(mine, "step"), Save(counter.with_labels(n=str(n))))

@@ -177,6 +177,25 @@ async def test_ctrl_c_in_a_group_of_tasks_is_the_operator_s_too(
         assert 1 == len(await history(other, "a"))
 
 
+async def test_tasks_of_a_flow_that_are_cancelled_with_it_use_no_attempt(
+    engine: Engine, flows: Flows
+) -> None:
+    """On trio they come out as a group."""
+
+    @flows.flow
+    async def busy(state: State, engine: Engine) -> Command:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            tasks.start_soon(anyio.sleep_forever)
+            scope.cancel()
+        raise AssertionError
+
+    begun = await begin(engine, "a", "busy")
+    with anyio.CancelScope() as scope:
+        await engine.execute(begun)
+    assert [begun] == await history(engine, "a")
+
+
 async def test_a_flow_that_answers_its_cancellation_with_an_error_has_failed(
     engine: Engine, flows: Flows
 ) -> None:
