@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import anyio
 import anyio.lowlevel
 import pytest
-from attrs import define, field
+from attrs import define, field, frozen
 from msgspec.structs import replace
 
 from ...commands import Commit, Pause, Transit
@@ -28,7 +27,8 @@ LABELS: tuple[dict[str, str], ...] = (
 )
 
 
-class Example(NamedTuple):
+@frozen
+class Example:
     """A query with one field, and what it asks for, said without it.
 
     Both are given the version that was the newest when the query was made.
@@ -65,7 +65,7 @@ EXAMPLES: dict[str, Example] = {
         lambda newest, state: state.rev > newest.rev,
         is_for_drivers=False,
     ),
-    "latest": Example(lambda _: Query(latest=True), lambda *_: True),
+    "latest": Example(lambda _: Query(latest=True), lambda _newest, _state: True),
 }
 """field of ``Query`` -> an example of it."""
 
@@ -108,17 +108,17 @@ class QueryLaws(Laws):
     ) -> None:
         """What a field of a query asks for is what is given, no less and no more: by a watcher at
         the head, by one far behind it, by ``states``, ``read`` and ``find``."""
-        make, is_wanted, is_for_drivers = EXAMPLES[field]
+        example = EXAMPLES[field]
         with anyio.fail_after(self.patience_s):
             async with Engine(driver) as engine:
                 log = Log(engine)
                 for _ in range(20):
                     await log.write(own=False)
                 newest = log.versions[-1]
-                query = make(newest)
+                query = example.query(newest)
 
                 def wanted(versions: list[State]) -> list[State]:
-                    return [state for state in versions if is_wanted(newest, state)]
+                    return [state for state in versions if example.is_wanted(newest, state)]
 
                 begin = log.current if query.latest else list(log.versions)
                 seen = await _watch_at_the_head(log, query, wanted)
@@ -134,7 +134,7 @@ class QueryLaws(Laws):
                     assert [state async for state in engine.states(query)] == wanted(all_of_it)
                 else:
                     assert [state async for state in engine.states(query)] == []
-                if is_for_drivers:
+                if example.is_for_drivers:
                     assert await read_all(driver, query, limit=3) == wanted(all_of_it)
                     assert await driver.find(query) == wanted(log.current)[-1]
 
