@@ -19,16 +19,17 @@ PAGE = DOCS / "concepts.md"
 BEGIN = "<!-- the table, written by docs/diagram.py: begin -->"
 END = "<!-- the table: end -->"
 
-WIDTH, HEIGHT = 920, 620
+WIDTH, HEIGHT = 1180, 640
 BOX_WIDTH, BOX_HEIGHT = 132, 48
 LINE_HEIGHT = 18
 
 BOXES = {
     Status.NEW: (92, 320),
-    Status.RUNNING: (460, 320),
-    Status.PAUSED: (460, 140),
-    Status.DELAYED: (460, 500),
-    Status.ENDED: (828, 320),
+    Status.RUNNING: (430, 320),
+    Status.PAUSED: (430, 140),
+    Status.DELAYED: (430, 500),
+    Status.FAILED: (780, 320),
+    Status.ENDED: (1088, 320),
 }
 """The centre of each status."""
 
@@ -43,22 +44,30 @@ class Route(NamedTuple):
 
 
 ROUTES = {
-    (Status.NEW, Status.RUNNING): Route("M158,320 H392", 224, 312),
-    (Status.NEW, Status.PAUSED): Route("M128,296 Q200,150 392,140", 206, 186, "end"),
-    (Status.NEW, Status.DELAYED): Route("M128,344 Q200,490 392,500", 206, 464, "end"),
-    (Status.NEW, Status.ENDED): Route("M72,296 C72,-52 848,-52 848,294", 460, 26),
-    (Status.RUNNING, Status.RUNNING): Route("M526,306 C582,300 560,250 500,294", 566, 272, "start"),
-    (Status.RUNNING, Status.PAUSED): Route("M434,296 V166", 426, 236, "end"),
-    (Status.RUNNING, Status.DELAYED): Route("M434,344 V474", 426, 414, "end"),
-    (Status.RUNNING, Status.ENDED): Route("M526,328 H760", 690, 320),
-    (Status.PAUSED, Status.RUNNING): Route("M472,164 V294", 480, 226, "start"),
-    (Status.PAUSED, Status.PAUSED): Route("M430,116 C420,66 500,66 490,114", 460, 72),
-    (Status.PAUSED, Status.DELAYED): Route("M526,152 C660,220 660,420 528,488", 634, 386, "start"),
-    (Status.PAUSED, Status.ENDED): Route("M526,140 Q720,150 792,294", 716, 186, "start"),
-    (Status.DELAYED, Status.RUNNING): Route("M472,476 V346", 480, 406, "start"),
-    (Status.DELAYED, Status.PAUSED): Route("M394,488 C260,420 260,220 392,152", 286, 262, "end"),
-    (Status.DELAYED, Status.DELAYED): Route("M430,524 C420,574 500,574 490,526", 460, 582),
-    (Status.DELAYED, Status.ENDED): Route("M526,500 Q720,490 792,346", 716, 464, "start"),
+    (Status.NEW, Status.RUNNING): Route("M158,320 H362", 224, 312),
+    (Status.NEW, Status.PAUSED): Route("M128,296 Q200,150 362,140", 206, 186, "end"),
+    (Status.NEW, Status.DELAYED): Route("M128,344 Q200,490 362,500", 206, 464, "end"),
+    (Status.NEW, Status.ENDED): Route("M72,296 C72,-56 1108,-56 1108,294", 590, 26),
+    (Status.RUNNING, Status.RUNNING): Route("M440,296 C446,252 488,258 478,294", 474, 258, "start"),
+    (Status.RUNNING, Status.PAUSED): Route("M404,296 V166", 396, 236, "end"),
+    (Status.RUNNING, Status.DELAYED): Route("M404,344 V474", 396, 400, "end"),
+    (Status.RUNNING, Status.FAILED): Route("M496,314 H712", 640, 308),
+    (Status.RUNNING, Status.ENDED): Route("M484,344 C620,412 900,412 1040,346", 850, 388, "start"),
+    (Status.PAUSED, Status.RUNNING): Route("M424,164 V294", 432, 226, "start"),
+    (Status.PAUSED, Status.PAUSED): Route("M400,116 C390,66 470,66 460,114", 476, 78, "start"),
+    (Status.PAUSED, Status.DELAYED): Route("M496,158 C590,230 590,410 498,484", 588, 440, "start"),
+    (Status.PAUSED, Status.FAILED): Route("M496,148 Q650,180 730,294", 650, 246, "end"),
+    (Status.PAUSED, Status.ENDED): Route("M496,132 Q960,130 1074,294", 960, 172, "start"),
+    (Status.DELAYED, Status.RUNNING): Route("M424,476 V346", 432, 440, "start"),
+    (Status.DELAYED, Status.PAUSED): Route("M364,488 C290,420 290,220 362,152", 302, 262, "end"),
+    (Status.DELAYED, Status.DELAYED): Route("M400,524 C390,574 470,574 460,526", 476, 568, "start"),
+    (Status.DELAYED, Status.FAILED): Route("M496,492 Q650,460 730,346", 640, 438, "end"),
+    (Status.DELAYED, Status.ENDED): Route("M496,512 Q960,510 1074,346", 960, 492, "start"),
+    (Status.FAILED, Status.RUNNING): Route("M714,330 H498", 610, 346),
+    (Status.FAILED, Status.PAUSED): Route("M770,296 Q720,150 498,140", 722, 190, "start"),
+    (Status.FAILED, Status.DELAYED): Route("M770,344 Q720,490 498,500", 722, 470, "start"),
+    (Status.FAILED, Status.FAILED): Route("M790,296 C800,246 840,254 826,294", 840, 266, "start"),
+    (Status.FAILED, Status.ENDED): Route("M846,320 H1020", 930, 312),
 }
 
 STYLE = """

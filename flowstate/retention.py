@@ -29,6 +29,7 @@ class Retention(Struct, frozen=True):
         keep = check_whole("Retention.keep", self.keep, 1, "a number of versions")
         force_setattr(self, "keep", keep)
         check_flag("Retention.ended", self.ended)
+        check_flag("Retention.failed", self.failed)
 
     def is_old(self, committed_at: int) -> bool:
         """Whether a version that was committed then (ms) is old enough to be removed."""

@@ -68,7 +68,7 @@ def test_a_plan_writes_in_the_order_of_the_commands_and_requires_the_rest() -> N
 
 def test_pending_data_becomes_a_payload_and_a_reference_to_this_commit() -> None:
     pending = Data(b"content", "text/plain")
-    old = DataRef(2, 1, "text/plain", "old")
+    old = DataRef(2, 1, "text/plain", "0" * 64)
     state = HERE.attach("new", pending).attach("old", old)
     planned = plan(Commit(End(state)), commit_id="c", now=NOW, policy=POLICY)
     ref = DataRef(0, 7, "text/plain", pending.checksum)

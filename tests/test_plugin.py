@@ -83,7 +83,7 @@ async def test_a_day_of_retries_takes_no_day(
     began = virtual_clock.now()
     (order,) = await engine.do(Commit(Transit(State("order-1"), "fails")))
     await engine.start(order)
-    order = await engine.wait("order-1", Status.ENDED)
+    order = await engine.wait("order-1", Status.FAILED)
     assert order.transition.reason == "gave up after 25 attempts: OSError: still down"
     assert order.committed_at - began == 24 * 3_600_000
     assert recoverer.stats().fired == 24

@@ -29,10 +29,13 @@ from ..commands import (
     Delay,
     End,
     Execute,
+    Fail,
     Noop,
     Pause,
     Require,
     Resume,
+    Retry,
+    Save,
     Transit,
 )
 from ..data import Data, DataRef
@@ -47,6 +50,7 @@ ANSWERS: frozenset[type[Struct]] = frozenset({Page, Due, DuePage, Compaction})
 """What drivers answer with. Nobody stores these, so nothing is tried on them."""
 
 _HERE = State("here", transition=Transition(to="work", status=Status.PAUSED))
+_RUNNING = State("here", transition=Transition(to="work", status=Status.RUNNING))
 _REF = DataRef(1, 1, "text/plain", "0" * 64)
 
 EXAMPLES: Mapping[type[Struct], Mapping[str, Any]] = {
@@ -60,6 +64,9 @@ EXAMPLES: Mapping[type[Struct], Mapping[str, Any]] = {
     Pause: {"state": _HERE, "timeout": 1},
     Resume: {"state": _HERE},
     Delay: {"state": _HERE, "after": 1},
+    Retry: {"state": _RUNNING, "after": 1},
+    Fail: {"state": _HERE},
+    Save: {"state": _HERE},
     End: {"state": _HERE},
     Require: {"state": _HERE},
     Execute: {"state": _HERE},
@@ -359,7 +366,7 @@ def _deep() -> Iterator[tuple[str, Any]]:
 # ---------------------------------------------------------------- what is plain
 
 
-_PLAIN = frozenset({str, int, float, bool, bytes, type(None), Status, Cause})
+_PLAIN = frozenset({str, int, float, bool, bytes, datetime, type(None), Status, Cause})
 
 
 def odd_parts(value: Any, path: str = "") -> Iterator[str]:

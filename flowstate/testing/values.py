@@ -103,6 +103,7 @@ def transitions() -> st.SearchStrategy[Transition]:
         "cause": st.sampled_from(Cause),
         "attempt": whole(),
         "reason": texts(),
+        "traceback": texts(),
         "alarm": alarms(),
         "annotations": labels(),
     }

@@ -158,7 +158,7 @@ def test_status_says_what_is_due_for_each_flow_and_how_late(store: Shell) -> Non
 
 
 def test_status_of_a_store_in_which_nothing_is_due(store: Shell) -> None:
-    assert status(store) == {"groups": [], "flows": []}
+    assert status(store) == {"groups": [], "flows": [], "failed": []}
     assert "nothing is or will be due" in store.run("status").stdout
 
 

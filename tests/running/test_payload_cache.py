@@ -10,6 +10,9 @@ from flowstate import Commit, DataRef, Driver, Engine, Pause, State
 from flowstate.payloads import PayloadCache
 from flowstate.testing.virtual import TimedDriver, VirtualClock
 
+C = "c" * 64
+D = "d" * 64
+
 pytestmark = pytest.mark.anyio
 
 
@@ -54,16 +57,16 @@ async def test_what_is_large_is_not_kept(engine: Engine, store: Driver) -> None:
     assert 1 == calls(store)["load"]
 
 
-def ref(rev: int, checksum: str = "c") -> DataRef:
+def ref(rev: int, checksum: str = C) -> DataRef:
     return DataRef(rev, 10, "text/plain", checksum)
 
 
 def test_the_cache_is_bounded_and_drops_what_was_used_longest_ago() -> None:
     cache = PayloadCache(100)
     for rev in range(1, 11):
-        cache.put(rev, "c", b"x" * 10)
+        cache.put(rev, C, b"x" * 10)
     assert cache.get(ref(1)) is not None
-    cache.put(11, "c", b"x" * 10)
+    cache.put(11, C, b"x" * 10)
     kept = [rev for rev in range(1, 12) if cache.get(ref(rev)) is not None]
     assert [1, *range(3, 12)] == kept
     assert 100 == cache.size
@@ -71,9 +74,9 @@ def test_the_cache_is_bounded_and_drops_what_was_used_longest_ago() -> None:
 
 def test_a_payload_is_told_by_its_revision_and_its_checksum() -> None:
     cache = PayloadCache(100)
-    cache.put(1, "c", b"one")
+    cache.put(1, C, b"one")
     assert (b"one", None, None) == (
         cache.get(ref(1)),
         cache.get(ref(2)),
-        cache.get(ref(1, "other")),
+        cache.get(ref(1, D)),
     )
