@@ -79,6 +79,7 @@ class Background:
                 await self._tasks.__aexit__(None, None, None)
             finally:
                 await executor.leases.release_abandoned()
+                executor.close()
 
     async def start(self, state: State) -> None:
         """Run a state when a slot is free; waits for that, unless a flow asks."""

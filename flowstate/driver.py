@@ -137,12 +137,12 @@ class Driver(ABC):
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
     ) -> Compaction:
         """One batch of compaction: looks at no more than *limit* versions above *after*, in
-        revision order, and removes those that *retention* gives up.
+        revision order, and removes those that *retention* leaves to be removed.
 
-        Never removes the current version of a state that has not ENDED, nor the newest version of
-        the store, so that revisions and time go on. Of an ended state the current version goes
-        last: a run that begins at 0 removes the state whole, and one that begins above some of its
-        versions leaves what is current.
+        Never removes the current version of a state that does not go whole
+        (``Retention.removes_state``), nor the newest version of the store, so that revisions and
+        time go on. Of a state that goes whole the current version goes last: a run that begins at 0
+        removes all of it, and one that begins above some of its versions leaves what is current.
 
         A payload goes with the last version that refers to it, of whatever state, also from inside
         ``stacked``. All of a batch happens or nothing, also to readers, whose pages tell of it in

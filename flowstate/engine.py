@@ -121,8 +121,8 @@ class Engine:
     async def do(self, command: Command[R]) -> R:
         """Do a command and give what it gives. Records; does not run flows (but ``Execute``).
 
-        A bare ``Transit``, ``Pause``, ``Resume``, ``Delay`` or ``End`` is done in memory only: its
-        state is stored by the commit that carries it. Raises ``IllegalTransitionError``,
+        A bare command that moves or saves a state is done in memory only: its state is stored by
+        the commit that carries it. Raises ``IllegalTransitionError``,
         ``InvalidValueError``, ``RevMismatchError`` or ``StoreError``; nothing has changed then.
         """
         kind = type(command)

@@ -95,6 +95,10 @@ class Executor:
         self.leases = LeaseKeeper(committer.driver.renew, committer.clock, committer.policy)
         committer.listeners.append(self.committed)
 
+    def close(self) -> None:
+        """Hear of no more commits: the engine was left."""
+        self.committer.listeners.remove(self.committed)
+
     def check_takes_work(self) -> None:
         """Raise ``EngineClosedError`` if the engine is being left, unless a flow asks."""
         if self.leaving.has_begun and not runs_flow():

@@ -49,9 +49,9 @@ class Retention(Struct, frozen=True):
 class Retained(Struct, frozen=True, gc=False):
     """What a retention leaves of one state's history: the rule, for the versions of that state.
 
-    ``oldest`` is the oldest version that is there, ``latest`` the current one. The ``keep`` newest
-    versions begin at ``first_kept`` (0: there are no more than those). ``whole_goes``: the state
-    has ended long enough ago to go whole.
+    ``oldest`` is the oldest version that is there (it counts only if the whole state goes),
+    ``latest`` the current one. The ``keep`` newest versions begin at ``first_kept`` (0: there are
+    fewer). ``whole_goes``: the state ended or failed long enough ago, as it was asked, to go whole.
     """
 
     oldest: int

@@ -471,3 +471,19 @@ async def test_an_engine_can_be_opened_again(driver: Driver, flows: Flows) -> No
         async with engine:
             state = await engine.execute(await begin(engine, name, "finish"))
             assert state.transition.status is Status.ENDED
+
+
+async def test_an_engine_that_was_left_hears_of_no_more_commits(
+    driver: Driver, flows: Flows
+) -> None:
+    """Opened again and again, it costs a commit no more than the first time."""
+    engine = Engine(driver, flows)
+    for _ in range(3):
+        async with engine:
+            assert len(listeners(engine)) == 1
+        assert listeners(engine) == []
+
+
+def listeners(engine: Engine) -> list[object]:
+    committer = engine._committer  # noqa: SLF001  (nothing else tells who listens)
+    return list(committer.listeners)

@@ -221,7 +221,7 @@ def alarms(history: History) -> Iterator[str]:
         transition = state.transition
         before = history.before.get(state.rev)
         if before is not None and before.transition == transition:
-            continue  # it goes on where it was, since its lease was given up
+            continue  # it goes on where it was, since its lease was released
         is_fired = transition.status is Status.RUNNING and (
             transition.cause is Cause.ALARM
             or (

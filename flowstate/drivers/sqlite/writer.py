@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define
 
@@ -28,6 +27,8 @@ from .errors import translate
 from .rows import COLUMNS, VersionRow, delete, labels_of, payloads_of
 from .schema import VERSION
 
+T = TypeVar("T")
+
 CHUNKS = (256, 64, 16, 4, 1)
 """Rows in one INSERT: few sizes, so that each is prepared once."""
 
@@ -42,7 +43,7 @@ class Writer(StoreWriter):
 
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
         try:
-            return self._write_group(plans)
+            return self._transact(lambda: self._write(plans))
         except StoreFullError as error:
             if len(plans) == 1:
                 return [error]
@@ -52,42 +53,35 @@ class Writer(StoreWriter):
             return [error] * len(plans)
 
     def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        execute = self.connection.execute
-        revs = json.dumps([rev for _, rev in leases])
-        with self._transaction():
-            current = set(execute(_CURRENT, (revs,)))
-            held = json.dumps([rev for id, rev in leases if (id, rev) in current])
-            execute(_RENEW, (until, held))
-        return frozenset(id for id, rev in leases if (id, rev) not in current)
+        return self._transact(lambda: self._renew(leases, until))
 
     def compact(self, retention: Retention, after: int, limit: int) -> Compaction:
         """Remove a batch of what may be removed."""
-        with self._transaction():
-            return Compactor(retention, self.connection).compact(after, limit)
+        return self._transact(lambda: Compactor(retention, self.connection).compact(after, limit))
 
     def close(self) -> None:
         self.connection.close()
 
     # ------------------------------------------------------------ one transaction
 
-    @contextmanager
-    def _transaction(self) -> Generator[tuple[int, int]]:
-        """A transaction that writes: all of it or, if anything is raised, nothing. Gives the head
-        and when that was committed (ms).
+    def _transact(self, write: Callable[[], T]) -> T:
+        """Write something in one transaction: all of it or, if anything is raised, nothing.
 
         Raises ``SchemaVersionError`` if the store was migrated since it was opened.
         """
         try:
             self.connection.execute("BEGIN IMMEDIATE")
-            version, head, committed_at = self.connection.execute(_HEAD).fetchone()
+            # not as a table in another statement: SQLite would prepare it anew each time
+            (version,) = self.connection.execute("PRAGMA user_version").fetchone()
             check_unchanged(self.path, version, VERSION)
-            yield head or 0, committed_at or 0
+            written = write()
             self._commit()
         except BaseException as error:
             self.connection.rollback()
             if isinstance(error, sqlite3.Error):
                 raise translate(self.path, error) from error
             raise
+        return written
 
     def _commit(self) -> None:
         try:
@@ -99,19 +93,27 @@ class Writer(StoreWriter):
                 self.path, f"the disk failed while committing ({error})"
             ) from error
 
-    def _write_group(self, plans: Sequence[Plan]) -> list[Outcome]:
-        with self._transaction() as (head, committed_at):
-            now = max(committed_at, self.clock.now())
-            group = GroupPlan(head + 1, now, self._latest(ids_of(plans)))
-            outcomes = [group.decide(plan, self._next_version) for plan in plans]
-            if group.versions:
-                self._insert(group)
+    def _renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        execute = self.connection.execute
+        current = set(execute(_CURRENT, (json.dumps([rev for _, rev in leases]),)))
+        held = [rev for id, rev in leases if (id, rev) in current]
+        execute(_RENEW, (until, json.dumps(held)))
+        return frozenset(id for id, rev in leases if (id, rev) not in current)
+
+    def _write(self, plans: Sequence[Plan]) -> list[Outcome]:
+        group = self._group(plans)
+        outcomes = [group.decide(plan, self._next_version) for plan in plans]
+        if group.versions:
+            self._insert(group)
         return outcomes
 
-    def _latest(self, ids: Sequence[str]) -> dict[str, Latest[str]]:
-        """The latest versions of these states, with their labels."""
-        rows = self.connection.execute(_LATEST, (json.dumps(ids),))
-        return {id: Latest(rev, labels) for id, rev, labels in rows}
+    def _group(self, plans: Sequence[Plan]) -> GroupPlan[str]:
+        """A group to decide these plans in, with what is stored."""
+        execute = self.connection.execute
+        head, committed_at = execute(_HEAD).fetchone() or (0, 0)
+        rows = execute(_LATEST, (json.dumps(ids_of(plans)),))
+        latest = {id: Latest(rev, labels) for id, rev, labels in rows}
+        return GroupPlan(head + 1, max(committed_at, self.clock.now()), latest)
 
     def _next_version(self, id: str, rev: int) -> tuple[int, int, str] | None:
         """For ``Plan.first_outcome``."""
@@ -166,10 +168,8 @@ def _insertion(table: str, rows: int) -> str:
 # ---------------------------------------------------------------- statements
 
 _HEAD = """
-SELECT user_version, rev, committed_at
-FROM pragma_user_version LEFT JOIN versions ON rev = (SELECT max(rev) FROM versions)
+SELECT rev, committed_at FROM versions ORDER BY rev DESC LIMIT 1
 """
-"""With the schema's version, also of an empty store: as it is within the transaction."""
 
 _LATEST = """
 SELECT id, rev, labels FROM versions WHERE rev IN (
