@@ -1,7 +1,8 @@
 """Leases: how an engine shows that it works on what it runs, and what the others may take.
 
 Every committed RUNNING version is leased to whoever executes it, from the moment of its commit,
-for as long as its policy says; unless its retries are switched off. The words for it, here and everywhere:
+for as long as its policy says; unless its retries are switched off. The words for it, here and
+everywhere:
 
 - *renew*: whoever executes it moves the end of the lease, again and again;
 - *release*: whoever cannot go on with it gives the lease back, and others take it over at once;
