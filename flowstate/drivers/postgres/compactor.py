@@ -78,7 +78,10 @@ class Compactor(Decider):
     def _retained(self, ids: Collection[str]) -> Mapping[str, Retained]:
         retention = self.retention
         rows = self.ask(
-            _HISTORIES, ids=Texts.of(ids), ended=retention.ended, others=retention.keep - 1
+            _HISTORIES,
+            ids=Texts.of(ids),
+            ended=bool(retention.removed_statuses),
+            others=retention.keep - 1,
         )
         return {
             id: Retained(oldest, latest, first, retention.removes_state(Status(status), at))

@@ -6,7 +6,7 @@ import pytest
 
 from ...clock import MAX_INSTANT_MS
 from ...codec import encode_state
-from ...commands import Delay, End, Pause, Require, Transit
+from ...commands import Delay, End, Fail, Pause, Require, Transit
 from ...driver import Driver
 from ...errors import DataNotFoundError, RevMismatchError
 from ...query import Query
@@ -215,6 +215,21 @@ class RetentionLaws(Laws):
         for since in sorted({state.committed_at for state in states}):
             expected = [state for state in left if state.committed_at >= since]
             assert await read_all(driver, Query(since=since)) == expected
+
+    async def test_failed_states_go_only_if_that_is_asked(self, driver: Driver) -> None:
+        """A failed state stays, like one that waits, until failed states are to go; then it goes
+        whole, and those that have ended stay."""
+        (failed,) = await put(driver, Fail(await move(driver, (await create(driver, "a"))[0])))
+        await put(driver, End(State("e")))
+        (newest,) = await create(driver, "newest")
+        await compact(driver, WITH_ENDED)
+        assert await read_all(driver) == [failed, newest]
+        (ended,) = await put(driver, End(State("e")))
+        await move(driver, newest)
+        total = await compact(driver, Retention(MAX_INSTANT_MS, failed=True))
+        assert total.states == 1
+        assert await driver.get("a") is None
+        assert await driver.get("e") == ended
 
     async def test_due_times_stay(self, driver: Driver) -> None:
         """Compaction changes no due time: what was due still is, and may be renewed."""
