@@ -28,7 +28,7 @@ from .executor import (
 from .flows import Flows
 from .state import State
 
-COMMIT_PATIENCE_S = 5.0
+COMMIT_TIMEOUT_S = 5.0
 """How long commits that are on their way are waited for once the grace period is over."""
 
 
@@ -74,7 +74,7 @@ class Background:
         finally:
             executor.cancel()
             self._tasks.cancel_scope.cancel()
-            await executor.wait_for_commits(COMMIT_PATIENCE_S)
+            await executor.wait_for_commits(COMMIT_TIMEOUT_S)
             try:
                 await self._tasks.__aexit__(None, None, None)
             finally:

@@ -76,14 +76,14 @@ class Committer:
         if not self.is_open:
             raise EngineClosedError("the engine is not open; use it inside `async with Engine(…)`")
 
-    def commit(self, commit: Commit, *, is_kernel_s: bool = False) -> Awaitable[tuple[State, ...]]:
+    def commit(self, commit: Commit, *, is_internal: bool = False) -> Awaitable[tuple[State, ...]]:
         """Decides what a ``Commit`` writes, at once; writes it when awaited. Only the kernel may
         write its own states."""
         commit_id = f"{self.prefix}-{next(self._numbers)}"
         plan = transitions.plan(
             commit, commit_id=commit_id, now=self.clock.now(), policy=self.policy
         )
-        if not is_kernel_s:
+        if not is_internal:
             self._check(plan)
         return self._store(plan) if not plan.requires else self._store_some(plan, commit)
 

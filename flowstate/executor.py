@@ -88,7 +88,7 @@ class Executor:
     _shields: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False)
     """Of the commits that are on their way."""
     _answered: anyio.Event = field(factory=anyio.Event, init=False)
-    _has_patience: bool = field(default=True, init=False)
+    _shields_commits: bool = field(default=True, init=False)
 
     def __attrs_post_init__(self) -> None:
         committer = self.committer
@@ -180,7 +180,7 @@ class Executor:
             while self._shields:
                 self._answered = anyio.Event()
                 await self._answered.wait()
-        self._has_patience = False
+        self._shields_commits = False
         for scope in self._shields:
             scope.shield = False
 
@@ -321,7 +321,7 @@ class Executor:
 
     async def _shielded(self, writing: Awaitable[T]) -> T:
         """The outcome of a write, whatever cancels the execution meanwhile."""
-        with anyio.CancelScope(shield=self._has_patience) as scope:
+        with anyio.CancelScope(shield=self._shields_commits) as scope:
             self._shields.add(scope)
             try:
                 return await writing

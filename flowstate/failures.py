@@ -72,12 +72,12 @@ def failure_of(error: BaseException) -> Failure:
 def _traceback(error: BaseException) -> list[str]:
     """The lines of a traceback, from the flow on: what called it is the same for all."""
     place = error.__traceback__
-    while place is not None and place.tb_next is not None and _is_kernel_s(place):
+    while place is not None and place.tb_next is not None and _is_internal(place):
         place = place.tb_next
     return traceback.format_exception(type(error), error, place)
 
 
-def _is_kernel_s(place: TracebackType) -> bool:
+def _is_internal(place: TracebackType) -> bool:
     return str(place.tb_frame.f_globals.get("__name__")).startswith(f"{__package__}.")
 
 

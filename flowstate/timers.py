@@ -48,7 +48,7 @@ class Timers:
 
     async def commit(self, commit: Commit) -> tuple[State, ...]:
         """Commit states of the kernel's own: nobody else may write them."""
-        return await self._committer.commit(commit, is_kernel_s=True)
+        return await self._committer.commit(commit, is_internal=True)
 
     async def run(self, state: State) -> BaseException | None:
         """Run a state until it rests, and give what came out of its flow; None if nothing went
