@@ -292,7 +292,7 @@ FROM {s}.head h LEFT JOIN LATERAL (
 _FILTERED_PAGE: LiteralString = """
 WITH bound AS MATERIALIZED (
     SELECT h.compacted, h.compacted_at, least(h.rev, CASE
-        WHEN %(after)s >= h.compacted THEN %(after)s + %(most)s
+        WHEN %(after)s >= h.compacted THEN least(%(after)s, h.rev) + %(most)s
         ELSE (
             SELECT v.rev FROM {s}.versions v WHERE v.rev > %(after)s
             ORDER BY v.rev OFFSET %(most)s - 1 LIMIT 1

@@ -107,6 +107,9 @@ class AcceptedLaws(Laws):
             assert same(found, [state for state in matching if state.rev > query.after]), each.what
             newest = await driver.find(query)
             assert same([newest], matching[-1:] or [None]), each.what
+            filtered = replace(query, status=Status.PAUSED)
+            page = await driver.read(filtered, query.after, 10)
+            assert same(page.versions, ()), each.what
 
     async def test_a_reference_that_is_accepted_can_be_asked_for(self, driver: Driver) -> None:
         """Whatever a reference says, loading what is not there raises ``DataNotFoundError``."""
