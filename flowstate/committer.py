@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 from attrs import define, field
@@ -76,28 +76,39 @@ class Committer:
         if not self.is_open:
             raise EngineClosedError("the engine is not open; use it inside `async with Engine(…)`")
 
-    def commit(self, commit: Commit, *, is_internal: bool = False) -> Awaitable[tuple[State, ...]]:
-        """Decides what a ``Commit`` writes, at once; writes it when awaited. Only the kernel may
-        write its own states."""
+    async def commit(self, commit: Commit, *, is_internal: bool = False) -> tuple[State, ...]:
+        """Decide what a ``Commit`` writes, store it, and give the state of each command."""
+        return outcome(commit, await self.store(self.plan(commit, is_internal=is_internal)))
+
+    def plan(self, commit: Commit, *, is_internal: bool = False) -> Plan:
+        """What a ``Commit`` writes. Only the kernel may write its own states."""
         commit_id = f"{self.prefix}-{next(self._numbers)}"
         plan = transitions.plan(
             commit, commit_id=commit_id, now=self.clock.now(), policy=self.policy
         )
         if not is_internal:
             self._check(plan)
-        return self._store(plan) if not plan.requires else self._store_some(plan, commit)
+        return plan
 
-    async def commit_failure(self, state: State, failure: Failure) -> State | None:
-        """Commit what ``transitions.after_error`` makes of a state whose flow raised, and give it;
-        None if it is to be left alone."""
+    def plan_state(self, state: State) -> Plan:
+        """What is written for a state that the kernel itself moved. It has no limit: it must always
+        fit."""
+        commit_id = f"{self.prefix}-{next(self._numbers)}"
+        return transitions.plan_state(
+            state, commit_id=commit_id, now=self.clock.now(), policy=self.policy
+        )
+
+    def plan_failure(self, state: State, failure: Failure) -> Plan | None:
+        """What is written for a state whose flow raised (``transitions.after_error``); None if it
+        is to be left alone."""
         moved = transitions.after_error(
             state, failure, self.clock.now(), self.policy, self.chance()
         )
-        return None if moved is None else await self.commit_state(moved)
+        return None if moved is None else self.plan_state(moved)
 
-    async def fire(self, due: Due) -> State | None:
-        """Commit what ``transitions.fire`` makes of a state that is due, and give it; None if it is
-        to be left alone."""
+    def plan_firing(self, due: Due) -> Plan | None:
+        """What is written for a state that is due (``transitions.fire``); None if it is to be left
+        alone."""
         fired = transitions.fire(
             due.state,
             self.clock.now(),
@@ -105,21 +116,11 @@ class Committer:
             self.chance(),
             is_released=due.is_released,
         )
-        return None if fired is None else await self.commit_state(fired)
+        return None if fired is None else self.plan_state(fired)
 
-    async def commit_state(self, state: State) -> State:
-        """Commit a state that the kernel itself moved. It has no limit: it must always fit."""
-        commit_id = f"{self.prefix}-{next(self._numbers)}"
-        plan = transitions.plan_state(
-            state, commit_id=commit_id, now=self.clock.now(), policy=self.policy
-        )
-        (committed,) = await self._store(plan)
-        return committed
-
-    # ------------------------------------------------------------ inside
-
-    async def _store(self, plan: Plan) -> tuple[State, ...]:
-        """Commit a plan and tell the listeners."""
+    async def store(self, plan: Plan) -> tuple[State, ...]:
+        """Have a plan stored and tell the listeners; gives the versions. A plan that is stored
+        already gives its first outcome."""
         if not self.is_open:
             self.check_open()
         try:
@@ -132,6 +133,8 @@ class Committer:
         for listener in self.listeners:
             listener(written)
         return written
+
+    # ------------------------------------------------------------ inside
 
     async def load(self, ref: DataRef) -> bytes:
         """A stored payload, checked against its checksum once. Raises ``DataNotFoundError``, or
@@ -161,14 +164,6 @@ class Committer:
         if plan.payloads:
             _check_payloads(plan, self.max_data_size)
 
-    async def _store_some(self, plan: Plan, commit: Commit) -> tuple[State, ...]:
-        """Commit a plan that only requires some of its states; they are given back as they are."""
-        written = iter(await self._store(plan))
-        return tuple(
-            command.state if isinstance(command, Require) else next(written)
-            for command in commit.commands
-        )
-
     async def _ask_again(self, plan: Plan, lost: UnknownOutcomeError) -> tuple[State, ...]:
         """Commit a plan again whose outcome is unknown: the same commit id, so never twice."""
         for attempt in range(COMMIT_RETRIES):
@@ -180,6 +175,17 @@ class Committer:
             except StoreError:
                 continue  # this try wrote nothing; what the one before did is as unknown as it was
         raise lost
+
+
+def outcome(commit: Commit, written: tuple[State, ...]) -> tuple[State, ...]:
+    """The state of each command: what was written, and what was only required as it was given."""
+    if len(written) == len(commit.commands):
+        return written
+    versions = iter(written)
+    return tuple(
+        command.state if isinstance(command, Require) else next(versions)
+        for command in commit.commands
+    )
 
 
 def _check_payloads(plan: Plan, limit: int) -> None:

@@ -8,16 +8,17 @@ the background, and how much of it at a time, is ``background.py``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 from attrs import define, field
 
 from .commands import Commit, Execute, Noop, Require
-from .committer import Committer
+from .committer import Committer, outcome
 from .errors import (
     EngineClosedError,
     FlowReturnError,
@@ -29,11 +30,10 @@ from .failures import failure_of, is_flows_own, is_others_move, reason
 from .flows import Flows
 from .leases import Due, Execution, LeaseKeeper
 from .leaving import Leaving
+from .plan import Plan
 from .races import Races
 from .state import KERNEL_PREFIX, Cause, State, Status
 from .transitions import MOVES, TRANSITIONS, check_legal
-
-T = TypeVar("T")
 
 logger = logging.getLogger("flowstate")
 
@@ -317,19 +317,30 @@ class Executor:
         return None
 
     async def _commit_own(self, commit: Commit) -> tuple[State, ...]:
-        return await self._shielded(self.committer.commit(commit))
+        return outcome(commit, await self._store(self.committer.plan(commit)))
 
-    async def _shielded(self, writing: Awaitable[T]) -> T:
+    async def _store(self, plan: Plan) -> tuple[State, ...]:
         """The outcome of a write, whatever cancels the execution meanwhile."""
+        with self._shield():
+            try:
+                return await self.committer.store(plan)
+            except anyio.get_cancelled_exc_class():
+                # asyncio's own cancellation passes every shield: ask what has become of the plan
+                if self._shields_commits:
+                    await self.committer.store(plan)
+                raise
+
+    @contextmanager
+    def _shield(self) -> Generator[None]:
+        """Nothing cancels what is inside, until leaving has waited long enough for it."""
         with anyio.CancelScope(shield=self._shields_commits) as scope:
             self._shields.add(scope)
             try:
-                return await writing
+                yield
             finally:
                 self._shields.discard(scope)
                 if not self._shields:
                     self._answered.set()
-        raise AssertionError  # nobody cancels the scope itself
 
     # ------------------------------------------------------------ what ends it
 
@@ -368,7 +379,8 @@ class Executor:
         is_held = state.rev and state.transition.status is _RUNNING
         if not is_held or execution.is_handed_over:
             return None
-        return await self._shielded(self.committer.commit_failure(state, failure_of(error)))
+        plan = self.committer.plan_failure(state, failure_of(error))
+        return None if plan is None else (await self._store(plan))[0]
 
     async def _fire_timeout(self, execution: Execution) -> State:
         """Commit that the timeout of what was stopped has come, and give the state."""
@@ -377,14 +389,16 @@ class Executor:
         assert timeout is not None  # noqa: S101  (it is why it was stopped)
         if timeout.at > self.committer.clock.now():
             return state  # the clock was wrong for a moment: its time is still to come
+        firing = self.committer.plan_firing(Due(state, timeout.at))
+        if firing is None:
+            return state
         try:
-            fired = await self._shielded(self.committer.fire(Due(state, timeout.at)))
+            return (await self._store(firing))[0]
         except RevMismatchError:
-            fired = None  # somebody else was first
+            return await self._newest(state)  # somebody else was first
         except FlowstateError:
             logger.warning("state %r: its timeout could not be fired", state.id, exc_info=True)
             raise
-        return fired or await self._newest(state)
 
     async def _leave(self, state: State) -> State:
         """Leave a RUNNING state to other engines: its lease is released, when this engine is left
@@ -393,7 +407,8 @@ class Executor:
             self.leases.abandon(state)
             return state
         try:
-            return await self._shielded(self._store_and_release(state))
+            with self._shield():
+                return await self._store_and_release(state)
         except FlowstateError:
             logger.warning("state %r could not be left to others", state.id, exc_info=True)
             return state
@@ -404,7 +419,7 @@ class Executor:
             return stored
         if stored != state:
             try:
-                state = await self.committer.commit_state(state)
+                (state,) = await self._store(self.committer.plan_state(state))
             except RevMismatchError:
                 return await self._newest(state)
         await self.leases.release(state)

@@ -39,7 +39,8 @@ class Timers:
         Its alarm fires, or its lease has run out or was released. Raises ``RevMismatchError`` if it
         has moved on.
         """
-        return await self._committer.fire(due)
+        firing = self._committer.plan_firing(due)
+        return None if firing is None else (await self._committer.store(firing))[0]
 
     async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
         """Move the ends of the leases of these (id, rev) to *until* (ms); gives the ids that have

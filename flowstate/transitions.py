@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from .checks import MAX_WHOLE
 from .commands import (
     Command,
     Commit,
@@ -287,7 +288,7 @@ def _tried_again(
     """One more attempt of a state at the flow where it is, at that instant (ms; None: at once), or
     at its timeout if that is first; or giving it up."""
     transition = state.transition
-    attempt = transition.attempt + 1
+    attempt = min(transition.attempt + 1, MAX_WHOLE)
     if policy.is_used_up(attempt):
         times = f"{attempt} attempt{'s' if attempt > 1 else ''}"
         reason = f"gave up after {times}: {failure.reason}"

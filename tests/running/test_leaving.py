@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 
 import anyio
@@ -237,3 +238,33 @@ async def test_a_flow_whose_caller_is_cancelled_while_its_attempt_is_committed_i
             with pytest.raises(ValueError, match="no"):
                 await engine.execute(begun)
         assert Status.DELAYED is (await engine.get("a")).transition.status
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("by", ["returned", "done"])
+async def test_what_asyncio_itself_cancels_knows_the_revision_that_it_holds(
+    slow: SlowDriver, store: Driver, flows: Flows, clock: VirtualClock, by: str
+) -> None:
+    """``asyncio.wait_for`` around an execution cancels its task, and no scope shields from that."""
+
+    @flows.flow
+    async def returned(state: State, engine: Engine) -> Command:
+        return Commit(Transit(state, "next"))
+
+    @flows.flow
+    async def done(state: State, engine: Engine) -> Command:
+        await engine.do(Commit(Transit(state, "next")))
+        raise AssertionError
+
+    async with Engine(slow, flows, clock=clock, retry=ONCE, grace=0) as engine:
+        begun = await begin(engine, "a", by)
+        slow.is_slow = True
+        execution = asyncio.create_task(engine.execute(begun))
+        await slow.sent.wait()
+        execution.cancel()
+        slow.answer.set()
+        with pytest.raises(asyncio.CancelledError):
+            await execution
+    async with Engine(store, clock=clock) as other:
+        assert 2 == len(await history(other, "a"))
+        assert ["a"] == await due_now(other, by, "next")
