@@ -1,122 +1,242 @@
 """Running in the background: so many states at a time, and leaving in good order.
 
-A slot runs one state, then what waits for a slot. A flow that makes states RUNNING never waits for
-one itself: were all slots held by executions that wait for a slot, nothing would ever move again.
+A flow that makes states RUNNING never waits for a place: were all places held by executions that
+wait for one, nothing would ever move again. What finds no place is in line, in the store, where any
+process may take it; this one does as soon as it has room.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 from attrs import define, field
 
 from .clock import milliseconds
+from .commands import Commit
 from .committer import Committer
-from .errors import EngineClosedError
-from .executor import (
-    MAX_STEPS_WITHOUT_YIELD,
-    Executor,
-    check_runnable,
-    forget_flow,
-    hand_over,
-    runs_flow,
-)
+from .errors import EngineClosedError, FlowstateError
+from .executions import PAUSE_AFTER_ERROR_MS, Execution
+from .executor import Executor, check_not_held, check_runnable, forget_flow, runs_flow
+from .failures import is_flows_own
 from .flows import Flows
-from .state import State
+from .leases import Claimed
+from .room import Room
+from .state import State, Status
+
+logger = logging.getLogger("flowstate")
 
 COMMIT_TIMEOUT_S = 5.0
-"""How long commits that are on their way are waited for once the grace period is over."""
+"""How long writes that are on their way are waited for once the grace period is over."""
+MAX_TAKEN = 100
+"""States of this engine's own line that are taken in one call."""
 
 
 @define(eq=False)
 class Background:
     """The tasks of one engine. Open on one event loop.
 
-    ``context`` is what a flow is given beside its state. ``slots`` is how many states may run in
+    ``context`` is what a flow is given beside its state. ``places`` is how many states may run in
     the background at a time.
     """
 
     committer: Committer
     flows: Flows
     context: Any
-    slots: int
+    places: int
     executor: Executor = field(init=False)
+    room: Room = field(init=False)
     _tasks: anyio.abc.TaskGroup = field(init=False)
-    _free: anyio.Semaphore = field(init=False)
-    """Its value is the number of free slots."""
-    _backlog: deque[State] = field(factory=deque[State], init=False)
-    """What waits for a slot."""
+    _line: deque[State] = field(factory=deque[State], init=False)
+    """What this engine has put in line, and is to take itself once there is room."""
+    _serves_line: bool = field(default=False, init=False)
     _idle: anyio.Event | None = field(default=None, init=False)
     """Set once nothing runs; there is one only while somebody waits for that."""
 
     async def open(self) -> None:
-        self._free = anyio.Semaphore(self.slots)
+        self.room = Room(self.places, self.flows.limits)
         self.executor = Executor(
-            self.committer, self.flows, self.context, fork=self.fork, ended=self._tell_if_idle
+            self.committer,
+            self.flows,
+            self.room,
+            self.context,
+            begin=self.begin,
+            line_up=self.line_up,
+            ended=self._tell_if_idle,
         )
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(self.executor.leases.run)
+        self._tasks.start_soon(self.executor.keeper.run)
 
     async def close(self, grace: float) -> None:
-        """Take no more work, let what runs finish for *grace* seconds, cancel the rest, and release
-        the leases of what was left RUNNING."""
+        """Take no more work, let what runs finish for *grace* seconds, cancel the rest, and give
+        back what was left RUNNING."""
         executor = self.executor
         executor.leaving.begin()
-        while self._backlog:
-            executor.leases.abandon(self._backlog.popleft())
+        self._line.clear()  # it is in line for everybody
         try:
             await self._grace(grace)
         finally:
             executor.cancel()
             self._tasks.cancel_scope.cancel()
-            await executor.wait_for_commits(COMMIT_TIMEOUT_S)
+            await executor.wait_for_writes(COMMIT_TIMEOUT_S)
             try:
                 await self._tasks.__aexit__(None, None, None)
             finally:
-                await executor.leases.release_abandoned()
+                await executor.keeper.release_abandoned()
                 executor.close()
 
-    async def start(self, state: State) -> None:
-        """Run a state when a slot is free; waits for that, unless a flow asks."""
-        check_runnable(state)
-        if runs_flow():
-            hand_over(state)
-            self.fork(state)
-            return
-        self.executor.check_takes_work()
-        await self._free.acquire()
-        try:
-            self.executor.check_takes_work()  # it may have been closed while this waited
-        except EngineClosedError:
-            self._free.release()
-            raise
-        self._tasks.start_soon(self._work, state)
+    # ------------------------------------------------------------ beginning
 
-    def fork(self, state: State) -> None:
-        """Run a state when a slot is free, and do not wait for that."""
-        if self.executor.leaving.has_begun:
-            self.executor.leases.abandon(state)
+    async def start(self, state: State) -> None:
+        """Run a state when there is a place; waits for that, unless a flow asks. What somebody else
+        has is left to them."""
+        check_runnable(state)
+        check_not_held(state.id)
+        flow = state.transition.to
+        if state.transition.status is not Status.RUNNING or flow not in self.flows:
             return
-        try:
-            self._free.acquire_nowait()
-        except anyio.WouldBlock:
-            self._backlog.append(state)
+        if runs_flow():
+            self.line_up(state)
+            return
+        await self._place()
+        self.room.give_back("")
+        if self.room.take(flow):
+            await self._take([state])
         else:
-            self._tasks.start_soon(self._work, state)
+            self.line_up(state)
+
+    async def start_commit(self, commit: Commit) -> None:
+        """Commit, and run in the background what it leaves RUNNING; the first state as ``start``
+        does."""
+        has_place = self.room.take("") if runs_flow() else await self._place()
+        execution = None
+        try:
+            _, execution = await self.executor.begin_commit(commit, takes_first=has_place)
+        finally:
+            if has_place and execution is None:
+                self.room.give_back("")
+        if execution is not None:
+            self.begin(execution)
+
+    def begin(self, execution: Execution) -> None:
+        """Run what was taken and has a place."""
+        self._tasks.start_soon(self._work, execution)
+
+    async def claim(self, room: Mapping[str, int], limit: int) -> int:
+        """Take what is ready, *limit* states at most, and run it; gives how many states that are.
+
+        The places are reserved before: what is claimed can begin.
+        """
+        committer, claim = self.committer, self.committer.new_id()
+        reserved, places = self.room.reserve(room, limit)
+        given: tuple[Claimed, ...] = ()
+        try:
+            given = await self.executor.claim(
+                claim,
+                lambda: committer.driver.claim(
+                    reserved, places, committer.owner, claim, committer.clock.now()
+                ),
+            )
+        finally:
+            self.room.settle(reserved, places, [each.state.transition.to for each in given])
+        for each in given:
+            state = each.state
+            self.begin(Execution(state, state, claim, each.policy, state.transition.to))
+        return len(given)
+
+    def line_up(self, state: State) -> None:
+        """Run a state once there is a place for it, if nobody else has taken it by then."""
+        if self.executor.leaving.has_begun:
+            return  # it is in line for everybody
+        self._line.append(state)
+        if not self._serves_line:
+            self._serves_line = True
+            self._tasks.start_soon(self._serve_line)
 
     async def idle(self) -> None:
-        """Return once nothing is running and nothing waits for a slot."""
+        """Return once nothing is running and nothing of this engine's own waits for a place."""
         while not self._is_idle():
             if self._idle is None:
                 self._idle = anyio.Event()
             await self._idle.wait()
 
     # ------------------------------------------------------------ inside
+
+    async def _place(self) -> bool:
+        """Wait for a place, and reserve it. Raises ``EngineClosedError`` once the engine is being
+        left."""
+        self.executor.check_takes_work()
+        while not self.room.take(""):
+            await self.room.freed()
+            self.executor.check_takes_work()
+        return True
+
+    async def _serve_line(self) -> None:
+        """Take what is in this engine's line as places come free, until it is empty."""
+        forget_flow()
+        clock = self.committer.clock
+        try:
+            while self._line:
+                states = self._with_room()
+                try:
+                    if states:
+                        await self._take(states)
+                    else:
+                        await self.room.freed()
+                except FlowstateError:
+                    logger.warning("states could not be taken; trying again", exc_info=True)
+                    self._line.extendleft(reversed(states))
+                    await clock.wait_until(clock.now() + PAUSE_AFTER_ERROR_MS)
+        finally:
+            self._serves_line = False
+            self._tell_if_idle()
+
+    def _with_room(self) -> list[State]:
+        """The next of this engine's line that there are places for, which are reserved."""
+        states: list[State] = []
+        for _ in range(min(len(self._line), MAX_TAKEN)):
+            state = self._line.popleft()
+            if self.room.take(state.transition.to):
+                states.append(state)
+            else:
+                self._line.append(state)
+        return states
+
+    async def _take(self, states: list[State]) -> None:
+        """Run those of these states that nobody else has, in places that are reserved for them."""
+        begun: set[str] = set()
+        try:
+            for execution in await self.executor.take(states):
+                begun.add(execution.given.id)
+                self.begin(execution)
+        finally:
+            for state in states:
+                if state.id not in begun:
+                    self.room.give_back(state.transition.to)
+            self._tell_if_idle()
+
+    async def _work(self, execution: Execution) -> None:
+        """Run an execution for nobody who waits for it. What came out of its flow was logged, and
+        what follows from it was committed, so it is not raised, whatever it is."""
+        forget_flow()
+        try:
+            if self.executor.leaving.has_begun:
+                self.executor.abandon(execution)
+            else:
+                await self.executor.run(execution)
+        except EngineClosedError:
+            pass  # left for another engine
+        except BaseException as error:
+            if not is_flows_own(error):
+                raise
+        finally:
+            self.room.give_back(execution.flow)
+            self._tell_if_idle()
 
     async def _grace(self, grace: float) -> None:
         """Wait until nothing runs, for so many seconds at most."""
@@ -133,35 +253,8 @@ class Background:
             await self.idle()
             tasks.cancel_scope.cancel()
 
-    async def _work(self, state: State) -> None:
-        """A slot: runs one state, then what waits for a slot."""
-        forget_flow()
-        try:
-            await self._work_off(state)
-        finally:
-            self._free.release()
-            self._tell_if_idle()
-
-    async def _work_off(self, state: State) -> None:
-        runs = 0
-        while True:
-            await self._run(state)
-            runs += 1
-            if runs == MAX_STEPS_WITHOUT_YIELD:
-                runs = 0
-                await anyio.lowlevel.checkpoint()
-            if not self._backlog:
-                return
-            state = self._backlog.popleft()
-
-    async def _run(self, state: State) -> None:
-        if self.executor.leaving.has_begun:
-            self.executor.leases.abandon(state)
-            return
-        await self.executor.run(state)
-
     def _is_idle(self) -> bool:
-        return not self.executor.leases.executions and self._free.value == self.slots
+        return not self.executor.keeper.executions and self.room.is_empty and not self._line
 
     def _tell_if_idle(self) -> None:
         if self._idle is not None and self._is_idle():

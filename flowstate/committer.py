@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 from collections.abc import Callable, Iterator
 from itertools import count
+from typing import TypeAlias
 
 from attrs import define, field
 
@@ -27,11 +29,11 @@ from .errors import (
     TooLargeError,
     UnknownOutcomeError,
 )
-from .leases import Due
+from .leases import Due, Place, ready
 from .payloads import PayloadCache
 from .plan import Plan
 from .state import KERNEL_PREFIX, RetryPolicy, State
-from .transitions import Failure
+from .transitions import Failure, PlaceOf
 
 COMMIT_RETRIES = 5
 """How often a plan is committed again whose outcome is unknown."""
@@ -41,9 +43,17 @@ MAX_CACHED = 16 << 20
 """Bytes of payloads that an engine need not read again."""
 
 
+Listener: TypeAlias = Callable[[Plan, tuple[State, ...]], None]
+
+
 def new_prefix() -> str:
     """What makes the commit ids of one engine its own."""
     return os.urandom(8).hex()
+
+
+def new_owner() -> str:
+    """What an engine is called, as an owner of what it runs: where it is, and which it is there."""
+    return f"{socket.gethostname()}/{os.getpid()}/{os.urandom(4).hex()}"
 
 
 @define(eq=False)
@@ -63,11 +73,12 @@ class Committer:
     """Gives a number from 0 to 1: what spreads the retries of states that failed together."""
     prefix: str = field(factory=new_prefix)
     """What makes its commit ids its own."""
+    owner: str = ""
+    """What this engine is called as the owner of what it runs."""
     is_open: bool = field(default=False, init=False)
-    listeners: list[Callable[[tuple[State, ...]], None]] = field(
-        factory=list[Callable[[tuple[State, ...]], None]], init=False
-    )
-    """Called with the versions of each commit, before whoever commits goes on. May not raise."""
+    listeners: list[Listener] = field(factory=list[Listener], init=False)
+    """Called with each plan that was stored and its versions, before whoever commits goes on. May
+    not raise."""
     payloads: PayloadCache = field(factory=lambda: PayloadCache(MAX_CACHED), init=False)
     _numbers: Iterator[int] = field(factory=lambda: count(1), init=False)
     """What tells its commits apart."""
@@ -76,47 +87,51 @@ class Committer:
         if not self.is_open:
             raise EngineClosedError("the engine is not open; use it inside `async with Engine(…)`")
 
-    async def commit(self, commit: Commit, *, is_internal: bool = False) -> tuple[State, ...]:
-        """Decide what a ``Commit`` writes, store it, and give the state of each command."""
-        return outcome(commit, await self.store(self.plan(commit, is_internal=is_internal)))
+    async def commit(self, commit: Commit) -> tuple[State, ...]:
+        """Store what a ``Commit`` writes, all that it leaves RUNNING as ready, and give the state
+        of each command."""
+        return outcome(commit, await self.store(self.plan(commit)))
 
-    def plan(self, commit: Commit, *, is_internal: bool = False) -> Plan:
+    def plan(self, commit: Commit, place_of: PlaceOf = ready, *, is_internal: bool = False) -> Plan:
         """What a ``Commit`` writes. Only the kernel may write its own states."""
-        commit_id = f"{self.prefix}-{next(self._numbers)}"
         plan = transitions.plan(
-            commit, commit_id=commit_id, now=self.clock.now(), policy=self.policy
+            commit,
+            commit_id=self.new_id(),
+            now=self.clock.now(),
+            policy=self.policy,
+            place_of=place_of,
         )
         if not is_internal:
             self._check(plan)
         return plan
 
-    def plan_state(self, state: State) -> Plan:
-        """What is written for a state that the kernel itself moved. It has no limit: it must always
-        fit."""
-        commit_id = f"{self.prefix}-{next(self._numbers)}"
-        return transitions.plan_state(
-            state, commit_id=commit_id, now=self.clock.now(), policy=self.policy
-        )
-
-    def plan_failure(self, state: State, failure: Failure) -> Plan | None:
+    def plan_failure(self, state: State, failure: Failure, policy: RetryPolicy) -> Plan | None:
         """What is written for a state whose flow raised (``transitions.after_error``); None if it
         is to be left alone."""
-        moved = transitions.after_error(
-            state, failure, self.clock.now(), self.policy, self.chance()
-        )
-        return None if moved is None else self.plan_state(moved)
+        moved = transitions.after_error(state, failure, self.clock.now(), policy, self.chance())
+        return None if moved is None else self._plan_state(moved, policy, ready)
 
-    def plan_firing(self, due: Due) -> Plan | None:
+    def plan_firing(self, due: Due, place_of: PlaceOf | None = None) -> Plan | None:
         """What is written for a state that is due (``transitions.fire``); None if it is to be left
-        alone."""
-        fired = transitions.fire(
-            due.state,
-            self.clock.now(),
-            self.policy,
-            self.chance(),
-            is_released=due.is_released,
-        )
-        return None if fired is None else self.plan_state(fired)
+        alone. It goes on by the policy of the engine which committed it. What it leaves RUNNING is
+        ready since the alarm that it is for, if nothing else is said."""
+        now = self.clock.now()
+        policy = due.policy or self.policy  # what flowstate 0.1 committed has none beside it
+        fired = transitions.fire(due.state, now, policy, self.chance())
+        if fired is None:
+            return None
+        if place_of is None:
+            alarm = transitions.alarm_that_came(due.state.transition, now)
+            place_of = ready if alarm is None else _ready_since(alarm.at)
+        return self._plan_state(fired, policy, place_of)
+
+    def plan_ready(self, state: State) -> Plan:
+        """What is written for a state as a flow left it in memory, for others to go on with."""
+        return self._plan_state(state, self.policy, ready)
+
+    def taken(self, state: State, now: int, lease: int) -> Place:  # noqa: ARG002  (a ``PlaceOf``)
+        """Taken by this engine."""
+        return Place(None, self.owner, "", now + lease if lease else None)
 
     async def store(self, plan: Plan) -> tuple[State, ...]:
         """Have a plan stored and tell the listeners; gives the versions. A plan that is stored
@@ -131,10 +146,23 @@ class Committer:
             for checksum, content in plan.payloads.items():
                 self.payloads.put(written[0].rev, checksum, content)
         for listener in self.listeners:
-            listener(written)
+            listener(plan, written)
         return written
 
     # ------------------------------------------------------------ inside
+
+    def _plan_state(self, state: State, policy: RetryPolicy, place_of: PlaceOf) -> Plan:
+        return transitions.plan_state(
+            state,
+            commit_id=self.new_id(),
+            now=self.clock.now(),
+            policy=policy,
+            place_of=place_of,
+        )
+
+    def new_id(self) -> str:
+        """An id for a commit or a claim of this engine's."""
+        return f"{self.prefix}-{next(self._numbers)}"
 
     async def load(self, ref: DataRef) -> bytes:
         """A stored payload, checked against its checksum once. Raises ``DataNotFoundError``, or
@@ -175,6 +203,10 @@ class Committer:
             except StoreError:
                 continue  # this try wrote nothing; what the one before did is as unknown as it was
         raise lost
+
+
+def _ready_since(instant: int) -> PlaceOf:
+    return lambda _state, _now, _lease: Place(instant)
 
 
 def outcome(commit: Commit, written: tuple[State, ...]) -> tuple[State, ...]:

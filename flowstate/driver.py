@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import ClassVar, Self
 
 from .data import DataRef
-from .leases import DuePage
+from .leases import Claimed, DuePage, Held, Holding, Place, Renewal
 from .plan import Plan
 from .query import Page, Query
 from .retention import Compaction, Retention
-from .state import State, Status
-
-PAGE_SIZE = 1_000
-"""Versions that are read at a time where there is no index to ask."""
+from .state import State
 
 
 class Durability(enum.IntEnum):
@@ -91,42 +88,57 @@ class Driver(ABC):
         """
 
     @abstractmethod
-    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        """At most *limit* current versions due at or before *until* (ms) for one of *flows*,
-        soonest first, and the soonest due time of those that the page does not hold.
+    async def due(self, until: int, limit: int) -> DuePage:
+        """At most *limit* current versions whose alarm comes, or whose lease ends, at or before
+        *until* (ms), soonest first, and the soonest due time of those that the page does not hold.
 
-        A *limit* of 0 asks for that time alone. All of it is of one moment. Due times are whole
-        numbers to a driver, negative ones too (``leases.RELEASED``).
+        A *limit* of 0 asks for that time alone. All of it is of one moment.
         """
-
-    async def due_flows(self) -> tuple[str, ...]:
-        """The flows that ``due`` may be asked for, by name.
-
-        This one looks at every current version; a driver with an index overrides it.
-        """
-        found: set[str] = set()
-        after, head = 0, await self.head()
-        query = Query(
-            status=[Status.RUNNING, Status.PAUSED, Status.DELAYED, Status.FAILED], latest=True
-        )
-        while after < head:
-            page = await self.read(query, after, PAGE_SIZE)
-            for state in page.versions:
-                transition = state.transition
-                if transition.status is Status.RUNNING:
-                    found.add(transition.to)
-                if transition.alarm is not None:
-                    found.add(transition.alarm.to)
-            after = page.upto
-        return tuple(sorted(found))
 
     @abstractmethod
-    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        """Move the due times of these (id, rev) to *until* (ms), without a new revision.
+    async def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        """Take ready versions for *owner*, each until *now* (ms) and the length of its own lease.
 
-        Wakes who is in ``wait``, at least if a due time comes nearer by it.
-        Gives the ids that are no longer at that revision; theirs are left alone.
+        *room* is how many of each flow at most, *limit* how many in all. First comes what is first
+        in line of each flow, then the others by line: since when they are ready, then by revision.
+        What is due at *now* is not given. Each is given to one claim only. Asked again with the
+        same *claim*, gives what is still taken by it and takes nothing.
+
+        The cost goes by the flows that have something ready, and by what is given. Looks before it
+        locks anything. Makes no revision; need not survive the death of the machine.
         """
+
+    @abstractmethod
+    async def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        """The same of these (id, rev), as far as they are ready, in any order."""
+
+    @abstractmethod
+    async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
+        """Move the ends of these leases to *now* (ms) and the length of each, without a new
+        revision. Tells those that have moved on, and those that are not taken by that claim of
+        *owner*; they are left alone."""
+
+    @abstractmethod
+    async def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        """Make these ready, since *now* (ms), and wake who is in ``wait``. What is not taken by
+        that claim of *owner* is left alone."""
+
+    @abstractmethod
+    async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
+        """Everything that *owner* has taken, or that anybody has (None); in any order."""
+
+    @abstractmethod
+    async def place(self, id: str) -> Place | None:
+        """Where the current version of a state stands; None unless it is RUNNING."""
+
+    @abstractmethod
+    async def line(self) -> Mapping[str, int]:
+        """The flows that something is ready for, each with the instant (ms) since which the first
+        in its line is ready. The cost goes by these flows, not by how much is ready."""
 
     @abstractmethod
     async def load(self, ref: DataRef) -> bytes:

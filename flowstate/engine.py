@@ -22,7 +22,7 @@ from .background import Background
 from .checks import check_rev
 from .clock import Clock, SystemClock
 from .commands import Command, Commit, Execute, Noop, Require
-from .committer import Committer, new_prefix
+from .committer import Committer, new_owner, new_prefix
 from .compaction import CompactionRun
 from .data import JSON, Data
 from .driver import Driver
@@ -72,6 +72,8 @@ class Engine:
     """Gives a number from 0 to 1: what spreads the retries of states that failed together."""
     commit_prefix: str = field(factory=new_prefix, kw_only=True, repr=False)
     """What makes this engine's commit ids its own."""
+    owner: str = field(factory=new_owner, kw_only=True, repr=False)
+    """What this engine is called as the owner of what it runs: no two may have the same name."""
 
     threads: anyio.CapacityLimiter = field(init=False, repr=False)
     """Bounds the worker threads; the flows use it."""
@@ -90,6 +92,7 @@ class Engine:
             self.max_data_size,
             self.chance,
             self.commit_prefix,
+            self.owner,
         )
 
     async def __aenter__(self) -> Self:
@@ -99,7 +102,7 @@ class Engine:
         self._tail = Tail(self.driver, self._committer.listeners)
         self._background = Background(self._committer, self.flows, self, self.max_background)
         await self._background.open()
-        self.timers = Timers(self._committer, self._background.executor)
+        self.timers = Timers(self._committer, self._background)
         self._committer.is_open = True
         return self
 
@@ -121,8 +124,9 @@ class Engine:
     async def do(self, command: Command[R]) -> R:
         """Do a command and give what it gives. Records; does not run flows (but ``Execute``).
 
-        A bare command that moves or saves a state is done in memory only: its state is stored by
-        the commit that carries it. Raises ``IllegalTransitionError``,
+        What a commit leaves RUNNING is ready then, for whoever works; only a flow that moves its
+        own state keeps it. A bare command that moves or saves a state is done in memory only: its
+        state is stored by the commit that carries it. Raises ``IllegalTransitionError``,
         ``InvalidValueError``, ``RevMismatchError`` or ``StoreError``; nothing has changed then.
         """
         kind = type(command)
@@ -140,19 +144,37 @@ class Engine:
             raise InvalidValueError("Require", "is only for inside a Commit")
         raise InvalidValueError("command", f"takes one of flowstate's commands, not {command!r}")
 
-    async def execute(self, state: State) -> State:
-        """Run the state's flows until it rests, and give it as it is then.
+    async def execute(self, work: State | Command[Any]) -> State:
+        """Run a state's flows here until it rests, and give it as it is then.
 
-        If someone else moves it meanwhile, this ends quietly and gives the newest version. Raises
-        what its flow raises; a state that was ever committed is then retried later.
+        A ``Commit`` is committed and its first state run, in one write; a bare command that moves a
+        state is done in memory. What somebody else runs is waited for; of what has moved on since,
+        the newest version counts. Raises what a flow raises that runs here; a state that was ever
+        committed is then retried later.
         """
         self._committer.check_open()
-        return await self._background.executor.execute(state)
+        executor = self._background.executor
+        if isinstance(work, Commit):
+            return await executor.execute_commit(work)
+        return await executor.execute(await self._to_run(work))
 
-    async def start(self, state: State) -> None:
-        """Run the state in the background. Waits while ``max_background`` states are running."""
+    async def start(self, work: State | Command[Any]) -> None:
+        """The same in the background. Waits while ``max_background`` states are running."""
         self._committer.check_open()
-        await self._background.start(state)
+        if isinstance(work, Commit):
+            await self._background.start_commit(work)
+        else:
+            await self._background.start(await self._to_run(work))
+
+    async def _to_run(self, work: State | Command[Any]) -> State:
+        if isinstance(work, State):
+            return work
+        if isinstance(work, Execute):
+            return work.state
+        moved: object = await self.do(work)
+        if not isinstance(moved, State):
+            raise InvalidValueError("command", f"moves no state that could be run: {work!r}")
+        return moved
 
     @property
     def closing(self) -> anyio.Event:

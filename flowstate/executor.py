@@ -8,7 +8,7 @@ the background, and how much of it at a time, is ``background.py``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 from attrs import define, field
 
-from .commands import Commit, Execute, Noop, Require
+from .commands import Commit, Execute, Noop
 from .committer import Committer, outcome
 from .errors import (
     EngineClosedError,
@@ -26,12 +26,14 @@ from .errors import (
     InvalidValueError,
     RevMismatchError,
 )
-from .failures import failure_of, is_flows_own, is_others_move, reason
+from .executions import Execution, Keeper
+from .failures import failure_of, is_flows_own, reason
 from .flows import Flows
-from .leases import Due, Execution, LeaseKeeper
+from .leases import Claimed, Due, Held, Place, policy_of, ready
 from .leaving import Leaving
 from .plan import Plan
-from .races import Races
+from .races import Races, is_others_move
+from .room import Room
 from .state import KERNEL_PREFIX, Cause, State, Status
 from .transitions import MOVES, TRANSITIONS, check_legal
 
@@ -41,26 +43,25 @@ _RUNNING = Status.RUNNING  # Python 3.11 takes as long to find a member of an en
 
 MAX_STEPS_WITHOUT_YIELD = 250
 """Transitions that one execution does before other tasks get a turn."""
+LOOK_AGAIN_MS = 5
+"""Between two looks at a state that somebody else has."""
 _running_here: ContextVar[Execution | None] = ContextVar("flowstate.execution", default=None)
 """The execution whose flow the present task runs. It decides three things: what a flow starts does
-not wait for a slot (``Background.start``), an engine that is being left still does what its flows
-ask for (``Executor.check_takes_work``), and a flow that moves its own state is not cancelled for it
-(``Executor.committed``)."""
+not wait for a place (``Background.start``), an engine that is being left still does what its flows
+ask for (``Executor.check_takes_work``), and a flow that moves its own state keeps it
+(``Executor.commit``, ``Executor.committed``)."""
 
 
 def runs_flow() -> bool:
     """Whether the present task runs a flow. One that a flow began, and that has outlived it, does
     not."""
-    execution = _running_here.get()
-    return execution is not None and not execution.is_over
+    return running_here() is not None
 
 
-def hand_over(state: State) -> None:
-    """Say that a state is run in the background from now on: if the present flow holds it, it no
-    longer does."""
+def running_here() -> Execution | None:
+    """The execution whose flow the present task runs, unless it is over."""
     execution = _running_here.get()
-    if execution is not None and execution.state.id == state.id:
-        execution.is_handed_over = True
+    return None if execution is None or execution.is_over else execution
 
 
 def forget_flow() -> None:
@@ -72,27 +73,30 @@ def forget_flow() -> None:
 class Executor:
     """The executions of one engine.
 
-    ``context`` is what a flow is given beside its state. ``fork`` has a state run in the
-    background, for a flow that made it RUNNING in a commit of its own.
+    ``context`` is what a flow is given beside its state. ``begin`` has a state that is taken, and
+    has a place, run in the background; ``line_up`` has this engine take one that is ready, as soon
+    as there is a place.
     """
 
     committer: Committer
     flows: Flows
+    room: Room
     context: Any
-    fork: Callable[[State], None]
+    begin: Callable[[Execution], None]
+    line_up: Callable[[State], None]
     ended: Callable[[], None]
     """Called after each execution."""
-    leases: LeaseKeeper = field(init=False)
+    keeper: Keeper = field(init=False)
     leaving: Leaving = field(factory=Leaving, init=False)
     _by_id: dict[str, Execution] = field(factory=dict[str, Execution], init=False)
     _shields: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False)
-    """Of the commits that are on their way."""
+    """Of the writes that are on their way."""
     _answered: anyio.Event = field(factory=anyio.Event, init=False)
-    _shields_commits: bool = field(default=True, init=False)
+    _shields_writes: bool = field(default=True, init=False)
 
     def __attrs_post_init__(self) -> None:
         committer = self.committer
-        self.leases = LeaseKeeper(committer.driver.renew, committer.clock, committer.policy)
+        self.keeper = Keeper(committer.driver, committer.owner, committer.clock, committer.policy)
         committer.listeners.append(self.committed)
 
     def close(self) -> None:
@@ -104,100 +108,175 @@ class Executor:
         if self.leaving.has_begun and not runs_flow():
             raise EngineClosedError("the engine is closing and takes no new work")
 
+    # ------------------------------------------------------------ what is asked for
+
     async def execute(self, state: State) -> State:
-        """Run a state here and now, until it rests, and give it as it is then."""
+        """Run a state here and now, or wait while others do, until it rests; gives it then."""
         check_runnable(state)
         self.check_takes_work()
         while state.transition.status is _RUNNING:
-            execution = Execution(state, state)
-            rested = await self._execute(execution)
-            if rested is not None:
-                return rested
-            # it was stopped: time was up, or somebody else moved the state
-            if self.leaving.has_begun:
-                raise EngineClosedError(
-                    f"the engine was left before state {state.id!r} came to rest"
-                )
-            if not execution.is_timed_out:
-                return await self._newest(state)
-            state = await self._fire_timeout(execution)
+            found = await self._acquire(state)
+            # what is left RUNNING is for others to go on with: then this waits for them
+            state = await self._run_here(found) if isinstance(found, Execution) else found
         return state
 
-    async def run(self, state: State) -> BaseException | None:
-        """Run a state for nobody who waits for it, and give what came out of its flow: that was
-        logged, and what follows from it was committed, so it is not raised, whatever it is."""
+    async def _run_here(self, execution: Execution) -> State:
+        """Run an execution that has no place: it counts for the limit of its flow alone."""
         try:
-            await self.execute(state)
-        except EngineClosedError:
-            return None  # left for another engine; its lease is released
-        except BaseException as error:
-            if not is_flows_own(error):
-                raise
-            return error
-        return None
+            return await self.run(execution)
+        finally:
+            self.room.leave(execution.flow)
+
+    async def execute_commit(self, commit: Commit) -> State:
+        """Commit, run the first state of it here and now, and give that once it rests."""
+        self.check_takes_work()
+        first, execution = await self.begin_commit(commit)
+        if execution is not None:
+            first = await self._run_here(execution)
+        return await self.execute(first) if first.transition.status is _RUNNING else first
+
+    async def begin_commit(
+        self, commit: Commit, *, takes_first: bool = True
+    ) -> tuple[State, Execution | None]:
+        """Commit, taking the first state of it if there is a place for it, and begin with the
+        others as with those that a flow has committed. Gives the first state, and its execution if
+        it was taken."""
+        own = commit.commands[0].state.id if commit.commands else ""
+        check_not_held(own)
+        taking = Taking(self, own if takes_first else "")
+        plan = self.committer.plan(commit, taking.place_of)
+        written = await self._store_taking(plan, taking)
+        first = outcome(commit, written)[0]
+        self._begin_others(plan, written, own)
+        if not taking.has_taken_own:
+            return first, None
+        return first, Execution(first, first, "", flow=taking.flow)
 
     async def commit(self, commit: Commit) -> tuple[State, ...]:
-        """Commit for whoever asks. A flow that moves its own state waits for the outcome, whatever
-        cancels it: else nobody would know which revision it is at."""
-        execution = _running_here.get()
-        if execution is None or not self.committer.driver.waits:
+        """Commit for whoever asks. A flow that moves its own state keeps it, and waits for the
+        outcome, whatever cancels it: else nobody would know which revision it is at."""
+        execution = running_here()
+        if execution is None or not _moves(commit, execution.state.id):
             return await self.committer.commit(commit)
-        if _moves(commit, execution.state.id):
-            return await self._commit_own(commit)
-        return await self.committer.commit(commit)
+
+        def place_of(state: State, now: int, lease: int) -> Place:
+            is_own = state.id == execution.state.id
+            return (self.committer.taken if is_own else ready)(state, now, lease)
+
+        return outcome(commit, await self.store(self.committer.plan(commit, place_of)))
+
+    async def take(self, states: Sequence[State]) -> list[Execution]:
+        """Executions of those of these RUNNING states that are ready, each as it is given; and of
+        those that were moved in memory from where they rest, or were never committed."""
+        committer = self.committer
+        versions = [(state.id, state.rev) for state in states if state.rev]
+        claim, taken = committer.new_id(), dict[str, Claimed]()
+        if versions:
+            given = await self.claim(
+                claim,
+                lambda: committer.driver.take(
+                    versions, committer.owner, claim, committer.clock.now()
+                ),
+            )
+            taken = {each.state.id: each for each in given}
+        executions: list[Execution] = []
+        for state in states:
+            flow, mine = state.transition.to, taken.get(state.id)
+            if mine is not None:
+                executions.append(Execution(mine.state, state, claim, mine.policy, flow))
+            elif not state.rev or await self._rests_where_it_was(state):
+                executions.append(Execution(state, state, flow=flow))
+        return executions
+
+    async def claim(
+        self, claim: str, ask: Callable[[], Awaitable[tuple[Claimed, ...]]]
+    ) -> tuple[Claimed, ...]:
+        """Have the store give this engine something to run, under this claim. *ask* asks for it,
+        and gives the same when it asks again."""
+        with self._shield():
+            try:
+                return await ask()
+            except anyio.get_cancelled_exc_class():
+                # asyncio's own cancellation passes every shield: give back what was given
+                given = [(each.state.id, each.state.rev, claim) for each in await ask()]
+                await self.keeper.release(given)
+                raise
 
     def executing(self) -> list[State]:
         """What runs now, as it was last committed, in the order in which it began."""
-        return [execution.state for execution in self.leases.executions if execution.state.rev]
+        return [execution.state for execution in self.keeper.executions if execution.state.rev]
 
-    def committed(self, states: tuple[State, ...]) -> None:
-        """What was committed: an execution goes on from its own, and is cancelled if somebody else
+    # ------------------------------------------------------------ what happens to executions
+
+    def committed(self, plan: Plan, states: tuple[State, ...]) -> None:
+        """What was committed: an execution goes on from its own, and is stopped if somebody else
         moved its state."""
         by_id = self._by_id
         if not by_id:
             return
-        for state in states:
+        for write, state in zip(plan.writes, states, strict=True):
             execution = by_id.get(state.id)
             if execution is None:
                 continue
             if execution is _running_here.get():
+                place = write.place
                 execution.state = state
+                execution.claim = "" if place is not None and place.since is None else None
+                execution.policy = write.policy
                 if state.transition.alarm is not None:
-                    self.leases.look_again(execution)
+                    self.keeper.look_again(execution)
             else:
-                execution.scope.cancel()
+                execution.lose()
 
     def cancel(self) -> None:
-        """Cancel every execution; the leases are released when the engine is left."""
-        for execution in self.leases.executions:
-            self.leases.abandon(execution.state)
+        """Cancel every execution; what they have taken is given back when the engine is left."""
+        for execution in self.keeper.executions:
+            self.abandon(execution)
             execution.scope.cancel()
 
-    async def wait_for_commits(self, patience_s: float) -> None:
-        """Wait for the outcomes of commits that are on their way, and after that many seconds no
+    async def wait_for_writes(self, patience_s: float) -> None:
+        """Wait for the outcomes of writes that are on their way, and after that many seconds no
         more: the store does not answer."""
         with anyio.move_on_after(patience_s, shield=True):
             while self._shields:
                 self._answered = anyio.Event()
                 await self._answered.wait()
-        self._shields_commits = False
+        self._shields_writes = False
         for scope in self._shields:
             scope.shield = False
 
     # ------------------------------------------------------------ one execution
 
+    async def run(self, execution: Execution) -> State:
+        """Run an execution until its state rests, or is left to others, and give that."""
+        while True:
+            rested = await self._execute(execution)
+            if rested is not None:
+                return rested
+            # it was stopped: time was up, or somebody else has the state
+            if self.leaving.has_begun:
+                raise EngineClosedError(
+                    f"the engine was left before state {execution.state.id!r} came to rest"
+                )
+            if not execution.is_timed_out:
+                return await self._newest(execution.state)
+            fired = await self._fire_timeout(execution)
+            if fired is not None:
+                return fired
+
     async def _execute(self, execution: Execution) -> State | None:
         """Run one execution; None if it was stopped."""
         id = execution.state.id
+        execution.outer = running_here()
         outer = _running_here.set(execution)
         self._by_id[id] = execution
-        self.leases.begin(execution)
+        self.keeper.begin(execution)
         try:
             with execution.scope:
                 return await self._run(execution)
         finally:
             _running_here.reset(outer)
-            self.leases.end(execution)
+            self.keeper.end(execution)
             if self._by_id.get(id) is execution:
                 del self._by_id[id]
             self.ended()
@@ -210,30 +289,27 @@ class Executor:
         except BaseException as error:
             await self._raised(execution, error)
             raise
-        if state is None:  # it was moved by someone else, or perhaps by the flow itself
-            await self._leave_what_it_holds(execution)
-            return await self._newest(execution.at)
-        if state.transition.status is _RUNNING:
-            return await self._leave(state)
-        return state
+        return await self._leave(execution, state) if state.transition.status is _RUNNING else state
 
-    async def _steps_and_races(self, execution: Execution) -> State | None:
+    async def _steps_and_races(self, execution: Execution) -> State:
         """Step after step; a flow whose commit was refused because of other states is run again."""
-        races = Races(execution.at)
+        races: Races | None = None
         while True:
             try:
                 return await self._steps(execution)
             except RevMismatchError as error:
-                at, held = execution.at, execution.state
-                if is_others_move(error, at, held):
-                    return None
-                if at.id in error.conflicts or not races.lose(at, error):
+                given, held = execution.given, execution.state
+                if is_others_move(error, given, held):
+                    execution.claim = None
+                    return await self._newest(given)
+                races = races or Races(given)
+                if given.id in error.conflicts or not races.lose(given, error):
                     raise
                 if execution.has_moved:
-                    if execution.is_handed_over or held.transition.status is not _RUNNING:
+                    if execution.claim is None:
                         raise
-                    execution.at = held
-            logger.debug("state %r: its flow lost a race and is run again", execution.at.id)
+                    execution.given = held
+            logger.debug("state %r: its flow lost a race and is run again", given.id)
             await self._pause(races.wait_ms(self.committer.chance()))
 
     async def _pause(self, wait_ms: int) -> None:
@@ -245,35 +321,43 @@ class Executor:
             while clock.now() < end:
                 await clock.wait_until(end)
 
-    async def _steps(self, execution: Execution) -> State | None:
-        """Step after step; gives the state once it rests, or RUNNING if it is to be left to other
-        engines, or None if it moved in some other way. Raises what flows and commits raise."""
-        committer, leaving = self.committer, self.leaving
-        clock, policy = committer.clock, committer.policy
-        commit = self._commit_own if committer.driver.waits else committer.commit
+    async def _steps(self, execution: Execution) -> State:
+        """Step after step; gives the state once it rests, or RUNNING if it is left to others.
+        Raises what flows and commits raise."""
+        clock, policy = self.committer.clock, self.committer.policy
         runs = self.flows.runs
-        state = execution.at
+        taking = Taking(self, execution.state.id, execution.flow)
+        state = execution.given
         steps = 0
-        new: State | None
         while (run := runs.get(state.transition.to)) is not None:
             command = await run(state, self.context)
             move = MOVES.get(type(command))
             if move is not None:
                 new = move(command, clock.now(), policy)
                 if new.id != state.id:
-                    raise _another(state, command)
+                    raise _other_state(state, command)
             elif type(command) is Commit:
-                committed = await commit(command)
-                new = committed[0]
-                if len(committed) > 1 or new.id != state.id or new is state:
-                    new = self._own(state, command, committed)
+                plan = self.committer.plan(command, taking.place_of)
+                written = await self._store_taking(plan, taking)
+                execution.flow = taking.flow
+                new = written[0]
+                if len(written) > 1 or new.id != state.id:
+                    self._begin_others(plan, written, state.id)
+                    if execution.state not in written:
+                        return await self._check_moved(execution, command)
+                    new = execution.state
+                if execution.claim is None:
+                    return new
+            elif type(command) is Execute and _is_own(execution, command.state):
+                new = command.state
             else:
-                new = self._do_other(execution, command)
-            if new is None or new.transition.status is not _RUNNING:
+                self._do_other(execution, command)
+                return await self._check_moved(execution, command)
+            if new.transition.status is not _RUNNING:
+                if execution.claim is not None:
+                    raise _only_in_memory(state, command)
                 return new
-            execution.at = state = new
-            if type(command) is Commit and leaving.has_begun:
-                return state
+            execution.given = state = new
             steps += 1
             if steps == MAX_STEPS_WITHOUT_YIELD:
                 steps = 0
@@ -285,55 +369,69 @@ class Executor:
         )
         return state
 
-    def _own(self, state: State, commit: Commit, committed: tuple[State, ...]) -> State | None:
-        """The flow's own state out of what it committed, None if that did not move it; the other
-        RUNNING ones are started."""
-        own = None
-        for command, other in zip(commit.commands, committed, strict=True):
-            if type(command) is Require:
-                continue  # given back as it was
-            if other.id == state.id:
-                own = other
-            elif other.transition.status is _RUNNING:
-                self.fork(other)
-        return own
-
-    def _do_other(self, execution: Execution, command: Any) -> State | None:
-        """Do a command that moves no state, or say what is wrong with what a flow returned. Gives
-        what the execution is to go on with: its own state, as a commit of its own has left it."""
+    def _do_other(self, execution: Execution, command: Any) -> None:
+        """Do a command that moves no state, or say what is wrong with what a flow returned."""
         if type(command) is Execute:
-            state: State = command.state
-            if (state.id, state.rev) == (execution.state.id, execution.state.rev):
-                return state
-            check_runnable(state)
-            self.fork(state)
+            check_runnable(command.state)
+            self.line_up(command.state)
         elif type(command) is not Noop:
             raise FlowReturnError(
-                execution.at.transition.to,
+                execution.given.transition.to,
                 command,
                 "a flow returns one command, e.g. Transit(state, 'next'), Commit(End(state)) or "
                 "Noop()",
             )
-        return None
 
-    async def _commit_own(self, commit: Commit) -> tuple[State, ...]:
-        return outcome(commit, await self._store(self.committer.plan(commit)))
+    async def _check_moved(self, execution: Execution, command: Any) -> State:
+        """The state of a flow that ended without moving it on: it was moved by somebody else, or by
+        the flow itself before. Raises ``FlowReturnError`` if it is where it was."""
+        newest = await self._newest(execution.given)
+        held = execution.state
+        if newest.rev != held.rev:
+            execution.claim = None
+        elif execution.claim is not None and not execution.has_moved:
+            raise FlowReturnError(
+                execution.given.transition.to,
+                command,
+                f"state {held.id!r} was moved by nobody: it would be run again and again",
+            )
+        return newest
 
-    async def _store(self, plan: Plan) -> tuple[State, ...]:
-        """The outcome of a write, whatever cancels the execution meanwhile."""
+    # ------------------------------------------------------------ writing
+
+    async def _store_taking(self, plan: Plan, taking: Taking) -> tuple[State, ...]:
+        """Store a plan, and keep or give back the places that were reserved for what it takes."""
+        try:
+            written = await self.store(plan)
+        except BaseException:
+            taking.give_back()
+            raise
+        taking.keep()
+        return written
+
+    async def store(self, plan: Plan) -> tuple[State, ...]:
+        """Store a plan that takes something: whatever cancels this, it is known what has become of
+        it."""
+        if not self.committer.driver.waits:
+            return await self.committer.store(plan)
         with self._shield():
             try:
                 return await self.committer.store(plan)
             except anyio.get_cancelled_exc_class():
                 # asyncio's own cancellation passes every shield: ask what has become of the plan
-                if self._shields_commits:
-                    await self.committer.store(plan)
+                if self._shields_writes:
+                    await self._give_back(await self.committer.store(plan))
                 raise
+
+    async def _give_back(self, written: tuple[State, ...]) -> None:
+        """Release what was taken and is not run: whoever took it was cancelled."""
+        held = [(state.id, state.rev, "") for state in written if state.id not in self._by_id]
+        await self.keeper.release(held)
 
     @contextmanager
     def _shield(self) -> Generator[None]:
         """Nothing cancels what is inside, until leaving has waited long enough for it."""
-        with anyio.CancelScope(shield=self._shields_commits) as scope:
+        with anyio.CancelScope(shield=self._shields_writes) as scope:
             self._shields.add(scope)
             try:
                 yield
@@ -342,21 +440,69 @@ class Executor:
                 if not self._shields:
                     self._answered.set()
 
+    def _begin_others(self, plan: Plan, written: tuple[State, ...], own: str) -> None:
+        """Run what a commit has taken besides the execution's own state, and have what it has put
+        in line taken later, if its flow is here."""
+        for write, state in zip(plan.writes, written, strict=True):
+            place = write.place
+            if place is None:
+                continue
+            if place.since is not None:
+                if state.transition.to in self.flows.runs:
+                    self.line_up(state)
+            elif state.id != own:
+                self.begin(Execution(state, state, "", flow=state.transition.to))
+
+    # ------------------------------------------------------------ taking
+
+    async def _acquire(self, state: State) -> Execution | State:
+        """An execution of a RUNNING state, once it can be taken; or the state once it rests."""
+        driver = self.committer.driver
+        check_not_held(state.id)
+        while True:
+            head = await driver.head() if state.rev else 0
+            flow = state.transition.to
+            if flow in self.flows.runs:
+                await self._enter(flow)
+                if executions := await self.take([state]):
+                    return executions[0]
+                self.room.leave(flow)
+            newest = await self._newest(state)
+            if newest.rev != state.rev:
+                if newest.transition.status is not _RUNNING:
+                    return newest
+                state = newest  # the newest counts
+                continue
+            if not state.rev:
+                return (await self.store(self.committer.plan_ready(state)))[0]
+            if (fired := await self._fire_alarm(newest)) is not None:
+                return fired
+            with self.leaving.ends_this():
+                await driver.wait(head)
+            await self._pause(LOOK_AGAIN_MS)
+
+    async def _enter(self, flow: str) -> None:
+        """Wait until the limit of a flow has room for one more state."""
+        while not self.room.enter(flow):
+            with self.leaving.ends_this():
+                await self.room.freed()
+
     # ------------------------------------------------------------ what ends it
 
     async def _raised(self, execution: Execution, error: BaseException) -> None:
         """A flow raised, or was cancelled: what is the flow's counts as an attempt."""
         if isinstance(error, EngineClosedError) and self.leaving.has_begun:
-            self.leases.abandon(execution.state)  # nothing went wrong: it is given back
+            self.abandon(execution)  # nothing went wrong: it is given back
         elif is_flows_own(error):
             await self._failed(execution, error)
-        else:
-            self.leases.abandon(execution.state)  # nobody runs it now
+        elif not execution.is_timed_out:
+            with self._shield():
+                await self._release(execution)  # nobody runs it now
 
     async def _failed(self, execution: Execution, error: BaseException) -> None:
         """A flow raised: commit its retry, if the state was ever committed, and say what becomes of
         it."""
-        id, flow = execution.at.id, execution.at.transition.to
+        id, flow = execution.given.id, execution.given.transition.to
         extra = {"flow_of": id}  # by it a program knows what it also gets as an error
         moved: State | None = None
         try:
@@ -370,71 +516,149 @@ class Executor:
             return
         outcome = "it is not retried" if moved is None else moved.transition.reason
         logger.error("state %r: flow %r: %s", id, flow, outcome, exc_info=error, extra=extra)
-        if moved is not None and moved.transition.status is _RUNNING:
-            self.fork(moved)
 
     async def _commit_failure(self, execution: Execution, error: BaseException) -> State | None:
         """Commit what becomes of the version that the flow left; None if nothing does."""
-        state = execution.state if execution.has_moved else execution.at
-        is_held = state.rev and state.transition.status is _RUNNING
-        if not is_held or execution.is_handed_over:
+        if execution.claim is None:
             return None
-        plan = self.committer.plan_failure(state, failure_of(error))
-        return None if plan is None else (await self._store(plan))[0]
+        committer = self.committer
+        state = execution.state if execution.has_moved else execution.given
+        policy = execution.policy or committer.policy
+        plan = committer.plan_failure(state, failure_of(error), policy)
+        if plan is None:
+            return None
+        written = await self.store(plan)
+        self._begin_others(plan, written, "")
+        return written[0]
 
-    async def _fire_timeout(self, execution: Execution) -> State:
-        """Commit that the timeout of what was stopped has come, and give the state."""
-        state = execution.state
-        timeout = execution.timeout
+    async def _fire_timeout(self, execution: Execution) -> State | None:
+        """Commit that the timeout of what was stopped has come, and have the execution go on with
+        it; gives the state if it is for others."""
+        state, timeout = execution.state, execution.timeout
         assert timeout is not None  # noqa: S101  (it is why it was stopped)
-        if timeout.at > self.committer.clock.now():
-            return state  # the clock was wrong for a moment: its time is still to come
-        firing = self.committer.plan_firing(Due(state, timeout.at))
-        if firing is None:
-            return state
+        taking = Taking(self, state.id, execution.flow)
+        firing = self.committer.plan_firing(
+            Due(state, timeout.at, execution.policy), taking.place_of
+        )
+        if firing is None:  # the clock was wrong for a moment: its time is still to come
+            execution.begin_again(state)
+            return None
         try:
-            return (await self._store(firing))[0]
+            written = await self._store_taking(firing, taking)
         except RevMismatchError:
             return await self._newest(state)  # somebody else was first
         except FlowstateError:
             logger.warning("state %r: its timeout could not be fired", state.id, exc_info=True)
             raise
+        self._begin_others(firing, written, state.id)
+        execution.flow, execution.policy = taking.flow, firing.writes[0].policy
+        execution.claim = "" if taking.has_taken_own else None
+        if execution.claim is None:
+            return written[0]
+        execution.begin_again(written[0])
+        return None
 
-    async def _leave(self, state: State) -> State:
-        """Leave a RUNNING state to other engines: its lease is released, when this engine is left
-        or else at once. One that came to its flow in memory is committed first."""
-        if self.leaving.has_begun:
-            self.leases.abandon(state)
-            return state
-        try:
-            with self._shield():
-                return await self._store_and_release(state)
-        except FlowstateError:
-            logger.warning("state %r could not be left to others", state.id, exc_info=True)
-            return state
-
-    async def _store_and_release(self, state: State) -> State:
-        stored = await self.committer.driver.get(state.id)
-        if stored is not None and stored.rev != state.rev:
-            return stored
-        if stored != state:
+    async def _leave(self, execution: Execution, state: State) -> State:
+        """Leave a RUNNING state to others: it is ready. One that came to its flow in memory is
+        committed first."""
+        with self._shield():
             try:
-                (state,) = await self._store(self.committer.plan_state(state))
+                if state == execution.state or state.rev != execution.state.rev:
+                    await self._release(execution)
+                    if state.transition.to in self.flows.runs:
+                        self.line_up(state)
+                    return state
+                return (await self.store(self.committer.plan_ready(state)))[0]
             except RevMismatchError:
                 return await self._newest(state)
-        await self.leases.release(state)
-        return state
+            except FlowstateError:
+                logger.warning("state %r could not be left to others", state.id, exc_info=True)
+                return state
 
-    async def _leave_what_it_holds(self, execution: Execution) -> None:
-        """A flow that moved its own state and neither goes on with it nor has it run elsewhere
-        here leaves it to others."""
-        held = execution.state
-        is_running = held.transition.status is _RUNNING
-        if execution.has_moved and is_running and not execution.is_handed_over:
-            await self._leave(held)
+    async def _release(self, execution: Execution) -> None:
+        """Give back what an execution has taken, now or once the engine is left."""
+        if self.leaving.has_begun:
+            self.abandon(execution)
+        elif (held := self._let_go(execution)) is not None:
+            await self.keeper.release([held])
+
+    def abandon(self, execution: Execution) -> None:
+        """Have what an execution has taken given back when the engine is left."""
+        held = self._let_go(execution)
+        if held is not None:
+            self.keeper.abandon(held)
+
+    def _let_go(self, execution: Execution) -> Held | None:
+        """What an execution holds no longer, and others may have: not what is never retried, for
+        its flow has begun."""
+        held, execution.claim = execution.held, None
+        policy = policy_of(execution.state, execution.policy or self.committer.policy)
+        return held if policy.enabled else None
+
+    async def _fire_alarm(self, state: State) -> State | None:
+        """Fire the alarm of what is ready, if it has come, and give the state."""
+        alarm = state.transition.alarm
+        if alarm is None or alarm.at > self.committer.clock.now():
+            return None
+        firing = self.committer.plan_firing(Due(state, alarm.at))
+        try:
+            return None if firing is None else (await self.store(firing))[0]
+        except RevMismatchError:
+            return await self._newest(state)
+
+    async def _rests_where_it_was(self, state: State) -> bool:
+        """Whether a state was moved in memory from the version that is stored, which rests."""
+        stored = await self.committer.driver.get(state.id, state.rev)
+        return stored is not None and stored.transition.status is not _RUNNING
 
     async def _newest(self, state: State) -> State:
         return await self.committer.driver.get(state.id) or state
+
+
+@define(eq=False)
+class Taking:
+    """What the commits of one execution take: its own state, if its next flow is here and has room,
+    and others as long as there are places."""
+
+    executor: Executor
+    own: str
+    """The id of its state."""
+    flow: str = ""
+    """The flow that its state counts for, now that it is taken."""
+    has_taken_own: bool = field(default=False, init=False)
+    _next: str = field(default="", init=False)
+    _reserved: list[str] = field(factory=list[str], init=False)
+    """The flows of the others."""
+
+    def place_of(self, state: State, now: int, lease: int) -> Place:
+        """For ``transitions.plan``."""
+        executor, flow = self.executor, state.transition.to
+        if flow in executor.flows.runs and not executor.leaving.has_begun:
+            if state.id == self.own:
+                if flow == self.flow or executor.room.enter(flow):
+                    self._next, self.has_taken_own = flow, True
+                    return executor.committer.taken(state, now, lease)
+            elif executor.room.take(flow):
+                self._reserved.append(flow)
+                return executor.committer.taken(state, now, lease)
+        return Place(now)
+
+    def keep(self) -> None:
+        """It was committed."""
+        if self._next and self._next != self.flow:
+            self.executor.room.leave(self.flow)
+            self.flow = self._next
+        self._next = ""
+        self._reserved.clear()
+
+    def give_back(self) -> None:
+        """It was not."""
+        if self._next and self._next != self.flow:
+            self.executor.room.leave(self._next)
+        self._next, self.has_taken_own = "", False
+        for flow in self._reserved:
+            self.executor.room.give_back(flow)
+        self._reserved.clear()
 
 
 def check_runnable(state: State) -> None:
@@ -452,13 +676,40 @@ def check_runnable(state: State) -> None:
         )
 
 
+def check_not_held(id: str) -> None:
+    """Raise ``InvalidValueError`` if the flow that asks runs for that state, or one that waits for
+    it: it would wait for itself."""
+    execution = running_here()
+    while execution is not None:
+        if execution.state.id == id:
+            raise InvalidValueError(
+                f"state {id!r}",
+                "is run by this very flow, which would wait for itself; return Execute(state)",
+            )
+        execution = execution.outer
+
+
 def _moves(commit: Commit, id: str) -> bool:
     """Whether a commit moves that state."""
     commands: tuple[Any, ...] = commit.commands
     return any(type(command) in MOVES and command.state.id == id for command in commands)
 
 
-def _another(state: State, command: Any) -> FlowReturnError:
+def _is_own(execution: Execution, state: State) -> bool:
+    """Whether a state is the execution's own, at the revision that it holds."""
+    return (state.id, state.rev) == (execution.state.id, execution.state.rev)
+
+
+def _only_in_memory(state: State, command: Any) -> FlowReturnError:
+    return FlowReturnError(
+        state.transition.to,
+        command,
+        f"the state would rest in memory only, and what is stored of {state.id!r} be run again; "
+        "put it into a Commit",
+    )
+
+
+def _other_state(state: State, command: Any) -> FlowReturnError:
     return FlowReturnError(
         state.transition.to,
         command,

@@ -15,8 +15,6 @@ from typing import cast
 
 import anyio
 
-from .errors import RevMismatchError
-from .state import State
 from .transitions import Failure
 
 MAX_REASON = 1_000
@@ -54,13 +52,6 @@ def _is_cancelled() -> bool:
     except RuntimeError:  # trio: there is no other way than by a scope
         task = None
     return task is not None and task.cancelling() > 0
-
-
-def is_others_move(error: RevMismatchError, at: State, held: State) -> bool:
-    """Whether a commit was refused because somebody else moved the flow's own state, which was
-    given as *at* and is held as *held*. What the flow moved itself is no race."""
-    own = error.conflicts.get(at.id)
-    return own is not None and own[1] != held.rev
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -52,6 +52,8 @@ class Flows:
     _flows: dict[str, Flow] = field(factory=dict[str, Flow])
     runs: dict[str, Run] = field(factory=dict[str, Run], init=False, repr=False)
     """name -> run: what the engine looks a flow up in, once a step."""
+    limits: dict[str, int] = field(factory=dict[str, int], init=False, repr=False)
+    """name -> how many states of a flow this process runs at once, if that is limited."""
 
     @overload
     def flow(self, function: F, /) -> F: ...

@@ -1,32 +1,21 @@
 """A plan: what one commit writes, as a driver is given it.
 
-The engine decides a plan (``transitions.plan``); a driver checks its expectations, stamps it with
-revisions and a time, and stores it.
+The engine decides a plan (``transitions.plan``), from values that were checked when they were made;
+a driver checks its expectations, stamps it with revisions and a time, and stores it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
-from .checks import (
-    MAX_BITS,
-    NO_TEXT,
-    as_dict,
-    check_bytes,
-    check_checksum,
-    check_flow,
-    check_rev,
-    check_text,
-    check_type,
-)
 from .data import DataRef
-from .errors import InvalidValueError, shown
-from .frozendict import EMPTY, FrozenDict
-from .state import SHORT_ID, State, Transition, check_id
+from .frozendict import EMPTY
+from .leases import Place
+from .state import RetryPolicy, State, Transition
 
 NextVersion: TypeAlias = Callable[[str, int], tuple[int, int, str] | None]
 """Gives the oldest version of a state (id) above a revision, if there is one: its revision, when it
@@ -37,22 +26,22 @@ class Write(Struct, frozen=True, gc=False):
     """One new version to store.
 
     ``state.rev`` is the revision that must be the state's latest for the plan to hold (0: it must
-    not exist). ``due`` is this version's due time (ms since the epoch) or None, ``flow`` the flow
-    that is then to be run.
+    not exist). All the rest is about the version for as long as it is current.
     """
 
     state: State
-    due: int | None
-    flow: str
+    policy: RetryPolicy | None = None
+    """The policy that it goes by; None if the state has its own, or if it waits for nothing."""
+    lease: int = 0
+    """How long (ms) whoever takes it has it for; 0: for ever."""
+    place: Place | None = None
+    """Where it stands, if it is RUNNING."""
 
-    def __post_init__(self) -> None:
-        state, due, flow = self.state, self.due, self.flow
-        if type(state) is not State:
-            check_type("Write.state", state, State)
-        if due is not None and (type(due) is not int or due.bit_length() > MAX_BITS or not flow):
-            force_setattr(self, "due", _check_due(due, flow))
-        if flow is not state.transition.to and flow is not NO_TEXT:  # else it was looked at already
-            force_setattr(self, "flow", check_text("Write.flow", flow))
+    @property
+    def alarm(self) -> int | None:
+        """When its alarm comes (ms)."""
+        alarm = self.state.transition.alarm
+        return None if alarm is None else alarm.at
 
 
 class Plan(Struct, frozen=True, gc=False):
@@ -67,17 +56,6 @@ class Plan(Struct, frozen=True, gc=False):
     writes: tuple[Write, ...]
     requires: tuple[tuple[str, int], ...] = ()
     payloads: Mapping[str, bytes] = EMPTY
-
-    def __post_init__(self) -> None:
-        id, writes = self.commit_id, self.writes
-        if type(id) is not str or not 0 < len(id) <= SHORT_ID or "\0" in id or not id.isascii():
-            force_setattr(self, "commit_id", check_id(id, "Plan.commit_id"))
-        if type(writes) is not tuple or len(writes) != 1 or type(writes[0]) is not Write:
-            _check_writes(writes)
-        if self.requires is not _NO_REQUIRES:
-            force_setattr(self, "requires", _check_requires(self.requires))
-        if self.payloads is not EMPTY:
-            force_setattr(self, "payloads", _check_payloads(self.payloads))
 
     def stamp(self, first_rev: int, committed_at: int) -> tuple[State, ...]:
         """The versions that are stored if the commit begins at *first_rev*."""
@@ -124,52 +102,6 @@ class Plan(Struct, frozen=True, gc=False):
                 if commit_id == self.commit_id:
                     return self.stamp(rev - place, committed_at)
         return None
-
-
-# ---------------------------------------------------------------- checks
-
-
-_NO_REQUIRES = ()
-
-
-def _check_due(due: object, flow: object) -> int:
-    """A due time: whole milliseconds, negative ones too (``leases.RELEASED``)."""
-    check_flow("Write.flow", flow)
-    if isinstance(due, int) and not isinstance(due, bool):
-        due = int.__int__(due)
-        if due.bit_length() <= MAX_BITS:
-            return due
-    raise InvalidValueError("Write.due", f"takes milliseconds within 63 bits, not {shown(due)}")
-
-
-def _check_writes(writes: object) -> None:
-    for write in _tuple("Plan.writes", writes):
-        check_type("Plan.writes", write, Write)
-
-
-def _check_requires(requires: object) -> tuple[tuple[str, int], ...]:
-    field = "Plan.requires"
-    return tuple([_check_pair(field, _tuple(field, pair)) for pair in _tuple(field, requires)])
-
-
-def _check_pair(field: str, pair: tuple[object, ...]) -> tuple[str, int]:
-    if len(pair) != len(("id", "rev")):
-        raise InvalidValueError(field, f"takes pairs of an id and a revision, not {shown(pair)}")
-    id, rev = pair
-    return check_id(id, field), check_rev(field, rev)
-
-
-def _tuple(field: str, value: object) -> tuple[object, ...]:
-    return cast("tuple[object, ...]", check_type(field, value, tuple))
-
-
-def _check_payloads(payloads: object) -> FrozenDict[str, bytes]:
-    field = "Plan.payloads"
-    contents = as_dict(field, payloads)
-    for checksum, content in contents.items():
-        check_checksum(f"{field}, key", checksum)
-        contents[checksum] = check_bytes(f"{field}[{checksum!r}]", content)
-    return FrozenDict(contents) if contents else EMPTY
 
 
 # ---------------------------------------------------------------- new versions, unchecked

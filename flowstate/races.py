@@ -19,15 +19,15 @@ MAX_WAIT_MS = 1_000
 class Races:
     """The races that one flow has lost in a row with one version of its state."""
 
-    at: State
+    given: State
     lost: int = 0
     duplicates: int = 0
     """How many of them were about a state that was to be created."""
 
-    def lose(self, at: State, error: RevMismatchError) -> bool:
-        """Count one more race, lost with *at*; gives whether the flow may be run again."""
-        if at is not self.at:
-            self.at, self.lost, self.duplicates = at, 0, 0
+    def lose(self, given: State, error: RevMismatchError) -> bool:
+        """Count one more race, lost with *given*; gives whether the flow may be run again."""
+        if given is not self.given:
+            self.given, self.lost, self.duplicates = given, 0, 0
         self.lost += 1
         self.duplicates += any(not expected for expected, _ in error.conflicts.values())
         return self.lost <= MAX_RACES and self.duplicates <= MAX_DUPLICATES
@@ -37,3 +37,10 @@ class Races:
         (0 to 1)."""
         longest = min(MAX_WAIT_MS, 2**self.lost) if self.lost > 1 else 0
         return round(longest * chance)
+
+
+def is_others_move(error: RevMismatchError, given: State, held: State) -> bool:
+    """Whether a commit was refused because somebody else moved the flow's own state, which was
+    given as *given* and is held as *held*. What the flow moved itself is no race."""
+    own = error.conflicts.get(given.id)
+    return own is not None and own[1] != held.rev

@@ -1,4 +1,4 @@
-"""Timers: what is due, and acting on it.
+"""Timers: what is due, what is ready, and acting on it.
 
 What recovery and the command line need of an engine beyond what its users call. A timer is whatever
 makes a version due: its alarm, or the end of its lease.
@@ -6,15 +6,16 @@ makes a version due: its alarm, or the end of its lease.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 
 from attrs import frozen
 
+from .background import Background
 from .commands import Commit
 from .committer import Committer
-from .executor import Executor
-from .leases import Due, DuePage
-from .state import State
+from .errors import InvalidValueError
+from .leases import Due, DuePage, Held, Holding, Place, Renewal
+from .state import KERNEL_PREFIX, State
 
 
 @frozen(eq=False)
@@ -22,48 +23,78 @@ class Timers:
     """The timers of the store that an engine is open on: ``engine.timers``."""
 
     _committer: Committer
-    _executor: Executor
+    _background: Background
 
-    async def due(self, flows: Collection[str], limit: int) -> DuePage:
-        """The states that are due now for one of these flows, soonest first, and when to look
-        again. A *limit* of 0 asks for that time alone."""
-        return await self._committer.driver.due(self._committer.clock.now(), flows, limit)
+    # ------------------------------------------------------------ what is due
 
-    async def due_flows(self) -> tuple[str, ...]:
-        """The flows, also of other processes, for which states are or will be due, by name."""
-        return await self._committer.driver.due_flows()
+    async def due(self, limit: int) -> DuePage:
+        """The states that are due now, soonest first, and when to look again. A *limit* of 0 asks
+        for that time alone."""
+        return await self._committer.driver.due(self._committer.clock.now(), limit)
 
     async def fire(self, due: Due) -> State | None:
         """Commit what has become of a state that is due, and give it; None if nothing has.
 
-        Its alarm fires, or its lease has run out or was released. Raises ``RevMismatchError`` if it
-        has moved on.
+        Its alarm fires, or its lease has run out. What is RUNNING then is ready. Raises
+        ``RevMismatchError`` if it has moved on.
         """
+        if due.state.id.startswith(KERNEL_PREFIX):
+            raise InvalidValueError(f"state {due.state.id!r}", "is one of the kernel's own")
         firing = self._committer.plan_firing(due)
         return None if firing is None else (await self._committer.store(firing))[0]
 
-    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        """Move the ends of the leases of these (id, rev) to *until* (ms); gives the ids that have
-        moved on."""
-        return await self._committer.driver.renew(leases, until)
+    # ------------------------------------------------------------ what is ready
 
-    async def commit(self, commit: Commit) -> tuple[State, ...]:
-        """Commit states of the kernel's own: nobody else may write them."""
-        return await self._committer.commit(commit, is_internal=True)
+    def room(self, flows: Iterable[str], most: int) -> Mapping[str, int]:
+        """How many more states of each of these flows this engine can run now, *most* in all."""
+        return self._background.room.of(flows, most)
 
-    async def run(self, state: State) -> BaseException | None:
-        """Run a state until it rests, and give what came out of its flow; None if nothing went
-        wrong. That was logged and counted as an attempt already, and ends nothing else."""
-        return await self._executor.run(state)
+    async def room_freed(self) -> None:
+        """Return when there is more room than now."""
+        await self._background.room.freed()
+
+    async def claim(self, room: Mapping[str, int], limit: int) -> int:
+        """Take what is ready, *limit* states at most, and run it in the background; gives how many
+        states these are."""
+        return await self._background.claim(room, limit)
+
+    async def line(self) -> Mapping[str, int]:
+        """The flows that something is ready for, also those of other processes, each with the
+        instant (ms) since which the first in its line is ready."""
+        return await self._committer.driver.line()
+
+    async def holdings(self) -> tuple[Holding, ...]:
+        """What is taken, by any engine."""
+        return await self._committer.driver.holdings()
+
+    async def place(self, id: str) -> Place | None:
+        """Where the current version of a state stands; None unless it is RUNNING."""
+        return await self._committer.driver.place(id)
 
     def executing(self) -> list[State]:
         """The states that this engine executes, as they were last committed."""
-        return self._executor.executing()
+        return self._background.executor.executing()
+
+    # ------------------------------------------------------------ the kernel's own states
+
+    async def commit(self, commit: Commit) -> tuple[State, ...]:
+        """Commit states of the kernel's own, which nobody else may write, as taken by this
+        engine."""
+        committer = self._committer
+        return await committer.store(committer.plan(commit, committer.taken, is_internal=True))
+
+    async def renew(self, held: Collection[Held]) -> Renewal:
+        """Move the ends of the leases of these, which this engine has taken."""
+        committer = self._committer
+        return await committer.driver.renew(held, committer.owner, committer.clock.now())
+
+    # ------------------------------------------------------------ waking up
 
     async def head(self) -> int:
         """The newest revision."""
         return await self._committer.driver.head()
 
-    async def wait_for_commit(self, after: int) -> None:
-        """Return once there is a revision above *after*. A hint: it may return early."""
+    async def wait_for_change(self, after: int) -> None:
+        """Return once there is a revision above *after*, or something was released. A hint: it may
+        return early."""
         await self._committer.driver.wait(after)

@@ -25,7 +25,7 @@ flow. Two kinds of things move it:
 - A state that is NEW has no flow yet: ``Pause`` may leave it without one, but ``Resume`` and
   ``Delay`` need a flow, named by the command if the state is at none.
 - A state that is RUNNING may be RUNNING again at the same flow without a command: when its lease
-  ran out, or was released.
+  ran out.
 
 Everything here is pure: no I/O, no clock (the time is an argument), no chance.
 """
@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
@@ -57,7 +57,7 @@ from .commands import (
 from .data import Data, DataRef
 from .errors import IllegalTransitionError, InvalidValueError
 from .frozendict import EMPTY, FrozenDict
-from .leases import lease_ms
+from .leases import Place, lease_ms, policy_of
 from .plan import Plan, Write, moved
 from .state import Alarm, Cause, RetryPolicy, State, Status, Transition, check_id
 
@@ -160,16 +160,16 @@ def end(command: End, now: int, policy: RetryPolicy) -> State:
 def retry(command: Retry, now: int, policy: RetryPolicy) -> State:
     check_legal(command)
     state = command.state
-    policy = state.retry or policy
+    at = now + command.after_ms
     failure = Failure(command.reason)
-    return _tried_again(state, policy, now + command.after_ms, Cause.RETRY, failure)
+    return _tried_again(state, policy_of(state, policy), at, Cause.RETRY, failure)
 
 
 def fail(command: Fail, now: int, policy: RetryPolicy) -> State:
     check_legal(command)
     state = command.state
     failure = Failure(command.reason)
-    return _given_up(state, state.retry or policy, state.transition.attempt, failure)
+    return _given_up(state, policy_of(state, policy), state.transition.attempt, failure)
 
 
 def save(command: Save, now: int, policy: RetryPolicy) -> State:
@@ -211,21 +211,14 @@ def after_error(
     up once its attempts are used up; None (leave it alone) if its policy is switched off. *jitter*
     (0 to 1) spreads the backoffs of states that failed together.
     """
-    policy = state.retry or policy
+    policy = policy_of(state, policy)
     if not policy.enabled:
         return None
     at = now + policy.wait_ms(state.transition.attempt + 1, jitter)
     return _tried_again(state, policy, at, Cause.RETRY, failure)
 
 
-def fire(
-    state: State,
-    now: int,
-    policy: RetryPolicy,
-    jitter: float = 0.0,
-    *,
-    is_released: bool = False,
-) -> State | None:
+def fire(state: State, now: int, policy: RetryPolicy, jitter: float = 0.0) -> State | None:
     """What becomes of a state whose due time has come; None if it is to be left alone.
 
     The first of these that holds decides:
@@ -234,14 +227,13 @@ def fire(
        the annotations of the transition whose alarm it was;
     2. the backoff before a retry is over: RUNNING where it is, and its timeout stands again;
     3. it has no lease, because it rests or its policy is switched off: it is left alone;
-    4. its lease was released, so nothing went wrong: as it is, in whoever commits it first;
-    5. its lease ran out: RUNNING where it is, cause LOST, the first time at once, after that
+    4. its lease ran out: RUNNING where it is, cause LOST, the first time at once, after that
        DELAYED for its backoff; given up once attempts are used up.
     """
     transition = state.transition
-    alarm = _alarm_that_came(transition, now)
+    alarm = alarm_that_came(transition, now)
     if alarm is None:
-        return _lease_ended(state, now, policy, jitter, is_released=is_released)
+        return _lease_ran_out(state, now, policy, jitter)
     if alarm is transition.alarm and _waits_for_retry(transition):
         return moved(state, replace(transition, status=Status.RUNNING, alarm=alarm.then))
     fired = Transition(
@@ -253,7 +245,7 @@ def fire(
     return moved(state, fired)
 
 
-def _alarm_that_came(transition: Transition, now: int) -> Alarm | None:
+def alarm_that_came(transition: Transition, now: int) -> Alarm | None:
     """The alarm that has come by now; of a backoff and the timeout behind it the timeout, if that
     has come as well: nobody was there to retry the state before it."""
     alarm = transition.alarm
@@ -267,15 +259,11 @@ def _waits_for_retry(transition: Transition) -> bool:
     return transition.status is Status.DELAYED and transition.cause in {Cause.RETRY, Cause.LOST}
 
 
-def _lease_ended(
-    state: State, now: int, policy: RetryPolicy, jitter: float, *, is_released: bool
-) -> State | None:
-    policy = state.retry or policy
+def _lease_ran_out(state: State, now: int, policy: RetryPolicy, jitter: float) -> State | None:
+    policy = policy_of(state, policy)
     transition = state.transition
     if transition.status is not Status.RUNNING or not policy.enabled:
         return None
-    if is_released:
-        return state
     # a flow that kills its process is not to take one process after the other with it
     deaths = transition.attempt
     at = now + policy.wait_ms(deaths, jitter) if deaths else None
@@ -332,13 +320,20 @@ LEASE_RAN_OUT = Failure("the lease ran out: its executor died or hung")
 # ---------------------------------------------------------------- a commit
 
 
-def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Plan:
+PlaceOf: TypeAlias = Callable[[State, int, int], Place]
+"""Where a state stands that is left RUNNING, at a time (ms), with a lease of that length (ms).
+Asked once of each, in order."""
+
+
+def plan(
+    commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy, place_of: PlaceOf
+) -> Plan:
     """What a commit writes. *now* is in ms; *policy* is that of states without their own."""
     commands = commit.commands
     if len(commands) == 1 and (move := MOVES.get(type(commands[0]))) is not None:
         state = move(commands[0], now, policy)
         if not state.data and not state.stacked:  # the most frequent commit has a short way
-            return Plan(commit_id, (with_due(state, now, policy),))
+            return Plan(commit_id, (write_of(state, now, policy, place_of),))
     if not commands:
         raise InvalidValueError("Commit", "is empty: give it at least one command")
     writes: list[Write] = []
@@ -350,7 +345,7 @@ def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Pl
             state = move(command, now, policy)
             if state.data or state.stacked:
                 state = take_payloads(state, payloads)
-            writes.append(with_due(state, now, policy))
+            writes.append(write_of(state, now, policy, place_of))
         elif type(command) is Require:
             check_legal(command)
             requires.append((command.state.id, command.state.rev))
@@ -365,23 +360,23 @@ def plan(commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy) -> Pl
     return Plan(commit_id, tuple(writes), tuple(requires), FrozenDict(payloads))
 
 
-def plan_state(state: State, *, commit_id: str, now: int, policy: RetryPolicy) -> Plan:
+def plan_state(
+    state: State, *, commit_id: str, now: int, policy: RetryPolicy, place_of: PlaceOf
+) -> Plan:
     """What is written for a state that the kernel itself moved."""
     payloads: dict[str, bytes] = {}
     state = take_payloads(state, payloads)
-    return Plan(commit_id, (with_due(state, now, policy),), (), payloads or EMPTY)
+    return Plan(commit_id, (write_of(state, now, policy, place_of),), (), payloads or EMPTY)
 
 
-def with_due(state: State, now: int, policy: RetryPolicy) -> Write:
-    """The state with its due time: its alarm, or the end of its lease, whichever is first."""
+def write_of(state: State, now: int, policy: RetryPolicy, place_of: PlaceOf) -> Write:
+    """The state with its place, if it is RUNNING, and the policy that it goes by."""
     transition = state.transition
-    alarm = transition.alarm
+    beside = policy if state.retry is None else None
     if transition.status is not _RUNNING:
-        return Write(state, None, "") if alarm is None else Write(state, alarm.at, alarm.to)
-    length = lease_ms(state.retry or policy)
-    if alarm is None or (length and now + length < alarm.at):
-        return Write(state, now + length if length else None, transition.to)
-    return Write(state, alarm.at, alarm.to)
+        return Write(state) if transition.alarm is None else Write(state, beside)
+    lease = lease_ms(state.retry or policy)
+    return Write(state, beside, lease, place_of(state, now, lease))
 
 
 def take_payloads(state: State, payloads: dict[str, bytes]) -> State:

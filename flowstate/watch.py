@@ -21,6 +21,7 @@ from attrs import define, field
 
 from .driver import Driver
 from .errors import CompactedError
+from .plan import Plan
 from .query import Page, Query
 from .state import State
 
@@ -37,7 +38,7 @@ class Tail:
     """
 
     driver: Driver
-    listeners: list[Callable[[tuple[State, ...]], None]] = field(repr=False)
+    listeners: list[Callable[[Plan, tuple[State, ...]], None]] = field(repr=False)
     size: int = 10_000
     page_size: int = 1_000
     _versions: list[State] = field(factory=list[State], init=False)
@@ -85,7 +86,7 @@ class Tail:
             else:
                 self._extend(page.versions, page.upto)
 
-    def offer(self, versions: tuple[State, ...]) -> None:
+    def offer(self, _plan: Plan, versions: tuple[State, ...]) -> None:
         """What this engine has committed: taken if it follows on, so that nobody has to read it.
         Else somebody else's commits are in between, and whoever waits reads them all."""
         if versions and versions[0].rev == self._upto + 1:

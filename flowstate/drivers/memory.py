@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from attrs import define, field
@@ -21,22 +21,25 @@ from ..codec import encode_state
 from ..data import DataRef
 from ..driver import Driver, Durability
 from ..errors import RevMismatchError
-from ..leases import Due, DuePage
-from ..plan import Plan, references
+from ..leases import Claimed, Due, DuePage, Held, Holding, Place, Renewal
+from ..plan import Plan, Write, references
 from ..query import Page, Query
 from ..retention import Compaction, Retained, Retention
 from ..state import State
-from .due import DueTimes
+from .agenda import Agenda
 from .head import Head
 from .reader import MAX_SCAN, payload_not_found
 from .url import StoreUrl
 
 
 class _History(Struct, eq=False, gc=False):  # no garbage: it cannot be part of a cycle
-    """A state: its current version, and the revisions of all that are stored."""
+    """A state: its current version, what is kept beside that, and the revisions of all versions
+    that are stored."""
 
     latest: State
     revs: list[int]
+    write: Write
+    place: Place | None
 
 
 @define(eq=False)
@@ -70,7 +73,12 @@ class MemoryDriver(Driver):
         factory=dict[tuple[int, str], list[int]], init=False
     )
     """payload -> the revisions that refer to it."""
-    _due: DueTimes = field(factory=DueTimes, init=False)
+    _due: Agenda = field(factory=Agenda, init=False)
+    """The ids that something is due for, when it is."""
+    _line: Agenda = field(factory=Agenda, init=False)
+    """The ids that are ready, by their flows, since when they are."""
+    _taken: dict[str, None] = field(factory=dict[str, None], init=False)
+    """The ids that are taken."""
     _removed: int = field(default=0, init=False)
     """How many versions compaction has removed."""
     _compacted: int = field(default=0, init=False)
@@ -112,10 +120,11 @@ class MemoryDriver(Driver):
             history = histories.get(id)
             if history is None:
                 previous = None
-                histories[id] = _History(state, [state.rev])
+                history = histories[id] = _History(state, [state.rev], write, None)
             else:
                 previous = history.latest
                 history.latest = state
+                history.write = write
                 history.revs.append(state.rev)
                 if previous is not log[-1]:  # else its history is the last already
                     histories.move_to_end(id)
@@ -126,7 +135,7 @@ class MemoryDriver(Driver):
             if state.data or state.stacked:
                 for key in _payloads(state):
                     self._referring.setdefault(key, []).append(state.rev)
-            self._due.set(id, state.rev, write.due, write.flow)
+            self._stand(history, write.place)
         if plan.payloads:
             for checksum, content in plan.payloads.items():
                 self._payloads[first, checksum] = content
@@ -173,26 +182,83 @@ class MemoryDriver(Driver):
         self._head.advance(self._newest())  # commits do so only while somebody waits
         await self._head.wait(after)
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        due, following = self._due.page(until, flows, limit)
-        return DuePage(
-            tuple([Due(self._histories[id].latest, time) for id, time in due]), following
-        )
+    async def due(self, until: int, limit: int) -> DuePage:
+        found, following = self._due.first(limit, until=until)
+        return DuePage(tuple([self._due_of(id, at) for at, _, id in found]), following)
 
-    async def due_flows(self) -> tuple[str, ...]:
-        return self._due.flows()
+    async def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        again = [id for id in self._taken if self._place(id).is_held(owner, claim)]
+        if again:
+            return self._claimed(again)
 
-    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        def is_not_due(id: str) -> bool:
+            return not self._is_due(id, now)
+
+        first: list[tuple[int, int, str]] = []
+        others: list[tuple[int, int, str]] = []
+        for flow in self._line.soonest():
+            most = min(room.get(flow, 0), limit)
+            if most > 0:
+                found, _ = self._line.first(most, flow, wanted=is_not_due)
+                first.extend(found[:1])
+                others.extend(found[1:])
+        chosen = [*sorted(first), *sorted(others)][:limit]
+        return self._take([id for _, _, id in chosen], owner, claim, now)
+
+    async def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        again = [id for id in self._taken if self._place(id).is_held(owner, claim)]
+        if again:
+            return self._claimed(again)
+        ready = [
+            id
+            for id, rev in versions
+            if self._latest_rev(id) == rev
+            and (place := self._histories[id].place) is not None
+            and place.since is not None
+            and not self._is_due(id, now)
+        ]
+        return self._take(ready, owner, claim, now)
+
+    async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
         moved: set[str] = set()
-        for id, rev in leases:
-            state = self._latest(id)
-            if state is None or state.rev != rev:
+        lost: set[str] = set()
+        for id, rev, claim in held:
+            if self._latest_rev(id) != rev:
                 moved.add(id)
+            elif not self._is_held(id, rev, owner, claim):
+                lost.add(id)
             else:
-                self._due.move(id, until)
+                history = self._histories[id]
+                self._stand(history, _taken(history.write, owner, claim, now))
+        return Renewal(frozenset(moved), frozenset(lost))
+
+    async def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        for id, rev, claim in held:
+            if self._is_held(id, rev, owner, claim):
+                self._stand(self._histories[id], Place(now))
         if self._head.waiting:
             self._head.hint()
-        return frozenset(moved)
+
+    async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
+        return tuple(
+            [
+                Holding(id, state.rev, state.transition.to, place)
+                for id in self._taken
+                if owner in {None, (place := self._place(id)).owner}
+                and (state := self._histories[id].latest)
+            ]
+        )
+
+    async def place(self, id: str) -> Place | None:
+        history = self._histories.get(id)
+        return None if history is None else history.place
+
+    async def line(self) -> Mapping[str, int]:
+        return self._line.soonest()
 
     async def load(self, ref: DataRef) -> bytes:
         try:
@@ -245,6 +311,65 @@ class MemoryDriver(Driver):
             return None
         index = self._index(following)
         return following, self._log[index].committed_at, self._commit_ids[index]
+
+    # ------------------------------------------------------------ places
+
+    def _stand(self, history: _History, place: Place | None) -> None:
+        """Have the current version of a state stand there, and be due when it then is."""
+        state, before = history.latest, history.place
+        id, alarm = state.id, state.transition.alarm
+        history.place = place
+        due = None if alarm is None else alarm.at
+        if place is None or place.since is not None:
+            if before is not None and before.since is None:
+                del self._taken[id]
+        else:
+            self._taken[id] = None
+            if place.until is not None and (due is None or place.until < due):
+                due = place.until
+        if place is not None and place.since is not None:
+            self._line.set(id, state.rev, place.since, state.transition.to)
+        elif before is not None and before.since is not None:
+            self._line.remove(id)
+        if due is None:
+            self._due.remove(id)
+        else:
+            self._due.set(id, state.rev, due)
+
+    def _place(self, id: str) -> Place:
+        """Where what is RUNNING stands."""
+        place = self._histories[id].place
+        assert place is not None  # noqa: S101  (it is RUNNING)
+        return place
+
+    def _is_held(self, id: str, rev: int, owner: str, claim: str) -> bool:
+        """Whether a version is current, and taken by that claim of that owner."""
+        history = self._histories.get(id)
+        return (
+            history is not None
+            and history.latest.rev == rev
+            and history.place is not None
+            and history.place.is_held(owner, claim)
+        )
+
+    def _is_due(self, id: str, now: int) -> bool:
+        """Whether the alarm of a state has come."""
+        alarm = self._histories[id].latest.transition.alarm
+        return alarm is not None and alarm.at <= now
+
+    def _due_of(self, id: str, at: int) -> Due:
+        history = self._histories[id]
+        return Due(history.latest, at, history.write.policy)
+
+    def _take(self, ids: Sequence[str], owner: str, claim: str, now: int) -> tuple[Claimed, ...]:
+        for id in ids:
+            history = self._histories[id]
+            self._stand(history, _taken(history.write, owner, claim, now))
+        return self._claimed(ids)
+
+    def _claimed(self, ids: Iterable[str]) -> tuple[Claimed, ...]:
+        histories = [self._histories[id] for id in ids]
+        return tuple([Claimed(history.latest, history.write.policy) for history in histories])
 
     # ------------------------------------------------------------ indexes
 
@@ -402,12 +527,18 @@ class MemoryDriver(Driver):
 
     def _forget(self, state: State) -> None:
         """Remove a state of which no version is left from the indexes of current versions."""
+        self._due.remove(state.id)
         del self._histories[state.id]
         for label in state.labels.items():
             ids = self._current_labelled[label]
             del ids[state.id]
             if not ids:
                 del self._current_labelled[label]
+
+
+def _taken(write: Write, owner: str, claim: str, now: int) -> Place:
+    """The place of a version that is taken now, or renewed."""
+    return Place(None, owner, claim, now + write.lease if write.lease else None)
 
 
 def _above(revs: list[int], after: int) -> Iterator[int]:

@@ -1,0 +1,250 @@
+"""Executions: what an engine runs now, and keeping what it has taken.
+
+The keeper renews the leases of an engine's executions, all that need it in one call, once a third
+of their time is gone; it stops those that lost their claim, or whose timeout has come. It costs an
+execution nothing: when a lease began is told by the state itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+import anyio
+from attrs import define, field
+
+from .clock import MAX_INSTANT_MS, Clock, milliseconds
+from .driver import Driver
+from .errors import FlowstateError
+from .leases import Held, lease_ms, policy_of, renewal_ms
+from .state import Alarm, RetryPolicy, State
+
+logger = logging.getLogger("flowstate")
+
+PAUSE_AFTER_ERROR_MS = 200
+"""Between two attempts while the store fails."""
+RELEASE_TIMEOUT_S = 5.0
+"""How long releasing may take when the engine is left."""
+
+
+@define(eq=False)
+class Execution:
+    """One state being run by an engine."""
+
+    state: State
+    """As it was last committed: that is what is taken, and perhaps has a timeout."""
+    given: State
+    """As its flow was given it last; moves in memory have come to it since it was committed."""
+    claim: str | None = None
+    """The claim by which ``state`` is taken; empty if it was committed as taken, None if it is
+    not."""
+    policy: RetryPolicy | None = None
+    """That of the engine which committed it; None if that is this one, or if it has its own."""
+    flow: str = ""
+    """The flow with a limit that it counts for."""
+    outer: Execution | None = None
+    """That of the flow which waits for it."""
+    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
+    renewed_at: int = 0
+    """When its lease was last renewed (ms); a commit renews it too."""
+    future_rev: int = 0
+    """The last revision that was committed at a time which, by the engine's clock, was to come."""
+    future_noticed_at: int = 0
+    """When that was noticed (ms)."""
+    suspect: int = 0
+    """The revision at which the store said that the state has moved on; 0 if it did not."""
+    is_timed_out: bool = False
+    """Whether it was stopped because the timeout of what it runs has come."""
+    is_over: bool = False
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether its flow has committed its state itself, since it was given it."""
+        return self.state.rev != self.given.rev
+
+    @property
+    def held(self) -> Held | None:
+        """What it has taken."""
+        return None if self.claim is None else (self.state.id, self.state.rev, self.claim)
+
+    @property
+    def timeout(self) -> Alarm | None:
+        """The timeout of what it runs; what was never committed has none yet."""
+        state = self.state
+        return state.transition.alarm if state.rev else None
+
+    def begin_again(self, state: State) -> None:
+        """It goes on with that version, after it was stopped."""
+        self.state = self.given = state
+        self.scope = anyio.CancelScope()
+        self.is_timed_out = self.is_over = False
+
+    def lose(self) -> None:
+        """Stop it: it is somebody else's now."""
+        self.claim = None
+        self.scope.cancel()
+
+    def is_lost(self, rev: int) -> bool:
+        """Whether it is lost, now that the store said that the state has moved on from *rev*.
+
+        Perhaps by the execution's own commit, whose answer is on its way: so the second time
+        counts.
+        """
+        if self.state.rev != rev:
+            return False
+        is_second, self.suspect = self.suspect == rev, rev
+        return is_second
+
+
+@define(eq=False)
+class Keeper:
+    """Renews what an engine has taken and runs, and releases what it does not run.
+
+    ``policy`` is that of states without their own.
+    """
+
+    driver: Driver
+    owner: str
+    clock: Clock
+    policy: RetryPolicy
+    executions: dict[Execution, None] = field(factory=dict[Execution, None], init=False)
+    """What runs now, in the order in which it began."""
+    _sleeps_until: int = field(default=0, init=False)
+    _awake: anyio.Event = field(factory=anyio.Event, init=False)
+    _abandoned: dict[Held, None] = field(factory=dict[Held, None], init=False)
+    """What is to be released when the engine is left."""
+    _astray: frozenset[Held] = frozenset()
+    """What stood under the owner when last renewed, and was not run."""
+
+    def begin(self, execution: Execution) -> None:
+        """A new execution: renew its lease in time."""
+        self.executions[execution] = None
+        self.look_again(execution)
+
+    def look_again(self, execution: Execution) -> None:
+        """The state of an execution has another version: mind its lease and its timeout."""
+        due = self._next(execution)
+        if due is not None and due < self._sleeps_until:
+            self._awake.set()
+
+    def end(self, execution: Execution) -> None:
+        """The execution is over."""
+        execution.is_over = True
+        del self.executions[execution]
+
+    async def run(self) -> None:
+        """Keep leases until cancelled."""
+        clock = self.clock
+        while True:
+            looks = [
+                due for execution in self.executions if (due := self._next(execution)) is not None
+            ]
+            self._sleeps_until = min(looks, default=MAX_INSTANT_MS)
+            self._awake = anyio.Event()
+            if self._sleeps_until > clock.now():
+                end = self._sleeps_until
+                if looks:
+                    # in slices: a clock that was wrong when this began costs no more than one
+                    end = min(end, clock.now() + renewal_ms(milliseconds(self.policy.lease)))
+                await clock.wait_until(end, self._awake)
+                continue
+            self.stop_timed_out()
+            try:
+                await self.renew()
+            except FlowstateError:
+                logger.warning("leases could not be renewed; trying again", exc_info=True)
+                await clock.wait_until(clock.now() + PAUSE_AFTER_ERROR_MS)
+
+    def stop_timed_out(self) -> None:
+        """Cancel the executions whose timeout has come, by this engine's clock."""
+        now = self.clock.now()
+        for execution in self.executions:
+            timeout = execution.timeout
+            if timeout is not None and timeout.at <= now and not execution.is_timed_out:
+                execution.is_timed_out = True
+                execution.scope.cancel()
+
+    async def renew(self) -> None:
+        """Renew what needs it now, in one call to the driver, and release what went astray."""
+        now = self.clock.now()
+        batch = [
+            execution
+            for execution in self.executions
+            if (due := self._renewal(execution)) is not None and due <= now
+        ]
+        if not batch:
+            return
+        held = [held for execution in batch if (held := execution.held) is not None]
+        renewal = await self.driver.renew(held, self.owner, now)
+        for execution, (id, rev, claim) in zip(batch, held, strict=True):
+            execution.renewed_at = now
+            if id in renewal.moved:
+                if execution.is_lost(rev):
+                    execution.lose()
+            elif id in renewal.lost and (rev, claim) == (execution.state.rev, execution.claim):
+                execution.lose()
+        await self._find_astray()
+
+    async def _find_astray(self) -> None:
+        """Release what this engine has taken, as the store has it, and does not run: the answer to
+        a claim or a commit was lost. Seen twice, for an answer may be on its way."""
+        running = {execution.state.id for execution in self.executions}
+        found = frozenset(
+            holding.held
+            for holding in await self.driver.holdings(self.owner)
+            if holding.id not in running
+        )
+        astray, self._astray = found & self._astray, found
+        if astray:
+            await self.release(astray)
+
+    # ------------------------------------------------------------ releasing
+
+    async def release(self, held: Collection[Held]) -> None:
+        """Give these back, so that they are ready at once."""
+        try:
+            await self.driver.release(held, self.owner, self.clock.now())
+        except FlowstateError:
+            logger.warning("leases could not be released; they will run out", exc_info=True)
+
+    def abandon(self, held: Held) -> None:
+        """Have this given back when the engine is left."""
+        self._abandoned[held] = None
+
+    async def release_abandoned(self) -> None:
+        """Give back what was left RUNNING."""
+        if self._abandoned:
+            with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
+                await self.release(self._abandoned)
+
+    # ------------------------------------------------------------ when
+
+    def _next(self, execution: Execution) -> int | None:
+        """When to look after an execution: to renew its lease, or to stop it at its timeout."""
+        renewal, timeout = self._renewal(execution), execution.timeout
+        if timeout is None or execution.is_timed_out:
+            return renewal
+        return timeout.at if renewal is None else min(renewal, timeout.at)
+
+    def _renewal(self, execution: Execution) -> int | None:
+        """When to tell the store that it is being executed, or to learn from the store that it is
+        no longer; None if it has no lease."""
+        if execution.claim is None:
+            return None
+        state = execution.state
+        length = lease_ms(policy_of(state, execution.policy or self.policy))
+        if not length:
+            return None
+        began = max(self._committed_at(execution), execution.renewed_at)
+        return began + renewal_ms(length)
+
+    def _committed_at(self, execution: Execution) -> int:
+        """When its state was committed, by the engine's clock, by which leases are counted. The
+        store's may be ahead of it: then, when it was noticed, at most one look too late."""
+        state = execution.state
+        now = self.clock.now()
+        if state.committed_at <= now:
+            return state.committed_at
+        if execution.future_rev != state.rev:
+            execution.future_rev, execution.future_noticed_at = state.rev, now
+        return execution.future_noticed_at
