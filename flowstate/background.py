@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -123,12 +123,15 @@ class Background:
         if execution is not None:
             self.begin(execution)
 
-    def begin(self, execution: Execution) -> None:
+    def begin(self, execution: Execution, ended: Callable[[], None] | None = None) -> None:
         """Run what was taken and has a place."""
-        self._tasks.start_soon(self._work, execution)
+        self._tasks.start_soon(self._work, execution, ended)
 
-    async def claim(self, room: Mapping[str, int], limit: int) -> int:
+    async def claim(
+        self, room: Mapping[str, int], limit: int, ended: Callable[[], None]
+    ) -> int:
         """Take what is ready, *limit* states at most, and run it; gives how many states that are.
+        *ended* is called at the end of each.
 
         The places are reserved before: what is claimed can begin.
         """
@@ -146,7 +149,8 @@ class Background:
             self.room.settle(reserved, places, [each.state.transition.to for each in given])
         for each in given:
             state = each.state
-            self.begin(Execution(state, state, claim, each.policy, state.transition.to))
+            execution = Execution(state, state, claim, each.policy, state.transition.to)
+            self.begin(execution, ended)
         return len(given)
 
     def line_up(self, state: State) -> None:
@@ -220,7 +224,7 @@ class Background:
                     self.room.give_back(state.transition.to)
             self._tell_if_idle()
 
-    async def _work(self, execution: Execution) -> None:
+    async def _work(self, execution: Execution, ended: Callable[[], None] | None) -> None:
         """Run an execution for nobody who waits for it. What came out of its flow was logged, and
         what follows from it was committed, so it is not raised, whatever it is."""
         forget_flow()
@@ -235,6 +239,8 @@ class Background:
             if not is_flows_own(error):
                 raise
         finally:
+            if ended is not None:
+                ended()
             self.room.give_back(execution.flow)
             self._tell_if_idle()
 

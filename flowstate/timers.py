@@ -6,7 +6,7 @@ makes a version due: its alarm, or the end of its lease.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from attrs import frozen
 
@@ -53,10 +53,12 @@ class Timers:
         """Return when there is more room than now."""
         await self._background.room.freed()
 
-    async def claim(self, room: Mapping[str, int], limit: int) -> int:
+    async def claim(
+        self, room: Mapping[str, int], limit: int, ended: Callable[[], None]
+    ) -> int:
         """Take what is ready, *limit* states at most, and run it in the background; gives how many
-        states these are."""
-        return await self._background.claim(room, limit)
+        states these are. *ended* is called at the end of each."""
+        return await self._background.claim(room, limit, ended)
 
     async def line(self) -> Mapping[str, int]:
         """The flows that something is ready for, also those of other processes, each with the

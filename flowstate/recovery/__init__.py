@@ -36,7 +36,8 @@ The machine of election is one table, ``ELECTION`` in ``elector.py``. A recovere
 of the store backs off and goes on; it never spins and never dies silently.
 """
 
-from .elector import ELECTION, PREFIX, Event, Role
+from .elector import ELECTION, LEADER_ID, Event, Role
 from .recoverer import Recoverer, Stats
+from .worker import Worker
 
-__all__ = ["ELECTION", "PREFIX", "Event", "Recoverer", "Role", "Stats"]
+__all__ = ["ELECTION", "LEADER_ID", "Event", "Recoverer", "Role", "Stats", "Worker"]

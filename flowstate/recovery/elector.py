@@ -1,4 +1,4 @@
-"""Who leads a group. The package's docstring explains it; this is the code."""
+"""Who leads the recovery of a store. The package's docstring explains it; this is the code."""
 
 from __future__ import annotations
 
@@ -26,22 +26,20 @@ from flowstate import (
 )
 from flowstate.leases import renewal_ms
 
+from .pace import BACKOFF_MS
+
 logger = logging.getLogger("flowstate.recovery")
 
-PREFIX = "flowstate.recovery/"
-"""What the ids of groups' states begin with."""
+LEADER_ID = "flowstate.recovery"
+"""The id of the state of the election, and of the flow that it is at."""
 MARGIN = 1 / 6
 """The part of a lease that a leader does not trust itself for."""
-BACKOFF_MS = 200
-"""The wait after an error of the store. It doubles with each further error."""
-MAX_BACKOFF_MS = 10_000
-"""The longest wait after an error of the store."""
 RESIGN_TIMEOUT_S = 5.0
 """How long handing over may take."""
 
 
 class Role(enum.Enum):
-    """What a recoverer is to its group."""
+    """What a recoverer is."""
 
     STANDBY = "standby"
     LEADER = "leader"
@@ -78,10 +76,9 @@ ELECTION: Mapping[Role, Mapping[Event, Role]] = {
 
 @define(eq=False)
 class Elector:
-    """One candidate of a group. ``term`` is 0 while it does not lead."""
+    """One candidate. ``term`` is 0 while it does not lead."""
 
     engine: Engine
-    group: str
     name: str
     lease_ms: int
     tell: Callable[[Event, int], None] = lambda _event, _term: None
@@ -89,14 +86,9 @@ class Elector:
     role: Role = field(default=Role.STANDBY, init=False)
     term: int = field(default=0, init=False)
     leader: str = field(default="", init=False)
-    """Who leads the group, as far as this candidate knows; empty: nobody."""
+    """Who leads, as far as this candidate knows; empty: nobody."""
     trusted_until: int = field(default=0, init=False)
     """Until when (ms) the leader may act."""
-
-    @property
-    def id(self) -> str:
-        """The id of the group's state, and of the flow that it is at."""
-        return f"{PREFIX}{self.group}"
 
     @property
     def leads(self) -> bool:
@@ -106,12 +98,13 @@ class Elector:
         """Return once this candidate leads. Raises what the store raises."""
         while self.role is not Role.LEADER:
             try:
-                state = await self.engine.get(self.id)
+                state = await self.engine.get(LEADER_ID)
             except StateNotFoundError:
-                state = State(self.id)
+                state = State(LEADER_ID)
             self.leader = state.labels.get("leader", "")
             if state.transition.status is Status.RUNNING:
-                ends = (await self.engine.timers.due([self.id], 0)).next_at
+                place = await self.engine.timers.place(LEADER_ID)
+                ends = None if place is None else place.until
                 if ends is not None and ends > self.engine.clock.now():
                     await self._vacancy(state.rev, ends)
                     continue
@@ -130,7 +123,7 @@ class Elector:
         self.role = Role.STOPPED
         self.leader = ""
         with anyio.move_on_after(RESIGN_TIMEOUT_S, shield=True), suppress(FlowstateError):
-            state = await self.engine.get(self.id)
+            state = await self.engine.get(LEADER_ID)
             # by name, not by term: it may have won in the moment in which it was told to stop
             if state.labels.get("leader") == self.name:
                 vacant = state.without_labels("leader")
@@ -142,13 +135,13 @@ class Elector:
     # ------------------------------------------------------------ inside
 
     async def _stand(self, state: State) -> None:
-        """Commit the group's state under this name: whoever is first wins."""
+        """Commit the state under this name: whoever is first wins."""
         began = self.engine.clock.now()
         # the lease is this candidate's own: whoever led before may have had another
         state = replace(state, retry=RetryPolicy(lease=self.lease_ms / 1000))
         try:
             (won,) = await self.engine.timers.commit(
-                Commit(Transit(state.with_labels(leader=self.name), self.id))
+                Commit(Transit(state.with_labels(leader=self.name), LEADER_ID))
             )
         except RevMismatchError:
             self._become(Event.LOST, state.rev)
@@ -162,7 +155,7 @@ class Elector:
         async with anyio.create_task_group() as tasks:
 
             async def changed() -> None:
-                async for _ in self.engine.watch(Query(id=self.id), after=term):
+                async for _ in self.engine.watch(Query(id=LEADER_ID), after=term):
                     tasks.cancel_scope.cancel()
 
             tasks.start_soon(changed)
@@ -175,12 +168,12 @@ class Elector:
             self._become(Event.TRUST_ENDED, self.term)
             return
         try:
-            moved = await self.engine.timers.renew([(self.id, self.term)], began + self.lease_ms)
+            renewal = await self.engine.timers.renew([(LEADER_ID, self.term, "")])
         except FlowstateError:
-            logger.warning("%s: term %d was not renewed", self.id, self.term, exc_info=True)
+            logger.warning("term %d was not renewed", self.term, exc_info=True)
             await self._until(min(began + BACKOFF_MS, self.trusted_until))
         else:
-            if moved:
+            if renewal.moved or renewal.lost:
                 self._become(Event.DEPOSED, self.term)
             else:
                 self.trusted_until = began + self._trust_ms()

@@ -1,4 +1,4 @@
-"""Acting on what is due, for one group, while this process leads it."""
+"""Acting on what is due, while this process leads; and working on what is ready."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -19,23 +19,22 @@ from flowstate import (
     Cause,
     Due,
     Engine,
-    FlowstateError,
     InvalidValueError,
     RevMismatchError,
     State,
     Status,
-    StoreCorruptError,
 )
 from flowstate.leases import renewal_ms
+from flowstate.state import KERNEL_PREFIX
 
-from .elector import BACKOFF_MS, MAX_BACKOFF_MS, Elector, Event, Role
+from .elector import Elector, Event, Role
+from .pace import BACKOFF_MS, Backoff, look_and_sleep, pause
+from .worker import Worker
 
 logger = logging.getLogger("flowstate.recovery")
 
-MIN_INTERVAL_MS = 5
-"""Between two looks at the index, however many commits there are."""
 BATCH = 1_000
-"""States that one look gives, for each flow."""
+"""States that one look gives, and that are fired at the same time."""
 
 
 @frozen
@@ -44,23 +43,23 @@ class Stats:
 
     role: Role
     leader: str
-    """Who leads the group, by name, as far as is known here; empty: nobody."""
+    """Who leads, by name, as far as is known here; empty: nobody."""
     term: int
     """That of this recoverer; 0 if another leads."""
     running: int
     """States that it runs now."""
+    claimed: int
+    """States that were ready, and that it has run or runs."""
     fired: int
     """Alarms: delays, timeouts and retries after an error."""
     retried: int
     """Leases that had run out."""
-    taken_over: int
-    """Leases that were released, by an engine that was left or lacks the flow."""
     gave_up: int
-    """States whose attempts were used up."""
+    """States whose attempts were used up by it."""
     lost_races: int
     """States that had moved on before they could be acted on."""
     errors: int
-    """Times that the store failed, or that a flow raised."""
+    """Times that the store failed."""
     late_ms: int
     """How late the last alarm fired."""
     max_late_ms: int
@@ -68,17 +67,16 @@ class Stats:
 
 @define(eq=False)
 class Recoverer:
-    """A background service of an engine: ``async with Recoverer(engine): ...``.
+    """A worker that also stands for election: ``async with Recoverer(engine): ...``.
 
-    One per *group* acts; the rest stand by. It acts on the flows that its engine has, runs at most
-    *concurrency* states at a time, and leaves each flow at least one place. *lease* is how many
-    seconds a leader that died is waited for.
+    One of all that are open on a store leads: it acts on what is due, for all flows, whether its
+    engine has them or not. All work: each runs at most *concurrency* states at a time; with 0 it
+    only leads. *lease* is how many seconds a leader that died is waited for.
     """
 
     engine: Engine
-    group: str = "default"
-    lease: float = field(default=10.0, kw_only=True)
     concurrency: int = field(default=100, kw_only=True)
+    lease: float = field(default=10.0, kw_only=True)
     name: str = field(
         factory=lambda: f"{socket.gethostname()}/{secrets.token_hex(4)}", kw_only=True
     )
@@ -86,32 +84,31 @@ class Recoverer:
     """Called with every event of the election and its term."""
 
     _elector: Elector = field(init=False, repr=False)
+    _worker: Worker | None = field(default=None, init=False, repr=False)
+    _services: AsyncExitStack = field(init=False, repr=False)
     _tasks: anyio.abc.TaskGroup = field(init=False, repr=False)
     _serving: anyio.CancelScope = field(factory=anyio.CancelScope, init=False, repr=False)
     _served: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
-    _busy: Counter[str] = field(factory=Counter[str], init=False, repr=False)
-    """flow -> states of it that are being run, if there are any."""
-    _taken: set[tuple[str, int]] = field(factory=set[tuple[str, int]], init=False, repr=False)
-    """The (id, rev) that were due: the same state may be due again while it runs."""
-    _done: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
     _counts: Counter[str] = field(factory=Counter[str], init=False, repr=False)
     _late_ms: int = field(default=0, init=False)
     _max_late_ms: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        if not self.group:
-            raise InvalidValueError("Recoverer.group", "may not be empty")
-        if self.concurrency < 1:
-            raise InvalidValueError("Recoverer.concurrency", "takes at least 1")
+        if self.concurrency < 0:
+            raise InvalidValueError("Recoverer.concurrency", "takes at least 0")
         if self.lease < 1:
             raise InvalidValueError("Recoverer.lease", "takes at least 1 second")
-        lease_ms = round(self.lease * 1000)
-        self._elector = Elector(self.engine, self.group, self.name, lease_ms, self.tell)
+        self._elector = Elector(self.engine, self.name, round(self.lease * 1000), self.tell)
+        if self.concurrency:
+            self._worker = Worker(self.engine, concurrency=self.concurrency)
 
     async def __aenter__(self) -> Self:
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._serve)
+        async with AsyncExitStack() as services:
+            if self._worker is not None:
+                await services.enter_async_context(self._worker)
+            self._tasks = await services.enter_async_context(anyio.create_task_group())
+            self._tasks.start_soon(self._serve)
+            self._services = services.pop_all()
         return self
 
     async def __aexit__(
@@ -122,37 +119,31 @@ class Recoverer:
     ) -> None:
         """Hand the term over, let what runs finish for the engine's ``grace`` seconds, and stop.
 
-        What did not finish goes on in whoever recovers it, once this engine is left.
+        What did not finish goes on elsewhere once this engine is left.
         """
         self._serving.cancel()
         try:
             with anyio.CancelScope(shield=True):  # whoever resigns no longer stands or renews
                 await self._served.wait()
             await self._elector.resign()
-            await self._finish(self.engine.clock.now() + round(self.engine.grace * 1000))
         finally:
             self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(None, None, None)
-
-    async def _finish(self, end: int) -> None:
-        """Return when nothing runs any more, at the latest at *end*."""
-        while self._busy.total() and self.engine.clock.now() < end:
-            self._done = anyio.Event()
-            await self.engine.clock.wait_until(end, self._done)
+            await self._services.__aexit__(exc_type, exc, traceback)
 
     def stats(self) -> Stats:
         """What it has done so far, and who it is."""
+        worker = self._worker
         return Stats(
             role=self._elector.role,
             leader=self._elector.leader,
             term=self._elector.term,
-            running=self._busy.total(),
+            running=worker.running if worker else 0,
+            claimed=worker.claimed if worker else 0,
             fired=self._counts["fired"],
             retried=self._counts["retried"],
-            taken_over=self._counts["taken over"],
             gave_up=self._counts["gave up"],
             lost_races=self._counts["lost races"],
-            errors=self._counts["errors"],
+            errors=self._counts["errors"] + (worker.errors if worker else 0),
             late_ms=self._late_ms,
             max_late_ms=self._max_late_ms,
         )
@@ -168,17 +159,15 @@ class Recoverer:
             self._served.set()
 
     async def _stand_and_lead(self) -> None:
-        backoff = BACKOFF_MS
+        backoff = Backoff(self.engine.clock, "the election")
         while True:
             try:
                 await self._elector.win()
-                backoff = BACKOFF_MS
+                backoff.succeeded()
                 await self._lead()
-            except Exception:
+            except Exception:  # noqa: BLE001  (a recoverer lives, whatever the store does)
                 self._counts["errors"] += 1
-                logger.exception("recovery of group %r goes on in %d ms", self.group, backoff)
-                await self._pause(backoff)
-                backoff = min(2 * backoff, MAX_BACKOFF_MS)
+                await backoff.failed()
 
     async def _lead(self) -> None:
         """Act on what is due for as long as the term lasts."""
@@ -189,178 +178,52 @@ class Recoverer:
                 term.cancel_scope.cancel()
 
             term.start_soon(keep)
-            backoff = BACKOFF_MS
+            backoff = Backoff(self.engine.clock, "recovery")
             while True:
                 try:
-                    await self._act()
-                    backoff = BACKOFF_MS
-                except FlowstateError:
+                    await look_and_sleep(self.engine, self._act)
+                    backoff.succeeded()
+                except Exception:  # noqa: BLE001  (as above)
                     self._counts["errors"] += 1
-                    logger.warning("the store failed; going on in %d ms", backoff, exc_info=True)
-                    await self._pause(backoff)
-                    backoff = min(2 * backoff, MAX_BACKOFF_MS)
+                    await backoff.failed()
 
-    async def _act(self) -> None:
-        """Take what is due, or sleep until there may be something."""
-        clock, timers = self.engine.clock, self.engine.timers
+    async def _act(self) -> int:
+        """Fire what is due; gives when to look again, if nothing wakes it: at the next due time,
+        and after a third of a lease, since a wake-up may be lost and the clock may have been
+        wrong."""
+        clock = self.engine.clock
         looked = clock.now()
-        head = await timers.head()
-        news = self._done = anyio.Event()
+        page = await self.engine.timers.due(BATCH)
         async with anyio.create_task_group() as tasks:
-
-            async def wait_for_commit(task_status: anyio.abc.TaskStatus[None]) -> None:
-                task_status.started()
-                await timers.wait_for_commit(head)
-                news.set()
-
-            # it waits before the index is read: what changes in between wakes it
-            await tasks.start(wait_for_commit)
-            flows = self._open_flows()
-            soonest = (await timers.due(flows, 0)).next_at
-            if not await self._take_due(flows, soonest, looked):
-                await clock.wait_until(self._next_look(soonest, looked), news)
-            tasks.cancel_scope.cancel()
-        # from now on, at most: the clock may have been wrong when it looked
-        await clock.wait_until(min(looked, clock.now()) + MIN_INTERVAL_MS)
-
-    async def _take_due(self, flows: list[str], soonest: int | None, now: int) -> int:
-        """Begin with as much of what is due as there is room for, and give how much that is."""
-        taken = 0
-        if soonest is not None and soonest <= now:
-            for flow in flows:
-                taken += await self._take_flow(flow)
-        if len(flows) < len(self.engine.flows):
-            # ending what runs needs no place, and were all places held by flows that hang, it is
-            # what everything else waits for
-            for flow, timeout in self._timeouts():
-                taken += self._take(flow, [timeout], 1) if timeout.at <= now else 0
-        return taken
-
-    async def _take_flow(self, flow: str) -> int:
-        room = self._room(flow)
-        try:
-            page = await self.engine.timers.due([flow], min(BATCH, room + len(self._taken)))
-        except StoreCorruptError:
-            # what cannot be read stops its own flow, not the others
-            self._counts["errors"] += 1
-            logger.exception("flow %r cannot be recovered", flow)
-            return 0
-        return self._take(flow, page.due, room)
-
-    def _next_look(self, soonest: int | None, looked: int) -> int:
-        """When to look again, if nothing wakes it: at the next due time, and after a third of a
-        lease, since a wake-up may be lost and the clock may have been wrong."""
-        to_come = [timeout.at for _, timeout in self._timeouts() if timeout.at > looked]
+            for due in page.due:
+                if not due.state.id.startswith(KERNEL_PREFIX) and self._elector.leads:
+                    tasks.start_soon(self._fire, due)
         latest = looked + renewal_ms(self._elector.lease_ms)
-        # what is due already is being committed at this moment
-        if soonest is not None and soonest > looked:
-            to_come.append(soonest)
-        return min([latest, *to_come])
-
-    def _open_flows(self) -> list[str]:
-        """The flows that have room; the others are looked at again when a state is done."""
-        return [flow.name for flow in self.engine.flows if self._room(flow.name)]
-
-    def _room(self, flow: str) -> int:
-        """How many more states of a flow may run.
-
-        Of the free places one is kept for each other flow that runs nothing, at most half of all;
-        so a flow with a thousand due states does not starve the others.
-        """
-        free = self.concurrency - self._busy.total()
-        idle = len(self.engine.flows) - len(self._busy) - (flow not in self._busy)
-        kept = min(idle, self.concurrency // 2)
-        return max(free - kept, 0 if flow in self._busy else min(free, 1))
-
-    def _timeouts(self) -> list[tuple[str, Due]]:
-        """The timeouts of what runs here, and where each leads."""
-        return [
-            (alarm.to, Due(state, alarm.at))
-            for state in self.engine.timers.executing()
-            if (alarm := state.transition.alarm) is not None
-        ]
-
-    def _take(self, flow: str, due: Iterable[Due], room: int) -> int:
-        taken = 0
-        for each in due:
-            if taken == room:
-                break
-            version = (each.state.id, each.state.rev)
-            if version not in self._taken and self._elector.leads:
-                self._taken.add(version)
-                self._busy[flow] += 1
-                taken += 1
-                self._tasks.start_soon(self._recover, flow, each)
-        return taken
+        return latest if page.next is None else min(latest, page.next)
 
     # ------------------------------------------------------------ one state
 
-    async def _recover(self, flow: str, due: Due) -> None:
-        """Commit what has become of a state that is due, and run it."""
-        state = due.state
-        try:
-            fired = await self._fire(due)
-            if fired is None:
-                await self._pause(BACKOFF_MS)  # it is still due: look at it again, but not at once
-            elif fired.transition.status is Status.RUNNING:
-                await self._run(fired)
-        except RevMismatchError:
-            self._counts["lost races"] += 1
-        finally:
-            self._taken.discard((state.id, state.rev))
-            self._busy[flow] -= 1
-            if not self._busy[flow]:
-                del self._busy[flow]
-            self._done.set()
-
-    async def _fire(self, due: Due) -> State | None:
-        if self._is_left_to_others(due):
-            return None
+    async def _fire(self, due: Due) -> None:
         try:
             fired = await self.engine.timers.fire(due)
         except RevMismatchError:
-            raise
+            self._counts["lost races"] += 1
         except Exception:
             self._counts["errors"] += 1
             logger.warning("state %r could not be recovered", due.state.id, exc_info=True)
-            return None
-        if fired is not None:
-            self._count(due, fired)
-        return fired
-
-    def _is_left_to_others(self, due: Due) -> bool:
-        """Whether its lease was released, and only its timeout, which is to come, leads here."""
-        transition = due.state.transition
-        alarm = transition.alarm
-        is_to_come = alarm is None or alarm.at > self.engine.clock.now()
-        return due.is_released and is_to_come and transition.to not in self.engine.flows
-
-    async def _run(self, state: State) -> None:
-        error = await self.engine.timers.run(state)
-        if error is not None:
-            self._counts["errors"] += 1
-            with suppress(FlowstateError):
-                newest = await self.engine.get(state.id)
-                self._counts["gave up"] += newest.transition.cause is Cause.GAVE_UP
-
-    async def _pause(self, wait_ms: int) -> None:
-        clock = self.engine.clock
-        end = clock.now() + wait_ms
-        while (now := clock.now()) < end:
-            # in slices: a clock that was wrong when this began costs no more than one of them
-            await clock.wait_until(min(end, now + wait_ms))
+            await pause(self.engine.clock, BACKOFF_MS)  # it is still due
+        else:
+            if fired is not None:
+                self._count(due, fired)
 
     def _count(self, due: Due, fired: State) -> None:
         before, after = due.state.transition, fired.transition
         if after.cause is Cause.GAVE_UP:
             self._counts["gave up"] += 1
             logger.error("state %r: flow %r: %s", fired.id, before.to, after.reason)
-        elif after == before:
-            self._counts["taken over"] += 1
         elif before.status is Status.RUNNING and after.cause is Cause.LOST:
             self._counts["retried"] += 1
         else:
             self._counts["fired"] += 1
-            if before.alarm is not None:
-                self._late_ms = max(0, self.engine.clock.now() - before.alarm.at)
-                self._max_late_ms = max(self._max_late_ms, self._late_ms)
+            self._late_ms = max(0, self.engine.clock.now() - due.at)
+            self._max_late_ms = max(self._max_late_ms, self._late_ms)

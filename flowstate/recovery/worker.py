@@ -2,6 +2,95 @@
 
 from __future__ import annotations
 
-import logging
+from types import TracebackType
+from typing import Self
 
-logger = logging.getLogger("flowstate.recovery")
+import anyio
+import anyio.abc
+from attrs import define, field
+
+from flowstate import Engine, InvalidValueError
+from flowstate.leases import renewal_ms
+
+from .pace import Backoff, look_and_sleep
+
+
+@define(eq=False)
+class Worker:
+    """Runs what is ready, for the flows that its engine has: ``async with Worker(engine): ...``.
+
+    Any number may work on one store, in any number of processes: each state is given to one of
+    them. It runs at most *concurrency* states at a time, in places of its engine (of which there
+    are ``max_background``), and claims no more than it can begin; of each flow it takes the first
+    in line before it takes more of any.
+    """
+
+    engine: Engine
+    concurrency: int = field(default=100, kw_only=True)
+
+    claimed: int = field(default=0, init=False)
+    """States that it has claimed."""
+    running: int = field(default=0, init=False)
+    """States that it runs now."""
+    errors: int = field(default=0, init=False)
+    """Times that the store failed."""
+    _tasks: anyio.abc.TaskGroup = field(init=False, repr=False)
+    _free: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise InvalidValueError("Worker.concurrency", "takes at least 1")
+
+    async def __aenter__(self) -> Self:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._work)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Claim no more, let what runs finish for the engine's ``grace`` seconds, and stop. What
+        did not finish goes on elsewhere once the engine is left."""
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)
+        clock = self.engine.clock
+        end = clock.now() + round(self.engine.grace * 1000)
+        with anyio.CancelScope(shield=exc_type is None):
+            while self.running and clock.now() < end:
+                self._free = anyio.Event()
+                await clock.wait_until(end, self._free)
+
+    async def _work(self) -> None:
+        backoff = Backoff(self.engine.clock, "working")
+        while True:
+            try:
+                await look_and_sleep(self.engine, self._claim, self._freed)
+                backoff.succeeded()
+            except Exception:  # noqa: BLE001  (a worker lives, whatever the store does)
+                self.errors += 1
+                await backoff.failed()
+
+    async def _claim(self) -> int:
+        """Claim what there is room for; gives when to look again, if nothing wakes it."""
+        engine, timers = self.engine, self.engine.timers
+        flows = [flow.name for flow in engine.flows]
+        room = timers.room(flows, self.concurrency - self.running)
+        if room:
+            most = self.concurrency - self.running
+            claimed = await timers.claim(room, most, self._ended)
+            self.claimed += claimed
+            self.running += claimed
+        # a wake-up may be lost, and the clock may be wrong
+        return engine.clock.now() + renewal_ms(round(engine.retry.lease * 1000))
+
+    async def _freed(self) -> None:
+        """Return once it may begin more than before."""
+        await self.engine.timers.room_freed()
+
+    def _ended(self) -> None:
+        self.running -= 1
+        self._free.set()
