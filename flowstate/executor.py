@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 from attrs import define, field
 
-from .commands import Commit, Execute, Noop, Require
+from .commands import Command, Commit, Execute, Noop, Require
 from .committer import Committer, outcome
 from .errors import (
     EngineClosedError,
@@ -251,12 +251,13 @@ class Executor:
         committer, leaving = self.committer, self.leaving
         clock, policy = committer.clock, committer.policy
         commit = self._commit_own if committer.driver.waits else committer.commit
-        runs = self.flows.runs
+        flows = self.flows.by_name
         state = execution.at
         steps = 0
         new: State | None
-        while (run := runs.get(state.transition.to)) is not None:
-            command = await run(state, self.context)
+        while (flow := flows.get(state.transition.to)) is not None:
+            run = flow.run  # a call of it as a method would look for one first
+            command: Command = await run(state, self.context)
             move = MOVES.get(type(command))
             if move is not None:
                 new = move(command, clock.now(), policy)
