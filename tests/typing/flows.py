@@ -85,7 +85,6 @@ async def calling(state: State, engine: Engine) -> None:
     assert_type(flows["charge"], Flow)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(charge, state, engine)
-    charge(state)  # type: ignore[call-arg, unused-coroutine]  # pyright: ignore[reportCallIssue]
     ship(engine, state)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
