@@ -52,7 +52,8 @@ from .errors import (
     TooLargeError,
     UnknownOutcomeError,
 )
-from .flows import Flow, Flows
+from .flow import Flow
+from .flows import Flows
 from .leases import Due, DuePage
 from .plan import Plan, Write
 from .query import Page, Query

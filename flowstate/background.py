@@ -127,9 +127,7 @@ class Background:
         """Run what was taken and has a place."""
         self._tasks.start_soon(self._work, execution, ended)
 
-    async def claim(
-        self, room: Mapping[str, int], limit: int, ended: Callable[[], None]
-    ) -> int:
+    async def claim(self, room: Mapping[str, int], limit: int, ended: Callable[[], None]) -> int:
         """Take what is ready, *limit* states at most, and run it; gives how many states that are.
         *ended* is called at the end of each.
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from .errors import InvalidValueError, shown
+from .flow import Flow
 from .frozendict import EMPTY, FrozenDict
 
 T = TypeVar("T")
@@ -54,7 +55,15 @@ def check_name(field: str, name: object) -> str:
 
 
 def check_flow(field: str, flow: object) -> str:
-    """The id of a flow."""
+    """The name of a flow, which may be given as the flow itself."""
+    if isinstance(flow, Flow):
+        return flow.name
+    if callable(flow):
+        problem = (
+            f"takes a flow or its name, not {shown(flow)}; decorate it with @flows.flow, or give "
+            "what flows.add(name, …) gives"
+        )
+        raise InvalidValueError(field, problem)
     flow = check_text(field, flow)
     if not flow:
         raise InvalidValueError(field, "the flow id may not be empty")

@@ -24,6 +24,7 @@ from msgspec.structs import force_setattr
 from . import clock
 from .checks import NO_TEXT, Strings, check_flow, check_text, check_type, strings
 from .errors import InvalidValueError, shown
+from .flow import NO_FLOW, SAME_FLOW, Flow, FlowName
 from .frozendict import EMPTY
 from .state import State
 
@@ -49,10 +50,10 @@ class Transit(Command[State], frozen=True, gc=False):
     """
 
     state: State
-    to: str
+    to: FlowName[str]
     annotations: Mapping[str, str] = EMPTY
     timeout: float | timedelta | datetime | None = None
-    on_timeout: str = ""
+    on_timeout: FlowName[str] = NO_FLOW
 
     def __post_init__(self) -> None:
         to = self.to
@@ -77,11 +78,11 @@ class Pause(Command[State], frozen=True, gc=False):
     """
 
     state: State
-    to: str | None = None
+    to: FlowName[str | None] = SAME_FLOW
     reason: str = ""
     annotations: Mapping[str, str] = EMPTY
     timeout: float | timedelta | datetime | None = None
-    on_timeout: str = ""
+    on_timeout: FlowName[str] = NO_FLOW
 
     def __post_init__(self) -> None:
         if type(self.state) is not State:
@@ -119,7 +120,7 @@ class Delay(Command[State], frozen=True, gc=False):
     """
 
     state: State
-    to: str | None = None
+    to: FlowName[str | None] = SAME_FLOW
     after: float | timedelta | None = None
     at: datetime | int | None = None
     annotations: Mapping[str, str] = EMPTY
@@ -286,6 +287,9 @@ MAX_CHECKED = 4_096
 
 
 def _check_new_to(command: Transit, to: object) -> None:
+    if type(to) is Flow:
+        force_setattr(command, "to", to.name)
+        return
     _check_to(command, to)
     if len(_CHECKED) < MAX_CHECKED:
         _CHECKED.add(command.to)
@@ -313,7 +317,7 @@ def _check_timeout(
 ) -> None:
     name = type(command).__name__
     if on_timeout is not NO_TEXT:
-        force_setattr(command, "on_timeout", check_text(f"{name}.on_timeout", on_timeout))
+        force_setattr(command, "on_timeout", check_flow(f"{name}.on_timeout", on_timeout))
     if isinstance(timeout, datetime):
         clock.instant(f"{name}.timeout", timeout)
     elif timeout is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
 
 import anyio
 from attrs import define, field
@@ -43,6 +43,9 @@ from .state import RetryPolicy, State, Status, check_id
 from .timers import Timers
 from .transitions import MOVES
 from .watch import Tail, Versions, Watcher
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -273,7 +276,7 @@ class Engine:
     @overload
     async def data(self, state: State, name: str) -> Any: ...
     @overload
-    async def data(self, state: State, name: str, type: type[T]) -> T: ...
+    async def data(self, state: State, name: str, type: TypeForm[T]) -> T: ...
 
     async def data(self, state: State, name: str, type: Any = Any) -> Any:
         """The payload *name* of a state: JSON decoded as *type*, anything else as bytes.

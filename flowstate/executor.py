@@ -325,12 +325,12 @@ class Executor:
         """Step after step; gives the state once it rests, or RUNNING if it is left to others.
         Raises what flows and commits raise."""
         clock, policy = self.committer.clock, self.committer.policy
-        runs = self.flows.runs
+        flows = self.flows.by_name
         taking = Taking(self, execution.state.id, execution.flow)
         state = execution.given
         steps = 0
-        while (run := runs.get(state.transition.to)) is not None:
-            command = await run(state, self.context)
+        while (flow := flows.get(state.transition.to)) is not None:
+            command = await flow.run(state, self.context)
             move = MOVES.get(type(command))
             if move is not None:
                 new = move(command, clock.now(), policy)
@@ -448,7 +448,7 @@ class Executor:
             if place is None:
                 continue
             if place.since is not None:
-                if state.transition.to in self.flows.runs:
+                if state.transition.to in self.flows.by_name:
                     self.line_up(state)
             elif state.id != own:
                 self.begin(Execution(state, state, "", flow=state.transition.to))
@@ -462,7 +462,7 @@ class Executor:
         while True:
             head = await driver.head() if state.rev else 0
             flow = state.transition.to
-            if flow in self.flows.runs:
+            if flow in self.flows.by_name:
                 await self._enter(flow)
                 if executions := await self.take([state]):
                     return executions[0]
@@ -565,7 +565,7 @@ class Executor:
             try:
                 if state == execution.state or state.rev != execution.state.rev:
                     await self._release(execution)
-                    if state.transition.to in self.flows.runs:
+                    if state.transition.to in self.flows.by_name:
                         self.line_up(state)
                     return state
                 return (await self.store(self.committer.plan_ready(state)))[0]
@@ -633,7 +633,7 @@ class Taking:
     def place_of(self, state: State, now: int, lease: int) -> Place:
         """For ``transitions.plan``."""
         executor, flow = self.executor, state.transition.to
-        if flow in executor.flows.runs and not executor.leaving.has_begun:
+        if flow in executor.flows.by_name and not executor.leaving.has_begun:
             if state.id == self.own:
                 if flow == self.flow or executor.room.enter(flow):
                     self._next, self.has_taken_own = flow, True

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Self, TypeAlias, TypeVar, cast, overload
+from typing import Any, Protocol, Self, TypeVar, overload
 
 import anyio
 import anyio.to_thread
-from attrs import define, field, frozen
+from attrs import define, field
 
-from .checks import check_flow
+from .checks import check_flow, check_whole
 from .commands import Command
-from .errors import FlowNotFoundError, InvalidValueError
+from .errors import FlowNotFoundError, InvalidValueError, shown
+from .flow import Flow, Run
 from .state import State
 
-Run: TypeAlias = Callable[[State, Any], Awaitable[Command[Any]]]
-"""Takes a state and the engine that runs it."""
-FlowFunction: TypeAlias = Run | Callable[[State, Any], Command[Any]]
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[[State, Any], Command[Any] | Awaitable[Command[Any]]])
 
 
-@frozen(eq=False)
-class Flow:
-    """A named flow. ``await flow.run(state, engine)`` calls it, wherever it runs."""
-
-    name: str
-    function: FlowFunction
-    run: Run = field(repr=False)
+class _Register(Protocol):
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]  (a class is no flow function)
+        self, function: type[F], /
+    ) -> type[F]: ...
+    @overload
+    def __call__(self, function: F, /) -> Flow[F]: ...
 
 
 @define(eq=False)
@@ -46,71 +44,88 @@ class Flows:
         @flows.flow("ship-it")
         def ship(state, engine): ...
 
-        flows.add("refund", Refund(gateway))
+        refund = flows.add("refund", Refund(gateway))
     """
 
-    _flows: dict[str, Flow] = field(factory=dict[str, Flow])
-    runs: dict[str, Run] = field(factory=dict[str, Run], init=False, repr=False)
-    """name -> run: what the engine looks a flow up in, once a step."""
+    by_name: dict[str, Flow] = field(factory=dict[str, Flow], init=False)
     limits: dict[str, int] = field(factory=dict[str, int], init=False, repr=False)
-    """name -> how many states of a flow this process runs at once, if that is limited."""
+    """name -> how many states of that flow this process runs at once; a flow that is not here has
+    no limit."""
 
     @overload
-    def flow(self, function: F, /) -> F: ...
+    def flow(
+        self, name: str = ..., /, *, inline: bool = ..., limit: int | None = ...
+    ) -> _Register: ...
     @overload
-    def flow(self, name: str = ..., /, *, inline: bool = ...) -> Callable[[F], F]: ...
+    def flow(  # pyright: ignore[reportOverlappingOverload]  (a class is no flow function)
+        self, function: type[F], /
+    ) -> type[F]: ...
+    @overload
+    def flow(self, function: F, /) -> Flow[F]: ...
 
-    def flow(self, function: Any = "", /, *, inline: bool = False) -> Any:
-        """Register a flow under its own name, or under the given one."""
+    def flow(self, function: Any = "", /, *, inline: bool = False, limit: int | None = None) -> Any:
+        """Register a function under its own name, or under the given one, and give the flow.
+
+        A class that is decorated stays the class: what ``add`` gives is the flow. *limit* is how
+        many states of it this process runs at once, however many processes there are.
+        """
         if not isinstance(function, str):
-            self.add(_name(function), function)
-            return function
+            return self.flow(inline=inline, limit=limit)(function)
 
         def register(decorated: Any) -> Any:
-            self.add(function or _name(decorated), decorated, inline=inline)
-            return decorated
+            name = function or _name(decorated)
+            flow = self.add(name, decorated, inline=inline, limit=limit)
+            return decorated if inspect.isclass(decorated) else flow
 
         return register
 
-    def add(self, name: str, function: Any, *, inline: bool = False) -> Flow:
-        """Register *function* as flow *name*. A name is taken once."""
+    def add(
+        self,
+        name: str,
+        function: type[F] | F,
+        *,
+        inline: bool = False,
+        limit: int | None = None,
+    ) -> Flow[F]:
+        """Register *function* as flow *name*, and give the flow. A name is taken once."""
         name = check_flow("flow name", name)
-        if name in self._flows:
+        if limit is not None:
+            limit = check_whole(f"flow {name!r}, limit", limit, 1)
+        if name in self.by_name:
             raise InvalidValueError(
-                f"flow {name!r}", f"is already registered, by {self._flows[name].function!r}"
+                f"flow {name!r}", f"is already registered, by {self.by_name[name].function!r}"
             )
-        if inspect.isclass(function):
-            function = function()
-        if not callable(function):
-            raise InvalidValueError(f"flow {name!r}", f"takes a callable, not {function!r}")
-        flow = Flow(name, cast("FlowFunction", function), _run(function, inline=inline))
-        self._flows[name] = flow
-        self.runs[name] = flow.run
+        called = _called(function)
+        if not callable(called):
+            raise InvalidValueError(f"flow {name!r}", f"takes a callable, not {shown(called)}")
+        flow = self.by_name[name] = Flow(name, called, _run(called, inline=inline))
+        if limit is not None:
+            self.limits[name] = limit
         return flow
 
     def include(self, other: Flows) -> Self:
         """Register every flow of *other* here too."""
         for flow in other:
-            if flow.name in self._flows:
+            if flow.name in self.by_name:
                 raise InvalidValueError(f"flow {flow.name!r}", "is in both")
-            self._flows[flow.name] = flow
-            self.runs[flow.name] = flow.run
+            self.by_name[flow.name] = flow
+        self.limits.update(other.limits)
         return self
 
     def __getitem__(self, name: str) -> Flow:
         try:
-            return self._flows[name]
+            return self.by_name[name]
         except KeyError:
-            raise FlowNotFoundError(name, tuple(self._flows)) from None
+            raise FlowNotFoundError(name, tuple(self.by_name)) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._flows
+        return name in self.by_name
 
     def __iter__(self) -> Iterator[Flow]:
-        return iter(self._flows.values())
+        return iter(self.by_name.values())
 
     def __len__(self) -> int:
-        return len(self._flows)
+        return len(self.by_name)
 
 
 def _name(function: Any) -> str:
@@ -118,6 +133,13 @@ def _name(function: Any) -> str:
     if not name:
         raise InvalidValueError("flow", f"{function!r} has no name; use flows.add(name, flow)")
     return str(name)
+
+
+def _called(function: Any) -> Any:
+    """What a flow calls: an object of a class, the function of another flow."""
+    if isinstance(function, Flow):
+        return function.function  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return function() if inspect.isclass(function) else function
 
 
 def _run(function: Any, *, inline: bool) -> Run:

@@ -36,6 +36,7 @@ from .checks import (
 )
 from .data import Data, DataRef
 from .errors import InvalidValueError, StateNotFoundError, shown
+from .flow import NO_FLOW, FlowName
 from .frozendict import EMPTY, FrozenDict
 
 V = TypeVar("V")
@@ -133,7 +134,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     backoff: float = 1.0
     max_backoff: float = 300.0
     enabled: bool = True
-    on_give_up: str = ""
+    on_give_up: FlowName[str] = NO_FLOW
 
     def __post_init__(self) -> None:
         force_setattr(self, "lease", clock.seconds("retry.lease", self.lease))
@@ -144,7 +145,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
             force_setattr(self, "max_attempts", attempts)
         check_flag("retry.enabled", self.enabled)
         if self.on_give_up is not NO_TEXT:
-            force_setattr(self, "on_give_up", check_text("retry.on_give_up", self.on_give_up))
+            force_setattr(self, "on_give_up", check_flow("retry.on_give_up", self.on_give_up))
         if self.lease < 1:
             raise InvalidValueError("retry.lease", f"takes at least 1 second, not {self.lease}")
         if self.backoff > self.max_backoff:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import anyio.from_thread
+import msgspec
 import pytest
 
 from flowstate import (
     Command,
     Commit,
+    Delay,
     End,
     Engine,
+    Flow,
     FlowNotFoundError,
     Flows,
     InvalidValueError,
+    Pause,
+    RetryPolicy,
     State,
     Status,
     Transit,
     connect,
 )
+from flowstate.drivers.memory import MemoryDriver
 
 from .helpers import begin
 
@@ -30,6 +38,30 @@ pytestmark = pytest.mark.anyio
 
 async def end(state: State, engine: Engine) -> Command:
     return Commit(End(state))
+
+
+async def documented(state: State, engine: Engine) -> Command:
+    """What it does."""
+    return Commit(End(state))
+
+
+class AsyncCall:
+    async def __call__(self, state: State, _: Engine) -> Command:
+        return Commit(End(state, "called"))
+
+
+class SyncCall:
+    def __call__(self, state: State, _: Engine) -> Command:
+        return Commit(End(state, "called"))
+
+
+class Methods:
+    async def run(self, state: State, _: Engine) -> Command:
+        return Commit(End(state, "called"))
+
+
+async def configured(reason: str, state: State, engine: Engine) -> Command:
+    return Commit(End(state, reason))
 
 
 # ---------------------------------------------------------------- names
@@ -54,9 +86,91 @@ def test_a_class_is_named_after_itself_and_called_through_an_object(flows: Flows
     assert isinstance(flows["Refund"].function, Refund)
 
 
-def test_decorating_gives_back_what_was_decorated(flows: Flows) -> None:
-    assert flows.flow(end) is end
-    assert flows.flow("other")(end) is end
+async def test_calling_a_flow_calls_its_function(flows: Flows) -> None:
+    flow = flows.flow("other")(end)
+    state = State("a")
+    assert flow.name == "other"
+    assert Commit(End(state)) == await flow(state, engine=Engine(MemoryDriver()))
+
+
+def test_a_flow_looks_like_its_function(flows: Flows) -> None:
+    flow = flows.flow("other")(documented)
+    assert ("documented", "What it does.") == (flow.__name__, flow.__doc__)  # type: ignore[attr-defined]
+    assert inspect.signature(documented) == inspect.signature(flow)
+    assert documented is inspect.unwrap(flow)
+    assert repr(flow) == f"Flow(name='other', function={documented!r})"
+
+
+def test_a_function_that_has_attributes_of_its_own_changes_no_flow(flows: Flows) -> None:
+    class Named:
+        name = "another"
+
+        def __init__(self) -> None:
+            self.run = self.function = None
+
+        def __call__(self, state: State, _: Engine) -> Command:
+            return Commit(End(state))
+
+    assert flows.add("it", Named()).name == "it"
+    assert callable(flows["it"].run)
+
+
+def test_a_decorated_class_stays_the_class(flows: Flows) -> None:
+    assert flows.flow(SyncCall) is SyncCall
+    assert flows.flow("other")(SyncCall) is SyncCall
+    assert [flow.name for flow in flows] == ["SyncCall", "other"]
+
+
+async def test_a_flow_may_be_registered_elsewhere_too(engine: Engine, flows: Flows) -> None:
+    """Also one that is ``async def``: what is registered is its function, not the flow."""
+    flow = flows.flow("again")(Flows().flow(end))
+    assert flow.function is end
+    state = await engine.execute(await begin(engine, "a", "again"))
+    assert state.transition.status is Status.ENDED
+
+
+# ---------------------------------------------------------------- in place of their names
+
+NEW = State("a")
+
+
+@pytest.mark.parametrize(
+    ("by_flow", "by_name"),
+    [
+        (lambda flow: Transit(NEW, flow), Transit(NEW, "finish-it")),
+        (
+            lambda flow: Transit(NEW, "wait", timeout=1, on_timeout=flow),
+            Transit(NEW, "wait", timeout=1, on_timeout="finish-it"),
+        ),
+        (lambda flow: Pause(NEW, to=flow), Pause(NEW, to="finish-it")),
+        (
+            lambda flow: Pause(NEW, timeout=1, on_timeout=flow),
+            Pause(NEW, timeout=1, on_timeout="finish-it"),
+        ),
+        (lambda flow: Delay(NEW, to=flow, after=1), Delay(NEW, to="finish-it", after=1)),
+        (lambda flow: RetryPolicy(on_give_up=flow), RetryPolicy(on_give_up="finish-it")),
+    ],
+    ids=["Transit", "its timeout", "Pause", "its timeout", "Delay", "RetryPolicy"],
+)
+def test_a_flow_stands_for_its_name(
+    flows: Flows, by_flow: Callable[[Flow], object], by_name: object
+) -> None:
+    given = by_flow(flows.flow("finish-it")(end))
+    assert by_name == given
+    assert msgspec.to_builtins(by_name) == msgspec.to_builtins(given)  # the name itself is kept
+
+
+@pytest.mark.parametrize(
+    "no_flow", [end, SyncCall, SyncCall()], ids=["function", "class", "object"]
+)
+def test_what_was_not_registered_stands_for_no_name(no_flow: Any) -> None:
+    problem = r"takes a flow or its name, not .*; decorate it with @flows\.flow, or give what"
+    with pytest.raises(InvalidValueError, match=r"Transit\.to: " + problem):
+        Transit(NEW, no_flow)
+    with pytest.raises(InvalidValueError, match=r"Pause\.on_timeout: " + problem):
+        Pause(NEW, timeout=1, on_timeout=no_flow)
+    with pytest.raises(InvalidValueError, match=r"retry\.on_give_up: " + problem):
+        RetryPolicy(on_give_up=no_flow)
 
 
 def test_a_name_is_taken_once(flows: Flows) -> None:
@@ -73,7 +187,7 @@ def test_a_name_must_be_one_that_a_store_can_keep(flows: Flows, name: str) -> No
 
 def test_what_cannot_be_called_is_no_flow(flows: Flows) -> None:
     with pytest.raises(InvalidValueError, match="flow 'five': takes a callable, not 5"):
-        flows.add("five", 5)
+        flows.add("five", 5)  # type: ignore[arg-type]
 
 
 def test_what_has_no_name_must_be_given_one(flows: Flows) -> None:
@@ -158,25 +272,6 @@ async def test_a_sync_flow_may_use_the_engine_from_its_thread(engine: Engine, fl
     assert (await engine.get("child")).transition.status is Status.ENDED
 
 
-class AsyncCall:
-    async def __call__(self, state: State, _: Engine) -> Command:
-        return Commit(End(state, "called"))
-
-
-class SyncCall:
-    def __call__(self, state: State, _: Engine) -> Command:
-        return Commit(End(state, "called"))
-
-
-class Methods:
-    async def run(self, state: State, _: Engine) -> Command:
-        return Commit(End(state, "called"))
-
-
-async def configured(reason: str, state: State, engine: Engine) -> Command:
-    return Commit(End(state, reason))
-
-
 @pytest.mark.parametrize(
     "flow",
     [
@@ -191,7 +286,7 @@ async def configured(reason: str, state: State, engine: Engine) -> Command:
     ids=["object", "sync object", "class", "sync class", "method", "partial", "lambda"],
 )
 async def test_whatever_can_be_called_with_a_state_and_an_engine_is_a_flow(
-    engine: Engine, flows: Flows, flow: Callable[..., object]
+    engine: Engine, flows: Flows, flow: Any
 ) -> None:
     flows.add("it", flow)
     state = await engine.execute(await begin(engine, "a", "it"))

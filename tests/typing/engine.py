@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Annotated, Any, Literal, assert_type
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from flowstate import (
-    Command,
     Commit,
     Compaction,
     CompactionRun,
@@ -58,6 +57,12 @@ async def reading(state: State, engine: Engine) -> None:
     assert_type(await engine.data(state, "order", type=Order), Order)
     assert_type(await engine.data(state, "order", type=dict[str, int]), dict[str, int])
     assert_type(await engine.data(state, "order", type=bytes), bytes)
+    assert_type(await engine.data(state, "order", type=Order | None), Order | None)
+    assert_type(await engine.data(state, "order", int | str), int | str)
+    assert_type(await engine.data(state, "order", type=list[int] | None), list[int] | None)
+    assert_type(await engine.data(state, "order", type=Literal["a", "b"]), Literal["a", "b"])
+    assert_type(await engine.data(state, "order", type=Annotated[int, Meta(ge=0)]), int)
+    await engine.data(state, "order", type=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     assert_type(await engine.data(state, "order"), Any)
     assert_type(await engine.get("a"), State)
     assert_type(await engine.get("a", rev=3), State)
@@ -88,35 +93,6 @@ def values(state: State) -> None:
     Commit(Execute(state))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Commit(Commit(End(state)))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Commit(Noop())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-
-
-@flows.flow
-async def plain(state: State, engine: Engine) -> Command:
-    return Commit(End(state)) if state.rev else Noop()
-
-
-@flows.flow("another-name")
-def named(state: State, engine: Engine) -> Commit:
-    return Commit(End(state))
-
-
-@flows.flow(inline=True)
-def inline(state: State, engine: Engine) -> Command[State]:
-    return Transit(state, "plain")
-
-
-@flows.flow
-class WithSettings:
-    async def __call__(self, state: State, _: Engine) -> Command[None]:
-        return Execute(state)
-
-
-async def calling(state: State, engine: Engine) -> None:
-    """A decorated flow is still what it was: it can be called, and tested, as it is."""
-    assert_type(await plain(state, engine), Command)
-    assert_type(named(state, engine), Commit)
-    assert_type(inline(state, engine), Command[State])
-    assert_type(WithSettings(), WithSettings)
 
 
 async def opening() -> None:
