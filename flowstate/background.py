@@ -98,7 +98,11 @@ class Background:
         check_runnable(state)
         check_not_held(state.id)
         flow = state.transition.to
-        if state.transition.status is not Status.RUNNING or flow not in self.flows:
+        if state.transition.status is not Status.RUNNING:
+            return
+        if flow not in self.flows:
+            if not state.rev or await self.executor.rests_where_it_was(state):
+                await self.executor.hand_on(state)
             return
         if runs_flow():
             self.line_up(state)

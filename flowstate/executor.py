@@ -184,7 +184,7 @@ class Executor:
             flow, mine = state.transition.to, taken.get(state.id)
             if mine is not None:
                 executions.append(Execution(mine.state, state, claim, mine.policy, flow))
-            elif not state.rev or await self._rests_where_it_was(state):
+            elif not state.rev or await self.rests_where_it_was(state):
                 executions.append(Execution(state, state, flow=flow))
         return executions
 
@@ -473,13 +473,17 @@ class Executor:
                     return newest
                 state = newest  # the newest counts
                 continue
-            if not state.rev:
-                return (await self.store(self.committer.plan_ready(state)))[0]
+            if not state.rev or newest.transition.status is not _RUNNING:
+                return await self.hand_on(state)
             if (fired := await self._fire_alarm(newest)) is not None:
                 return fired
             with self.leaving.ends_this():
                 await driver.wait(head)
             await self._pause(LOOK_AGAIN_MS)
+
+    async def hand_on(self, state: State) -> State:
+        """Commit a state that was moved in memory to a flow of others, as ready for them."""
+        return (await self.store(self.committer.plan_ready(state)))[0]
 
     async def _enter(self, flow: str) -> None:
         """Wait until the limit of a flow has room for one more state."""
@@ -565,10 +569,8 @@ class Executor:
             try:
                 if state == execution.state or state.rev != execution.state.rev:
                     await self._release(execution)
-                    if state.transition.to in self.flows.by_name:
-                        self.line_up(state)
                     return state
-                return (await self.store(self.committer.plan_ready(state)))[0]
+                return await self.hand_on(state)
             except RevMismatchError:
                 return await self._newest(state)
             except FlowstateError:
@@ -606,7 +608,7 @@ class Executor:
         except RevMismatchError:
             return await self._newest(state)
 
-    async def _rests_where_it_was(self, state: State) -> bool:
+    async def rests_where_it_was(self, state: State) -> bool:
         """Whether a state was moved in memory from the version that is stored, which rests."""
         stored = await self.committer.driver.get(state.id, state.rev)
         return stored is not None and stored.transition.status is not _RUNNING
