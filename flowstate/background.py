@@ -26,7 +26,7 @@ from .executor import (
     runs_flow,
 )
 from .flows import Flows
-from .state import State
+from .state import RetryPolicy, State
 
 COMMIT_TIMEOUT_S = 5.0
 """How long commits that are on their way are waited for once the grace period is over."""
@@ -48,8 +48,10 @@ class Background:
     _tasks: anyio.abc.TaskGroup = field(init=False)
     _free: anyio.Semaphore = field(init=False)
     """Its value is the number of free slots."""
-    _backlog: deque[State] = field(factory=deque[State], init=False)
-    """What waits for a slot."""
+    _backlog: deque[tuple[State, RetryPolicy]] = field(
+        factory=deque[tuple[State, RetryPolicy]], init=False
+    )
+    """What waits for a slot, with the policy of the engine that committed it."""
     _idle: anyio.Event | None = field(default=None, init=False)
     """Set once nothing runs; there is one only while somebody waits for that."""
 
@@ -68,7 +70,7 @@ class Background:
         executor = self.executor
         executor.leaving.begin()
         while self._backlog:
-            executor.leases.abandon(self._backlog.popleft())
+            executor.leases.abandon(*self._backlog.popleft())
         try:
             await self._grace(grace)
         finally:
@@ -86,7 +88,7 @@ class Background:
         check_runnable(state)
         if runs_flow():
             hand_over(state)
-            self.fork(state)
+            self.fork(state, self.committer.policy)
             return
         self.executor.check_takes_work()
         await self._free.acquire()
@@ -95,19 +97,20 @@ class Background:
         except EngineClosedError:
             self._free.release()
             raise
-        self._tasks.start_soon(self._work, state)
+        self._tasks.start_soon(self._work, state, self.committer.policy)
 
-    def fork(self, state: State) -> None:
-        """Run a state when a slot is free, and do not wait for that."""
+    def fork(self, state: State, policy: RetryPolicy) -> None:
+        """Run a state when a slot is free, and do not wait for that. *policy* is that of the engine
+        which committed it."""
         if self.executor.leaving.has_begun:
-            self.executor.leases.abandon(state)
+            self.executor.leases.abandon(state, policy)
             return
         try:
             self._free.acquire_nowait()
         except anyio.WouldBlock:
-            self._backlog.append(state)
+            self._backlog.append((state, policy))
         else:
-            self._tasks.start_soon(self._work, state)
+            self._tasks.start_soon(self._work, state, policy)
 
     async def idle(self) -> None:
         """Return once nothing is running and nothing waits for a slot."""
@@ -133,32 +136,32 @@ class Background:
             await self.idle()
             tasks.cancel_scope.cancel()
 
-    async def _work(self, state: State) -> None:
+    async def _work(self, state: State, policy: RetryPolicy) -> None:
         """A slot: runs one state, then what waits for a slot."""
         forget_flow()
         try:
-            await self._work_off(state)
+            await self._work_off(state, policy)
         finally:
             self._free.release()
             self._tell_if_idle()
 
-    async def _work_off(self, state: State) -> None:
+    async def _work_off(self, state: State, policy: RetryPolicy) -> None:
         runs = 0
         while True:
-            await self._run(state)
+            await self._run(state, policy)
             runs += 1
             if runs == MAX_STEPS_WITHOUT_YIELD:
                 runs = 0
                 await anyio.lowlevel.checkpoint()
             if not self._backlog:
                 return
-            state = self._backlog.popleft()
+            state, policy = self._backlog.popleft()
 
-    async def _run(self, state: State) -> None:
+    async def _run(self, state: State, policy: RetryPolicy) -> None:
         if self.executor.leaving.has_begun:
-            self.executor.leases.abandon(state)
+            self.executor.leases.abandon(state, policy)
             return
-        await self.executor.run(state)
+        await self.executor.run(state, policy)
 
     def _is_idle(self) -> bool:
         return not self.executor.leases.executions and self._free.value == self.slots

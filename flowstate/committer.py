@@ -90,33 +90,28 @@ class Committer:
             self._check(plan)
         return plan
 
-    def plan_state(self, state: State) -> Plan:
-        """What is written for a state that the kernel itself moved. It has no limit: it must always
-        fit."""
+    def plan_state(self, state: State, policy: RetryPolicy) -> Plan:
+        """What is written for a state that the kernel itself moved: it goes on by the policy that
+        it went by. It has no limit: it must always fit."""
         commit_id = f"{self.prefix}-{next(self._numbers)}"
         return transitions.plan_state(
-            state, commit_id=commit_id, now=self.clock.now(), policy=self.policy
+            state, commit_id=commit_id, now=self.clock.now(), policy=policy
         )
 
-    def plan_failure(self, state: State, failure: Failure) -> Plan | None:
+    def plan_failure(self, state: State, failure: Failure, policy: RetryPolicy) -> Plan | None:
         """What is written for a state whose flow raised (``transitions.after_error``); None if it
         is to be left alone."""
-        moved = transitions.after_error(
-            state, failure, self.clock.now(), self.policy, self.chance()
-        )
-        return None if moved is None else self.plan_state(moved)
+        moved = transitions.after_error(state, failure, self.clock.now(), policy, self.chance())
+        return None if moved is None else self.plan_state(moved, policy)
 
     def plan_firing(self, due: Due) -> Plan | None:
         """What is written for a state that is due (``transitions.fire``); None if it is to be left
         alone."""
+        policy = due.policy or self.policy  # one that flowstate 0.1 committed has none beside it
         fired = transitions.fire(
-            due.state,
-            self.clock.now(),
-            self.policy,
-            self.chance(),
-            is_released=due.is_released,
+            due.state, self.clock.now(), policy, self.chance(), is_released=due.is_released
         )
-        return None if fired is None else self.plan_state(fired)
+        return None if fired is None else self.plan_state(fired, policy)
 
     async def store(self, plan: Plan) -> tuple[State, ...]:
         """Have a plan stored and tell the listeners; gives the versions. A plan that is stored

@@ -93,7 +93,8 @@ class Driver(ABC):
     @abstractmethod
     async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
         """At most *limit* current versions due at or before *until* (ms) for one of *flows*,
-        soonest first, and the soonest due time of those that the page does not hold.
+        soonest first, each with the policy that it was committed with, and the soonest due time
+        of those that the page does not hold.
 
         A *limit* of 0 asks for that time alone. All of it is of one moment. Due times are whole
         numbers to a driver, negative ones too (``leases.RELEASED``).

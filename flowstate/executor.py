@@ -32,7 +32,7 @@ from .leases import Due, Execution, LeaseKeeper
 from .leaving import Leaving
 from .plan import Plan
 from .races import Races
-from .state import KERNEL_PREFIX, Cause, State, Status
+from .state import KERNEL_PREFIX, Cause, RetryPolicy, State, Status
 from .transitions import MOVES, TRANSITIONS, check_legal
 
 logger = logging.getLogger("flowstate")
@@ -79,7 +79,7 @@ class Executor:
     committer: Committer
     flows: Flows
     context: Any
-    fork: Callable[[State], None]
+    fork: Callable[[State, RetryPolicy], None]
     ended: Callable[[], None]
     """Called after each execution."""
     leases: LeaseKeeper = field(init=False)
@@ -104,12 +104,14 @@ class Executor:
         if self.leaving.has_begun and not runs_flow():
             raise EngineClosedError("the engine is closing and takes no new work")
 
-    async def execute(self, state: State) -> State:
-        """Run a state here and now, until it rests, and give it as it is then."""
+    async def execute(self, state: State, policy: RetryPolicy | None = None) -> State:
+        """Run a state here and now, until it rests, and give it as it is then. *policy* is that of
+        the engine which committed it, if it is known not to be this one."""
         check_runnable(state)
         self.check_takes_work()
+        policy = policy or self.committer.policy
         while state.transition.status is _RUNNING:
-            execution = Execution(state, state)
+            execution = Execution(state, state, policy)
             rested = await self._execute(execution)
             if rested is not None:
                 return rested
@@ -120,14 +122,15 @@ class Executor:
                 )
             if not execution.is_timed_out:
                 return await self._newest(state)
+            policy = execution.policy
             state = await self._fire_timeout(execution)
         return state
 
-    async def run(self, state: State) -> BaseException | None:
+    async def run(self, state: State, policy: RetryPolicy | None = None) -> BaseException | None:
         """Run a state for nobody who waits for it, and give what came out of its flow: that was
         logged, and what follows from it was committed, so it is not raised, whatever it is."""
         try:
-            await self.execute(state)
+            await self.execute(state, policy)
         except EngineClosedError:
             return None  # left for another engine; its lease is released
         except BaseException as error:
@@ -146,9 +149,13 @@ class Executor:
             return await self._commit_own(commit)
         return await self.committer.commit(commit)
 
-    def executing(self) -> list[State]:
-        """What runs now, as it was last committed, in the order in which it began."""
-        return [execution.state for execution in self.leases.executions if execution.state.rev]
+    def timeouts(self) -> list[tuple[str, Due]]:
+        """The timeouts of what runs now, each with the flow that it leads to."""
+        return [
+            (timeout.to, Due(execution.state, timeout.at, execution.policy))
+            for execution in self.leases.executions
+            if (timeout := execution.timeout) is not None
+        ]
 
     def committed(self, states: tuple[State, ...]) -> None:
         """What was committed: an execution goes on from its own, and is cancelled if somebody else
@@ -162,6 +169,7 @@ class Executor:
                 continue
             if execution is _running_here.get():
                 execution.state = state
+                execution.policy = self.committer.policy
                 if state.transition.alarm is not None:
                     self.leases.look_again(execution)
             else:
@@ -170,7 +178,7 @@ class Executor:
     def cancel(self) -> None:
         """Cancel every execution; the leases are released when the engine is left."""
         for execution in self.leases.executions:
-            self.leases.abandon(execution.state)
+            self.leases.abandon(execution.state, execution.policy)
             execution.scope.cancel()
 
     async def wait_for_commits(self, patience_s: float) -> None:
@@ -214,7 +222,7 @@ class Executor:
             await self._leave_what_it_holds(execution)
             return await self._newest(execution.at)
         if state.transition.status is _RUNNING:
-            return await self._leave(state)
+            return await self._leave(state, execution.policy)
         return state
 
     async def _steps_and_races(self, execution: Execution) -> State | None:
@@ -249,7 +257,7 @@ class Executor:
         """Step after step; gives the state once it rests, or RUNNING if it is to be left to other
         engines, or None if it moved in some other way. Raises what flows and commits raise."""
         committer, leaving = self.committer, self.leaving
-        clock, policy = committer.clock, committer.policy
+        clock = committer.clock
         commit = self._commit_own if committer.driver.waits else committer.commit
         flows = self.flows.by_name
         state = execution.at
@@ -260,7 +268,7 @@ class Executor:
             command: Command = await run(state, self.context)
             move = MOVES.get(type(command))
             if move is not None:
-                new = move(command, clock.now(), policy)
+                new = move(command, clock.now(), execution.policy)
                 if new.id != state.id:
                     raise _another(state, command)
             elif type(command) is Commit:
@@ -296,7 +304,7 @@ class Executor:
             if other.id == state.id:
                 own = other
             elif other.transition.status is _RUNNING:
-                self.fork(other)
+                self.fork(other, self.committer.policy)
         return own
 
     def _do_other(self, execution: Execution, command: Any) -> State | None:
@@ -307,7 +315,7 @@ class Executor:
             if (state.id, state.rev) == (execution.state.id, execution.state.rev):
                 return state
             check_runnable(state)
-            self.fork(state)
+            self.fork(state, self.committer.policy)
         elif type(command) is not Noop:
             raise FlowReturnError(
                 execution.at.transition.to,
@@ -348,16 +356,18 @@ class Executor:
     async def _raised(self, execution: Execution, error: BaseException) -> None:
         """A flow raised, or was cancelled: what is the flow's counts as an attempt."""
         if isinstance(error, EngineClosedError) and self.leaving.has_begun:
-            self.leases.abandon(execution.state)  # nothing went wrong: it is given back
+            # nothing went wrong: it is given back
+            self.leases.abandon(execution.state, execution.policy)
         elif is_flows_own(error):
             await self._failed(execution, error)
         else:
-            self.leases.abandon(execution.state)  # nobody runs it now
+            self.leases.abandon(execution.state, execution.policy)  # nobody runs it now
 
     async def _failed(self, execution: Execution, error: BaseException) -> None:
         """A flow raised: commit its retry, if the state was ever committed, and say what becomes of
         it."""
         id, flow = execution.at.id, execution.at.transition.to
+        policy = execution.policy
         extra = {"flow_of": id}  # by it a program knows what it also gets as an error
         moved: State | None = None
         try:
@@ -372,7 +382,7 @@ class Executor:
         outcome = "it is not retried" if moved is None else moved.transition.reason
         logger.error("state %r: flow %r: %s", id, flow, outcome, exc_info=error, extra=extra)
         if moved is not None and moved.transition.status is _RUNNING:
-            self.fork(moved)
+            self.fork(moved, policy)
 
     async def _commit_failure(self, execution: Execution, error: BaseException) -> State | None:
         """Commit what becomes of the version that the flow left; None if nothing does."""
@@ -380,7 +390,7 @@ class Executor:
         is_held = state.rev and state.transition.status is _RUNNING
         if not is_held or execution.is_handed_over:
             return None
-        plan = self.committer.plan_failure(state, failure_of(error))
+        plan = self.committer.plan_failure(state, failure_of(error), execution.policy)
         return None if plan is None else (await self._store(plan))[0]
 
     async def _fire_timeout(self, execution: Execution) -> State:
@@ -390,7 +400,7 @@ class Executor:
         assert timeout is not None  # noqa: S101  (it is why it was stopped)
         if timeout.at > self.committer.clock.now():
             return state  # the clock was wrong for a moment: its time is still to come
-        firing = self.committer.plan_firing(Due(state, timeout.at))
+        firing = self.committer.plan_firing(Due(state, timeout.at, execution.policy))
         if firing is None:
             return state
         try:
@@ -401,29 +411,29 @@ class Executor:
             logger.warning("state %r: its timeout could not be fired", state.id, exc_info=True)
             raise
 
-    async def _leave(self, state: State) -> State:
+    async def _leave(self, state: State, policy: RetryPolicy) -> State:
         """Leave a RUNNING state to other engines: its lease is released, when this engine is left
         or else at once. One that came to its flow in memory is committed first."""
         if self.leaving.has_begun:
-            self.leases.abandon(state)
+            self.leases.abandon(state, policy)
             return state
         try:
             with self._shield():
-                return await self._store_and_release(state)
+                return await self._store_and_release(state, policy)
         except FlowstateError:
             logger.warning("state %r could not be left to others", state.id, exc_info=True)
             return state
 
-    async def _store_and_release(self, state: State) -> State:
+    async def _store_and_release(self, state: State, policy: RetryPolicy) -> State:
         stored = await self.committer.driver.get(state.id)
         if stored is not None and stored.rev != state.rev:
             return stored
         if stored != state:
             try:
-                (state,) = await self._store(self.committer.plan_state(state))
+                (state,) = await self._store(self.committer.plan_state(state, policy))
             except RevMismatchError:
                 return await self._newest(state)
-        await self.leases.release(state)
+        await self.leases.release(state, policy)
         return state
 
     async def _leave_what_it_holds(self, execution: Execution) -> None:
@@ -432,7 +442,7 @@ class Executor:
         held = execution.state
         is_running = held.transition.status is _RUNNING
         if execution.has_moved and is_running and not execution.is_handed_over:
-            await self._leave(held)
+            await self._leave(held, execution.policy)
 
     async def _newest(self, state: State) -> State:
         return await self.committer.driver.get(state.id) or state

@@ -53,6 +53,12 @@ def lease_ms(policy: RetryPolicy) -> int:
     return round(policy.lease * 1000) if policy.enabled else 0  # on the path of every commit
 
 
+def policy_of(state: State, policy: RetryPolicy) -> RetryPolicy:
+    """What a version goes by: its state's own policy, or else that of the engine that committed
+    it."""
+    return state.retry or policy
+
+
 def renewal_ms(length_ms: int) -> int:
     """How much of a lease of that length may go by before it is renewed, in ms."""
     return int(length_ms * RENEW_AFTER)
@@ -69,10 +75,12 @@ def instant_of(due: int) -> int:
 
 
 class Due(Struct, frozen=True, gc=False):
-    """A current version whose due time has come, and that time as the store has it (ms)."""
+    """A current version whose due time has come, that time as the store has it (ms), and the policy
+    that was stored beside it (``Write.policy``)."""
 
     state: State
     time: int
+    policy: RetryPolicy | None = None
 
     @property
     def at(self) -> int:
@@ -116,6 +124,8 @@ class Execution:
     """As it was last committed: that is what has a lease, and perhaps a timeout."""
     at: State
     """As its flow was given it last; moves in memory have come to it since it was committed."""
+    policy: RetryPolicy
+    """That of the engine which committed ``state``."""
     scope: anyio.CancelScope = field(factory=anyio.CancelScope)
     renewed_at: int = 0
     """When its lease was last renewed (ms); a commit renews it too."""
@@ -157,9 +167,8 @@ class Execution:
 @define(eq=False)
 class LeaseKeeper:
     """Renews the leases of executions, cancels those that lost theirs, and releases the leases of
-    what cannot be run here.
-
-    ``policy`` is that of states without their own.
+    what cannot be run here. Leases are as long as the policies of their versions say; ``policy`` is
+    this engine's.
     """
 
     renew_leases: Renew
@@ -229,7 +238,7 @@ class LeaseKeeper:
         for execution in self.executions:
             due = self._renewal(execution)
             if due is not None and due <= now:
-                until = now + self._lease_ms(execution.state)
+                until = now + _lease_ms(execution.state, execution.policy)
                 alarm = execution.state.transition.alarm
                 batches.setdefault(min(until, alarm.at) if alarm else until, []).append(execution)
         for until, batch in batches.items():
@@ -242,17 +251,17 @@ class LeaseKeeper:
 
     # ------------------------------------------------------------ releasing
 
-    async def release(self, state: State) -> None:
+    async def release(self, state: State, policy: RetryPolicy) -> None:
         """Release the lease of a state, so that another engine goes on with it at once."""
-        if self._lease_ms(state):
+        if _lease_ms(state, policy):
             try:
                 await self._release([(state.id, state.rev)])
             except FlowstateError:
                 logger.warning("state %r: its lease could not be released", state.id, exc_info=True)
 
-    def abandon(self, state: State) -> None:
+    def abandon(self, state: State, policy: RetryPolicy) -> None:
         """Have the lease of a state released when the engine is left, unless it is begun again."""
-        if self._lease_ms(state):
+        if _lease_ms(state, policy):
             self._abandoned[state.id] = state.rev
 
     async def release_abandoned(self) -> None:
@@ -280,7 +289,7 @@ class LeaseKeeper:
     def _renewal(self, execution: Execution) -> int | None:
         """When to tell the store that it is being executed, or to learn from the store that it is
         no longer."""
-        length = self._lease_ms(execution.state)
+        length = _lease_ms(execution.state, execution.policy)
         if not length:
             return None
         began = max(self._committed_at(execution), execution.renewed_at)
@@ -297,8 +306,8 @@ class LeaseKeeper:
             execution.future_rev, execution.future_noticed_at = state.rev, now
         return execution.future_noticed_at
 
-    def _lease_ms(self, state: State) -> int:
-        """The length of the state's lease; 0 if it has none, as what rests or was never
-        committed."""
-        is_leased = state.rev and state.transition.status is _RUNNING
-        return lease_ms(state.retry or self.policy) if is_leased else 0
+
+def _lease_ms(state: State, policy: RetryPolicy) -> int:
+    """The length of the state's lease; 0 if it has none, as what rests or was never committed."""
+    is_leased = state.rev and state.transition.status is _RUNNING
+    return lease_ms(policy_of(state, policy)) if is_leased else 0

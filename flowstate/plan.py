@@ -26,7 +26,7 @@ from .checks import (
 from .data import DataRef
 from .errors import InvalidValueError, shown
 from .frozendict import EMPTY, FrozenDict
-from .state import SHORT_ID, State, Transition, check_id
+from .state import SHORT_ID, RetryPolicy, State, Transition, check_id
 
 NextVersion: TypeAlias = Callable[[str, int], tuple[int, int, str] | None]
 """Gives the oldest version of a state (id) above a revision, if there is one: its revision, when it
@@ -38,21 +38,25 @@ class Write(Struct, frozen=True, gc=False):
 
     ``state.rev`` is the revision that must be the state's latest for the plan to hold (0: it must
     not exist). ``due`` is this version's due time (ms since the epoch) or None, ``flow`` the flow
-    that is then to be run.
+    that is then to be run, ``policy`` what whoever acts on it then goes by; None where it is not
+    needed, because nothing will be due or ``state`` has its own.
     """
 
     state: State
     due: int | None
     flow: str
+    policy: RetryPolicy | None = None
 
     def __post_init__(self) -> None:
-        state, due, flow = self.state, self.due, self.flow
+        state, due, flow, policy = self.state, self.due, self.flow, self.policy
         if type(state) is not State:
             check_type("Write.state", state, State)
         if due is not None and (type(due) is not int or due.bit_length() > MAX_BITS or not flow):
             force_setattr(self, "due", _check_due(due, flow))
         if flow is not state.transition.to and flow is not NO_TEXT:  # else it was looked at already
             force_setattr(self, "flow", check_text("Write.flow", flow))
+        if policy is not None and type(policy) is not RetryPolicy:
+            check_type("Write.policy", policy, RetryPolicy)
 
 
 class Plan(Struct, frozen=True, gc=False):

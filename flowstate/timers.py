@@ -14,7 +14,7 @@ from .commands import Commit
 from .committer import Committer
 from .executor import Executor
 from .leases import Due, DuePage
-from .state import State
+from .state import RetryPolicy, State
 
 
 @frozen(eq=False)
@@ -51,14 +51,18 @@ class Timers:
         """Commit states of the kernel's own: nobody else may write them."""
         return await self._committer.commit(commit, is_internal=True)
 
-    async def run(self, state: State) -> BaseException | None:
+    async def run(self, state: State, policy: RetryPolicy | None) -> BaseException | None:
         """Run a state until it rests, and give what came out of its flow; None if nothing went
-        wrong. That was logged and counted as an attempt already, and ends nothing else."""
-        return await self._executor.run(state)
+        wrong. That was logged and counted as an attempt already, and ends nothing else.
 
-    def executing(self) -> list[State]:
-        """The states that this engine executes, as they were last committed."""
-        return self._executor.executing()
+        *policy* is what is stored beside the state, as it was fired by that of its ``Due``.
+        """
+        return await self._executor.run(state, policy)
+
+    def timeouts(self) -> list[tuple[str, Due]]:
+        """The timeouts of what this engine executes, whether they have come or not, each with the
+        flow that it leads to."""
+        return self._executor.timeouts()
 
     async def head(self) -> int:
         """The newest revision."""

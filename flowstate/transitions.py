@@ -57,7 +57,7 @@ from .commands import (
 from .data import Data, DataRef
 from .errors import IllegalTransitionError, InvalidValueError
 from .frozendict import EMPTY, FrozenDict
-from .leases import lease_ms
+from .leases import lease_ms, policy_of
 from .plan import Plan, Write, moved
 from .state import Alarm, Cause, RetryPolicy, State, Status, Transition, check_id
 
@@ -160,7 +160,7 @@ def end(command: End, now: int, policy: RetryPolicy) -> State:
 def retry(command: Retry, now: int, policy: RetryPolicy) -> State:
     check_legal(command)
     state = command.state
-    policy = state.retry or policy
+    policy = policy_of(state, policy)
     failure = Failure(command.reason)
     return _tried_again(state, policy, now + command.after_ms, Cause.RETRY, failure)
 
@@ -169,7 +169,7 @@ def fail(command: Fail, now: int, policy: RetryPolicy) -> State:
     check_legal(command)
     state = command.state
     failure = Failure(command.reason)
-    return _given_up(state, state.retry or policy, state.transition.attempt, failure)
+    return _given_up(state, policy_of(state, policy), state.transition.attempt, failure)
 
 
 def save(command: Save, now: int, policy: RetryPolicy) -> State:
@@ -211,7 +211,7 @@ def after_error(
     up once its attempts are used up; None (leave it alone) if its policy is switched off. *jitter*
     (0 to 1) spreads the backoffs of states that failed together.
     """
-    policy = state.retry or policy
+    policy = policy_of(state, policy)
     if not policy.enabled:
         return None
     at = now + policy.wait_ms(state.transition.attempt + 1, jitter)
@@ -270,7 +270,7 @@ def _waits_for_retry(transition: Transition) -> bool:
 def _lease_ended(
     state: State, now: int, policy: RetryPolicy, jitter: float, *, is_released: bool
 ) -> State | None:
-    policy = state.retry or policy
+    policy = policy_of(state, policy)
     transition = state.transition
     if transition.status is not Status.RUNNING or not policy.enabled:
         return None
@@ -373,15 +373,19 @@ def plan_state(state: State, *, commit_id: str, now: int, policy: RetryPolicy) -
 
 
 def with_due(state: State, now: int, policy: RetryPolicy) -> Write:
-    """The state with its due time: its alarm, or the end of its lease, whichever is first."""
+    """The state with its due time, its alarm or the end of its lease, whichever is first, and with
+    what it goes by then."""
     transition = state.transition
     alarm = transition.alarm
+    beside = policy if state.retry is None else None
     if transition.status is not _RUNNING:
-        return Write(state, None, "") if alarm is None else Write(state, alarm.at, alarm.to)
-    length = lease_ms(state.retry or policy)
-    if alarm is None or (length and now + length < alarm.at):
-        return Write(state, now + length if length else None, transition.to)
-    return Write(state, alarm.at, alarm.to)
+        return Write(state, None, "") if alarm is None else Write(state, alarm.at, alarm.to, beside)
+    length = lease_ms(policy_of(state, policy))
+    if alarm is not None and not (length and now + length < alarm.at):
+        return Write(state, alarm.at, alarm.to, beside)
+    if not length:
+        return Write(state, None, transition.to)
+    return Write(state, now + length, transition.to, beside)
 
 
 def take_payloads(state: State, payloads: dict[str, bytes]) -> State:

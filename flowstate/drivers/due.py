@@ -8,13 +8,15 @@ from typing import TypeAlias
 
 from attrs import define, field
 
+from ..state import RetryPolicy
+
 MAX_BEHIND = 2_000
 """Ids whose new due times may be left out of the heaps."""
 MIN_REBUILD = 1_000
 """Entries in the heaps below which stale ones may stay."""
 
-_Entry: TypeAlias = tuple[int, int, str, str]
-"""due (ms), revision, id, flow"""
+_Entry: TypeAlias = tuple[int, int, str, str, RetryPolicy | None]
+"""due (ms), revision, id, flow, policy. One version has one policy, so they are never compared."""
 
 
 @define
@@ -35,21 +37,23 @@ class DueTimes:
     """flow -> heap of entries."""
     _entries: int = 0
 
-    def set(self, id: str, rev: int, due: int | None, flow: str) -> None:
-        self._set[id] = None if due is None else (due, rev, id, flow)
+    def set(
+        self, id: str, rev: int, due: int | None, flow: str, policy: RetryPolicy | None
+    ) -> None:
+        self._set[id] = None if due is None else (due, rev, id, flow, policy)
         if len(self._set) > MAX_BEHIND:
             self._catch_up()
 
     def move(self, id: str, due: int) -> None:
         entry = self._set[id] if id in self._set else self._due.get(id)
         if entry is not None:
-            self.set(id, entry[1], due, entry[3])
+            self.set(id, entry[1], due, *entry[3:])
 
     def page(
         self, until: int, flows: Collection[str], limit: int
-    ) -> tuple[list[tuple[str, int]], int | None]:
-        """What is due, soonest first: ids, with their due times; and the soonest due time of what
-        the page does not hold."""
+    ) -> tuple[list[tuple[str, int, RetryPolicy | None]], int | None]:
+        """What is due, soonest first: ids, with their due times and policies; and the soonest due
+        time of what the page does not hold."""
         self._catch_up()
         found: list[_Entry] = []
         others: list[int] = []
@@ -66,7 +70,8 @@ class DueTimes:
             found.extend(taken)
         found.sort()
         others.extend(due for due, *_ in found[limit : limit + 1])
-        return [(id, due) for due, _, id, _ in found[:limit]], min(others, default=None)
+        page = [(id, due, policy) for due, _, id, _, policy in found[:limit]]
+        return page, min(others, default=None)
 
     def flows(self) -> tuple[str, ...]:
         """Every flow that something is due for, now or later."""

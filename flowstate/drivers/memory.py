@@ -126,7 +126,7 @@ class MemoryDriver(Driver):
             if state.data or state.stacked:
                 for key in _payloads(state):
                     self._referring.setdefault(key, []).append(state.rev)
-            self._due.set(id, state.rev, write.due, write.flow)
+            self._due.set(id, state.rev, write.due, write.flow, write.policy)
         if plan.payloads:
             for checksum, content in plan.payloads.items():
                 self._payloads[first, checksum] = content
@@ -176,7 +176,8 @@ class MemoryDriver(Driver):
     async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
         due, following = self._due.page(until, flows, limit)
         return DuePage(
-            tuple([Due(self._histories[id].latest, time) for id, time in due]), following
+            tuple([Due(self._histories[id].latest, time, policy) for id, time, policy in due]),
+            following,
         )
 
     async def due_flows(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from flowstate import (
     Engine,
     FlowstateError,
     InvalidValueError,
+    RetryPolicy,
     RevMismatchError,
     State,
     Status,
@@ -232,7 +233,7 @@ class Recoverer:
         if len(flows) < len(self.engine.flows):
             # ending what runs needs no place, and were all places held by flows that hang, it is
             # what everything else waits for
-            for flow, timeout in self._timeouts():
+            for flow, timeout in self.engine.timers.timeouts():
                 taken += self._take(flow, [timeout], 1) if timeout.at <= now else 0
         return taken
 
@@ -250,7 +251,8 @@ class Recoverer:
     def _next_look(self, soonest: int | None, looked: int) -> int:
         """When to look again, if nothing wakes it: at the next due time, and after a third of a
         lease, since a wake-up may be lost and the clock may have been wrong."""
-        to_come = [timeout.at for _, timeout in self._timeouts() if timeout.at > looked]
+        timeouts = [timeout.at for _, timeout in self.engine.timers.timeouts()]
+        to_come = [at for at in timeouts if at > looked]
         latest = looked + renewal_ms(self._elector.lease_ms)
         # what is due already is being committed at this moment
         if soonest is not None and soonest > looked:
@@ -271,14 +273,6 @@ class Recoverer:
         idle = len(self.engine.flows) - len(self._busy) - (flow not in self._busy)
         kept = min(idle, self.concurrency // 2)
         return max(free - kept, 0 if flow in self._busy else min(free, 1))
-
-    def _timeouts(self) -> list[tuple[str, Due]]:
-        """The timeouts of what runs here, and where each leads."""
-        return [
-            (alarm.to, Due(state, alarm.at))
-            for state in self.engine.timers.executing()
-            if (alarm := state.transition.alarm) is not None
-        ]
 
     def _take(self, flow: str, due: Iterable[Due], room: int) -> int:
         taken = 0
@@ -303,7 +297,7 @@ class Recoverer:
             if fired is None:
                 await self._pause(BACKOFF_MS)  # it is still due: look at it again, but not at once
             elif fired.transition.status is Status.RUNNING:
-                await self._run(fired)
+                await self._run(fired, due.policy)
         except RevMismatchError:
             self._counts["lost races"] += 1
         finally:
@@ -335,8 +329,8 @@ class Recoverer:
         is_to_come = alarm is None or alarm.at > self.engine.clock.now()
         return due.is_released and is_to_come and transition.to not in self.engine.flows
 
-    async def _run(self, state: State) -> None:
-        error = await self.engine.timers.run(state)
+    async def _run(self, state: State, policy: RetryPolicy | None) -> None:
+        error = await self.engine.timers.run(state, policy)
         if error is not None:
             self._counts["errors"] += 1
             with suppress(FlowstateError):
