@@ -123,7 +123,10 @@ class Executor:
             if not execution.is_timed_out:
                 return await self._newest(state)
             policy = execution.policy
-            state = await self._fire_timeout(execution)
+            fired = await self._fire_timeout(execution)
+            if fired is None:
+                return await self._newest(state)
+            state = fired
         return state
 
     async def run(self, state: State, policy: RetryPolicy | None = None) -> BaseException | None:
@@ -393,8 +396,9 @@ class Executor:
         plan = self.committer.plan_failure(state, failure_of(error), execution.policy)
         return None if plan is None else (await self._store(plan))[0]
 
-    async def _fire_timeout(self, execution: Execution) -> State:
-        """Commit that the timeout of what was stopped has come, and give the state."""
+    async def _fire_timeout(self, execution: Execution) -> State | None:
+        """Commit that the timeout of what was stopped has come, and give the state; None if
+        somebody else was first, who goes on with it."""
         state = execution.state
         timeout = execution.timeout
         assert timeout is not None  # noqa: S101  (it is why it was stopped)
@@ -406,7 +410,7 @@ class Executor:
         try:
             return (await self._store(firing))[0]
         except RevMismatchError:
-            return await self._newest(state)  # somebody else was first
+            return None
         except FlowstateError:
             logger.warning("state %r: its timeout could not be fired", state.id, exc_info=True)
             raise
