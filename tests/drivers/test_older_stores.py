@@ -4,6 +4,7 @@ that is in them is as it was and goes on, and a process of 0.1 writes nothing mo
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -38,7 +39,7 @@ from flowstate.drivers.postgres import schema as postgres_schema
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import START_MS, TimedDriver, VirtualClock
 
-from ..postgres import Database, target
+from ..postgres import Database, target, with_options
 from . import older_process
 
 pytestmark = pytest.mark.anyio
@@ -209,6 +210,31 @@ async def test_a_store_that_may_only_be_read_is_read_as_it_is(url: str) -> None:
         await test_what_was_due_is_due_without_a_policy(driver)
         assert (await driver.due(START_MS, ["boom"], 1)).next == START_MS + 1_000
     assert before == path.read_bytes()
+
+
+async def test_who_may_not_change_the_tables_is_told(postgres: Database) -> None:
+    """On PostgreSQL; nothing was changed, and once the owner was there this role can work."""
+    url, role = postgres.new_store(), f"writer_{os.getpid()}"
+    schema = target(url).schema
+    grants = (
+        f"CREATE ROLE {role} LOGIN PASSWORD 'a word'; GRANT USAGE ON SCHEMA {schema} TO {role}; "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}"
+    )
+    theirs = with_options(url, user=role, password="a word")  # noqa: S106  (of a test)
+    with closing(target(url).connect()) as ours:
+        ours.execute((DATA / "0.1-postgresql.sql").read_text().replace("{s}", schema).encode())
+        ours.execute(grants.encode())
+        try:
+            before = tables(url)
+            with pytest.raises(StoreOpenError, match="Open the store once as their owner"):
+                await connect(theirs).open()
+            assert before == tables(url)
+            async with connect(url):
+                pass
+            async with connect(theirs) as driver, Engine(driver) as engine:
+                await engine.do(Commit(End(await engine.get("shared"))))
+        finally:
+            ours.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
 # ---------------------------------------------------------------- a process of 0.1

@@ -268,8 +268,14 @@ def _not_readable(connection: Connection, target: Target, error: psycopg.Error) 
 
 
 def _not_made(connection: Connection, target: Target, error: psycopg.Error) -> StoreError:
-    """Which right is missing for making the tables."""
+    """Which right is missing for making the tables, or for changing them."""
     role, message = _role(connection), error.diag.message_primary
+    if found := _version(connection, target):
+        return StoreOpenError(
+            target.url,
+            f"has schema version {found}, older than the {VERSION} of this flowstate, and the role "
+            f"{role!r} may not change its tables ({message}). Open the store once as their owner",
+        )
     if not _schema_exists(connection, target):
         return StoreOpenError(
             target.url,
