@@ -44,7 +44,7 @@ async def test_a_commit_and_a_renewal_lease_for_the_same_time(length: int) -> No
 
     clock = FixedClock(NOW + length // 3)
     keeper = LeaseKeeper(renew, clock, policy)
-    keeper.begin(Execution(committed, committed))
+    keeper.begin(Execution(committed, committed, policy))
     await keeper.renew()
     assert NOW + length == write.due
     assert [clock.ms + length] == renewed

@@ -73,7 +73,7 @@ VALUES: list[Any] = [
     Noop(),
     Commit(Transit(FULL, "ship"), End(State("other"))),
     Query(labels=[{"a": "b"}, {"c": "d"}], status=[Status.NEW, Status.ENDED], since=5, after=3),
-    Write(FULL, 5, "ship"),
+    Write(FULL, 5, "ship", RetryPolicy(max_attempts=1)),
     plan(
         Commit(End(State("a").attach("d", b"content")), Require(State("b"))),
         commit_id="c-1",

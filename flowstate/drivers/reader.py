@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
+from typing import TypeVar
 
 from .. import codec
 from ..data import DataRef
 from ..errors import DataNotFoundError, DecodeError, StoreCorruptError
-from ..leases import DuePage
+from ..leases import Due, DuePage
 from ..query import Page, Query
 from ..retention import Compaction, Retention
-from ..state import State
+from ..state import RetryPolicy, State
+
+T = TypeVar("T")
 
 MAX_SCAN = 10_000
 """Versions that one page looks at, at most."""
@@ -74,10 +77,21 @@ class StoreReader(ABC):
     def _payload(self, ref: DataRef) -> bytes | None:
         """The content of a payload, None if it is not stored."""
 
+    def _due(self, time: int, rev: int, text: str, policy: str | None) -> Due:
+        """A version that is due, from its JSON text and that of the policy beside it."""
+        state = self._decode(rev, text)
+        if policy is None:
+            return Due(state, time)
+        return Due(state, time, self._value(rev, policy, RetryPolicy, "policy"))
+
     def _decode(self, rev: int, text: str) -> State:
         """The version at a revision from its JSON text."""
+        return self._value(rev, text, State, "state")
+
+    def _value(self, rev: int, text: str, type: type[T], name: str) -> T:
+        """What is stored at a revision, from its JSON text."""
         try:
-            return codec.decode(text, State, "state")
+            return codec.decode(text, type, name)
         except DecodeError as error:
             raise StoreCorruptError(
                 self._name, f"the version at revision {rev} cannot be read: {error}"

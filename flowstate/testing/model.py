@@ -15,7 +15,7 @@ from ..leases import Due, DuePage
 from ..plan import Plan, references
 from ..query import Query
 from ..retention import Compaction, Retention
-from ..state import State
+from ..state import RetryPolicy, State
 
 
 @define
@@ -23,8 +23,10 @@ class Model:
     """A store without a clock: its caller says which revision and time a commit got."""
 
     log: list[State] = field(factory=list[State])
-    due_times: dict[int, tuple[int, str]] = field(factory=dict[int, tuple[int, str]])
-    """revision -> (due time in ms, flow), of current and superseded versions."""
+    due_times: dict[int, tuple[int, str, RetryPolicy | None]] = field(
+        factory=dict[int, tuple[int, str, RetryPolicy | None]]
+    )
+    """revision -> (due time in ms, flow, policy), of current and superseded versions."""
     payloads: dict[tuple[int, str], bytes] = field(factory=dict[tuple[int, str], bytes])
     outcomes: dict[str, tuple[State, ...]] = field(factory=dict[str, tuple[State, ...]])
     """commit id -> the versions that it wrote; removed once none of them is left."""
@@ -62,7 +64,7 @@ class Model:
         self.log.extend(versions)
         for version, write in zip(versions, plan.writes, strict=True):
             if write.due is not None:
-                self.due_times[version.rev] = (write.due, write.flow)
+                self.due_times[version.rev] = (write.due, write.flow, write.policy)
         for checksum, content in plan.payloads.items():
             self.payloads[first_rev, checksum] = content
         self.outcomes[plan.commit_id] = versions
@@ -83,9 +85,11 @@ class Model:
     def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
         """What is due, soonest first, and when the next one is."""
         times = [
-            Due(state, self.due_times[state.rev][0])
+            Due(state, time, policy)
             for state in self.current.values()
-            if state.rev in self.due_times and self.due_times[state.rev][1] in flows
+            if state.rev in self.due_times
+            for time, flow, policy in [self.due_times[state.rev]]
+            if flow in flows
         ]
         times.sort(key=lambda due: (due.time, due.state.rev))
         found = tuple([due for due in times if due.time <= until][:limit])
@@ -99,7 +103,7 @@ class Model:
             if state is None or state.rev != rev:
                 moved_on.add(id)
             elif rev in self.due_times:
-                self.due_times[rev] = (until, self.due_times[rev][1])
+                self.due_times[rev] = (until, *self.due_times[rev][1:])
         return frozenset(moved_on)
 
     # ------------------------------------------------------------ compaction

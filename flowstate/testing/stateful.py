@@ -201,7 +201,7 @@ class DriverMachine(RuleBasedStateMachine):
         alarm = state.transition.alarm
         due, flow = (None, "") if alarm is None else (alarm.at, alarm.to)
         commit_id = f"commit-{len(self.plans)}"
-        self.plans.append(Plan(commit_id, (Write(state, due, flow),), (), payloads))
+        self.plans.append(Plan(commit_id, (Write(state, due, flow, state.retry),), (), payloads))
         self._commit(self.plans[-1])
         query = Query(labels=state.labels)
         assert self._do(self.driver.find, query) == self.model.find(query)

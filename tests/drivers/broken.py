@@ -291,6 +291,32 @@ class RenewsInSilence(ModelDriver):
         return frozenset()
 
 
+class RenewsWithoutPolicy(Model):
+    """Keeps the policy beside a due time until that is renewed."""
+
+    def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+        moved_on = super().renew(leases, until)
+        self.due_times |= {
+            rev: (*self.due_times[rev][:2], None) for _, rev in leases if rev in self.due_times
+        }
+        return moved_on
+
+
+class KeepsTheFirstPolicy(ModelDriver):
+    """Has one policy for each state, that of the first version which had one."""
+
+    async def commit(self, plan: Plan) -> States:
+        kept = {
+            version.id: self.model.due_times[version.rev][2]
+            for version in reversed(self.model.log)
+            if version.rev in self.model.due_times
+        }
+        writes = [
+            replace(write, policy=kept.get(write.state.id) or write.policy) for write in plan.writes
+        ]
+        return await super().commit(replace(plan, writes=tuple(writes)))
+
+
 class RenewsWhatMovedOn(Model):
     """Renews by id alone."""
 
@@ -723,6 +749,8 @@ CAUGHT_BY: dict[Broken, str] = {
     ForgetsFlows: "test_the_flows_that_something_is_due_for",
     RefusesToTravelBack: "test_a_released_lease_is_due_before_all",
     RenewsInSilence: "test_renew_gives_back_what_moved_on",
+    RenewsWithoutPolicy: "test_the_policy_stays_beside_the_due_time",
+    KeepsTheFirstPolicy: "test_the_policy_goes_with_its_version",
     RenewsWhatMovedOn: "test_renew_gives_back_what_moved_on",
     NeverWakes: "test_a_commit_wakes_who_waits",
     WakesOne: "test_a_commit_wakes_all_who_wait",

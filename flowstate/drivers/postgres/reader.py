@@ -16,7 +16,7 @@ from attrs import define
 
 from ... import codec
 from ...data import DataRef
-from ...leases import Due, DuePage
+from ...leases import DuePage
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
@@ -92,7 +92,7 @@ class Reader(StoreReader):
         due = [row for row in rows[:limit] if row[1] is not None]
         others = rows[len(due) :]
         return DuePage(
-            tuple([Due(self._decode(rev, state), time) for time, rev, state in due]),
+            tuple([self._due(*row) for row in due]),
             others[0][0] if others else None,
         )
 
@@ -263,8 +263,8 @@ def _flows(flows: Collection[str]) -> Mapping[str, Any]:
 
 _DUE: LiteralString = """
 WITH due AS MATERIALIZED (
-    SELECT s.due, s.rev FROM unnest(%(keys)s, %(flows)s) AS f(key, flow) CROSS JOIN LATERAL (
-        SELECT s.due, s.rev FROM {s}.states s
+    SELECT s.* FROM unnest(%(keys)s, %(flows)s) AS f(key, flow) CROSS JOIN LATERAL (
+        SELECT s.due, s.rev, s.policy FROM {s}.states s
         WHERE s.due_key = f.key AND s.due_flow = f.flow AND s.due IS NOT NULL
         AND s.due <= %(until)s ORDER BY s.due LIMIT %(most)s
     ) s ORDER BY s.due, s.rev LIMIT %(most)s
@@ -275,8 +275,8 @@ WITH due AS MATERIALIZED (
         AND s.due > %(until)s ORDER BY s.due LIMIT 1
     ) s ORDER BY s.due LIMIT 1
 )
-SELECT d.due, v.rev, v.state::text FROM due d JOIN {s}.versions v ON v.rev = d.rev
-UNION ALL SELECT due, NULL, NULL FROM following
+SELECT d.due, v.rev, v.state::text, d.policy FROM due d JOIN {s}.versions v ON v.rev = d.rev
+UNION ALL SELECT due, NULL, NULL, NULL FROM following
 ORDER BY 1, 2
 """
 """What is due, and without a revision the soonest of what is not yet."""

@@ -95,7 +95,7 @@ SELECT max(rev) FROM versions
 """
 
 _CANDIDATES = """
-SELECT rev, id, committed_at, length(CAST(state AS BLOB)), labels, payloads
+SELECT rev, id, committed_at, length(CAST(state AS BLOB)), labels, payload_keys
 FROM versions WHERE rev > ? ORDER BY rev LIMIT ?
 """
 

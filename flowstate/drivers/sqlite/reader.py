@@ -16,7 +16,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from ...data import DataRef
-from ...leases import Due, DuePage
+from ...leases import DuePage
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
@@ -44,8 +44,8 @@ class Reader(StoreReader):
 
     connection: sqlite3.Connection
     path: str
-    _knows_compaction: bool = field(default=False, init=False)
-    """Whether the schema was seen to have the table of what was removed."""
+    _version: int = field(default=0, init=False)
+    """The schema's version when it was last asked for: it only ever grows."""
 
     @property
     def _name(self) -> str:
@@ -95,23 +95,26 @@ class Reader(StoreReader):
 
     def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
         with self._snapshot():
+            sql = self._due_sql(_DUE)
             soonest = heapq.nsmallest(
                 limit + 1,
-                (row for flow in flows for row in self._rows(_DUE, flow, until, limit + 1)),
+                (row for flow in flows for row in self._rows(sql, flow, until, limit + 1)),
             )
             if len(soonest) > limit:
                 following = soonest.pop()[0]
             else:
-                rows = [self._one(_NEXT_DUE, flow, until) for flow in flows]
+                sql = self._due_sql(_NEXT_DUE)
+                rows = [self._one(sql, flow, until) for flow in flows]
                 following = min((row[0] for row in rows if row is not None), default=None)
-            due = tuple(Due(self._decode(rev, text), time) for time, rev, text in soonest)
+            due = tuple(self._due(*row) for row in soonest)
             return DuePage(due, following)
 
     def due_flows(self) -> tuple[str, ...]:
         with self._snapshot():
+            sql = self._due_sql(_NEXT_FLOW)
             flows: list[str] = []
             # from one flow to the next: a step of the index each, however many states are due
-            while row := self._one(_NEXT_FLOW, flows[-1] if flows else ""):
+            while row := self._one(sql, flows[-1] if flows else ""):
                 flows.append(row[0])
             return tuple(flows)
 
@@ -232,13 +235,22 @@ class Reader(StoreReader):
 
     def _compacted(self) -> tuple[int, int]:
         """The newest version that was removed: its revision, and when it was committed."""
-        if not self._knows_compaction:  # a schema only ever grows
-            (schema_version,) = self._one("PRAGMA user_version") or (0,)
-            self._knows_compaction = schema_version >= schema.COMPACTED_SINCE
-        if not self._knows_compaction:
+        if not self._has(schema.COMPACTED_SINCE):
             return 0, 0
         floor, committed_at = self._one(_COMPACTED) or (0, 0)
         return floor, committed_at
+
+    def _due_sql(self, sql: str) -> str:
+        """A statement about what is due, with the columns that the schema has."""
+        if self._has(schema.POLICY_SINCE):
+            return sql
+        return sql.replace("due_at", "due").replace("policy", "NULL")
+
+    def _has(self, version: int) -> bool:
+        """Whether the schema is at that version, or a later one."""
+        if self._version < version:
+            (self._version,) = self._one("PRAGMA user_version") or (0,)
+        return self._version >= version
 
     def _rev_before(self, instant: int, head: int) -> int:
         """The newest revision committed before that time; see ``Driver.commit`` on their order."""
@@ -300,16 +312,17 @@ SELECT rev, committed_at FROM compacted
 """
 
 _DUE = """
-SELECT due, rev, state FROM versions WHERE due_flow = ? AND due <= ? AND due IS NOT NULL
-ORDER BY due LIMIT ?
+SELECT due_at, rev, state, policy FROM versions
+WHERE due_flow = ? AND due_at <= ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
 """
 
 _NEXT_DUE = """
-SELECT due FROM versions WHERE due_flow = ? AND due > ? AND due IS NOT NULL ORDER BY due LIMIT 1
+SELECT due_at FROM versions
+WHERE due_flow = ? AND due_at > ? AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
 """
 
 _NEXT_FLOW = """
-SELECT due_flow FROM versions WHERE due_flow > ? AND due IS NOT NULL ORDER BY due_flow LIMIT 1
+SELECT due_flow FROM versions WHERE due_flow > ? AND due_at IS NOT NULL ORDER BY due_flow LIMIT 1
 """
 
 _PAYLOAD = """

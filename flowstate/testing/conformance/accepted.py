@@ -61,22 +61,28 @@ class AcceptedLaws(Laws):
         await written.check(driver)
 
     async def test_whatever_is_due_is_found_under_its_flow(self, driver: Driver) -> None:
-        """Whatever due times and flows a plan takes are found again, exactly as they are."""
+        """Whatever due times, flows and policies a plan takes are found again, exactly as they
+        are."""
         writes = [
             Write(
                 State(f"{n}", transition=Transition(write.flow, Status.RUNNING)),
                 write.due,
                 write.flow,
+                write.policy,
             )
             for n, (_, write) in enumerate(accepted(Write))
             if write.due is not None
+        ]
+        writes += [
+            replace(writes[0], state=replace(writes[0].state, id=f"policy-{n}"), policy=policy)
+            for n, (_, policy) in enumerate(accepted(RetryPolicy))
         ]
         versions = await driver.commit(Plan("due", tuple(writes)))
         flows = {write.flow for write in writes}
         assert sorted(flows) == sorted(await driver.due_flows())
         for flow in flows:
             mine = {
-                Due(version, write.due)
+                Due(version, write.due, write.policy)
                 for version, write in zip(versions, writes, strict=True)
                 if write.flow == flow and write.due is not None
             }

@@ -19,6 +19,7 @@ from attrs import define, field
 from ... import transitions
 from ...commands import Command, Commit, Transit
 from ...driver import Driver, Durability
+from ...leases import Due
 from ...plan import Plan
 from ...query import Query
 from ...state import RetryPolicy, State
@@ -81,6 +82,11 @@ def plan(*commands: Command[State], now: int = 0, policy: RetryPolicy = POLICY) 
     return transitions.plan(
         Commit(*commands), commit_id=secrets.token_hex(8), now=now, policy=policy
     )
+
+
+def due(state: State, time: int) -> Due:
+    """What is due of a version that a plan of these wrote."""
+    return Due(state, time, POLICY)
 
 
 async def put(driver: Driver, *commands: Command[State]) -> tuple[State, ...]:

@@ -14,7 +14,7 @@ from ...leases import RELEASED, Due, DuePage
 from ...plan import Plan, Write
 from ...state import RetryPolicy, State
 from ..store import Store
-from .base import Laws, move, plan, put
+from .base import Laws, due, move, plan, put
 
 
 class DueLaws(Laws):
@@ -25,7 +25,7 @@ class DueLaws(Laws):
         assert await _due(driver, 100) == ["b", "c", "a"]
         times = zip((states[1], states[2], states[0]), (10, 20, 30), strict=True)
         found = await driver.due(100, ["wake"], 10)
-        assert found == DuePage(tuple(Due(state, at) for state, at in times), None)
+        assert found == DuePage(tuple(due(state, at) for state, at in times), None)
 
     async def test_at_or_before(self, driver: Driver) -> None:
         """A state is due from its very millisecond on."""
@@ -146,6 +146,25 @@ class DueLaws(Laws):
         assert await _due(driver, 100, "work") == ["a"]
         assert await _due(driver, 100, "too late") == ["b"]
 
+    async def test_the_policy_stays_beside_the_due_time(self, driver: Driver) -> None:
+        """What is due is given with the policy that it was committed with, or with none, also after
+        its due time was renewed."""
+        policies = [None, RetryPolicy(), RetryPolicy(max_attempts=1, on_give_up="sorry")]
+        writes = [Write(State(f"{n}"), n, "wake", policy) for n, policy in enumerate(policies)]
+        versions = await driver.commit(Plan("policies", tuple(writes)))
+        assert policies == [due.policy for due in (await driver.due(9, ["wake"], 9)).due]
+        await driver.renew([(state.id, state.rev) for state in versions], 20)
+        assert policies == [due.policy for due in (await driver.due(20, ["wake"], 9)).due]
+
+    async def test_the_policy_goes_with_its_version(self, driver: Driver) -> None:
+        """A newer version has the policy that it was committed with, or none."""
+        first = RetryPolicy(max_attempts=1)
+        for number, policy in enumerate([RetryPolicy(max_attempts=2), None]):
+            id = f"state-{number}"
+            (a,) = await driver.commit(Plan(f"{id}-1", (Write(State(id), 10, "wake", first),)))
+            (a,) = await driver.commit(Plan(f"{id}-2", (Write(a, 10, id, policy),)))
+            assert (await driver.due(10, [id], 9)).due == (Due(a, 10, policy),)
+
     async def test_renew_moves_due_times(self, store: Store, driver: Driver) -> None:
         """Renewed states are due at the new time and not before; there is no new revision, and
         they are stored as they were."""
@@ -153,7 +172,7 @@ class DueLaws(Laws):
         before = store.raw_versions()
         assert await driver.renew([("a", a.rev)], 30) == frozenset()
         assert await _due(driver, 29) == ["b"]
-        assert (await driver.due(30, ["wake"], 10)).due == (Due(b, 20), Due(a, 30))
+        assert (await driver.due(30, ["wake"], 10)).due == (due(b, 20), due(a, 30))
         assert store.raw_versions() == before
         assert await driver.get("a") == a
 
@@ -170,7 +189,7 @@ class DueLaws(Laws):
         released = 1_700_000_000_000 - RELEASED
         assert await driver.renew([("b", b.rev)], released) == frozenset()
         assert await _next(driver, ["wake"]) == released
-        assert (await driver.due(0, ["wake"], 10)).due == (Due(b, released), Due(a, 0))
+        assert (await driver.due(0, ["wake"], 10)).due == (due(b, released), due(a, 0))
 
     async def test_a_released_lease_wakes_who_waits(self, driver: Driver) -> None:
         """A due time that comes nearer is no commit, and still wakes all that wait for one."""
@@ -190,7 +209,7 @@ class DueLaws(Laws):
         (new,) = await put(driver, _moved(b, 15))
         leases = [("a", a.rev), ("b", b.rev), ("c", c.rev), ("nobody", 1), ("a2", a.rev)]
         assert await driver.renew(leases, 50) == {"b", "nobody", "a2"}
-        assert (await driver.due(49, ["wake"], 10)).due == (Due(new, 15),)
+        assert (await driver.due(49, ["wake"], 10)).due == (due(new, 15),)
         assert await _due(driver, 50) == ["b", "a", "c"]
 
     async def test_renew_of_nothing(self, driver: Driver) -> None:
