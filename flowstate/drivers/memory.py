@@ -79,6 +79,8 @@ class MemoryDriver(Driver):
     """The ids that are ready, by their flows, since when they are."""
     _taken: dict[str, None] = field(factory=dict[str, None], init=False)
     """The ids that are taken."""
+    _claims: dict[str, dict[str, None]] = field(factory=dict[str, dict[str, None]], init=False)
+    """claim -> the ids that are taken by it."""
     _removed: int = field(default=0, init=False)
     """How many versions compaction has removed."""
     _compacted: int = field(default=0, init=False)
@@ -189,8 +191,7 @@ class MemoryDriver(Driver):
     async def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
     ) -> tuple[Claimed, ...]:
-        again = [id for id in self._taken if self._place(id).is_held(owner, claim)]
-        if again:
+        if again := self._taken_by(owner, claim):
             return self._claimed(again)
 
         def is_not_due(id: str) -> bool:
@@ -210,15 +211,14 @@ class MemoryDriver(Driver):
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
     ) -> tuple[Claimed, ...]:
-        again = [id for id in self._taken if self._place(id).is_held(owner, claim)]
-        if again:
+        if again := self._taken_by(owner, claim):
             return self._claimed(again)
         ready = [
             id
             for id, rev in versions
-            if self._latest_rev(id) == rev
-            and (place := self._histories[id].place) is not None
-            and place.since is not None
+            if (history := self._current(id, rev)) is not None
+            and history.place is not None
+            and history.place.since is not None
             and not self._is_due(id, now)
         ]
         return self._take(ready, owner, claim, now)
@@ -227,19 +227,24 @@ class MemoryDriver(Driver):
         moved: set[str] = set()
         lost: set[str] = set()
         for id, rev, claim in held:
-            if self._latest_rev(id) != rev:
+            history = self._current(id, rev)
+            if history is None:
                 moved.add(id)
-            elif not self._is_held(id, rev, owner, claim):
+            elif history.place is None or not history.place.is_held(owner, claim):
                 lost.add(id)
             else:
-                history = self._histories[id]
                 self._stand(history, _taken(history.write, owner, claim, now))
         return Renewal(frozenset(moved), frozenset(lost))
 
     async def release(self, held: Collection[Held], owner: str, now: int) -> None:
         for id, rev, claim in held:
-            if self._is_held(id, rev, owner, claim):
-                self._stand(self._histories[id], Place(now))
+            history = self._current(id, rev)
+            if (
+                history is not None
+                and history.place is not None
+                and history.place.is_held(owner, claim)
+            ):
+                self._stand(history, Place(now))
         if self._head.waiting:
             self._head.hint()
 
@@ -327,6 +332,13 @@ class MemoryDriver(Driver):
             self._taken[id] = None
             if place.until is not None and (due is None or place.until < due):
                 due = place.until
+        if before is not None and before.claim:
+            claimed = self._claims[before.claim]
+            del claimed[id]
+            if not claimed:
+                del self._claims[before.claim]
+        if place is not None and place.claim:
+            self._claims.setdefault(place.claim, {})[id] = None
         if place is not None and place.since is not None:
             self._line.set(id, state.rev, place.since, state.transition.to)
         elif before is not None and before.since is not None:
@@ -342,15 +354,14 @@ class MemoryDriver(Driver):
         assert place is not None  # noqa: S101  (it is RUNNING)
         return place
 
-    def _is_held(self, id: str, rev: int, owner: str, claim: str) -> bool:
-        """Whether a version is current, and taken by that claim of that owner."""
+    def _current(self, id: str, rev: int) -> _History | None:
+        """The history of a state if that is its current revision."""
         history = self._histories.get(id)
-        return (
-            history is not None
-            and history.latest.rev == rev
-            and history.place is not None
-            and history.place.is_held(owner, claim)
-        )
+        return history if history is not None and history.latest.rev == rev else None
+
+    def _taken_by(self, owner: str, claim: str) -> list[str]:
+        """The ids that are taken by that claim of that owner."""
+        return [id for id in self._claims.get(claim, ()) if self._place(id).owner == owner]
 
     def _is_due(self, id: str, now: int) -> bool:
         """Whether the alarm of a state has come."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
 from attrs import define
 
 from ..data import DataRef
 from ..driver import Driver, Durability
-from ..leases import DuePage
+from ..leases import Claimed, DuePage, Held, Holding, Place, Renewal
 from ..plan import Plan
 from ..query import Page, Query
 from ..retention import Compaction, Retention
@@ -59,14 +59,33 @@ class WrapperDriver(Driver):
     async def wait(self, after: int) -> None:
         await self.around("wait", lambda: self.driver.wait(after))
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        return await self.around("due", lambda: self.driver.due(until, flows, limit))
+    async def due(self, until: int, limit: int) -> DuePage:
+        return await self.around("due", lambda: self.driver.due(until, limit))
 
-    async def due_flows(self) -> tuple[str, ...]:
-        return await self.around("due_flows", self.driver.due_flows)
+    async def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        return await self.around("claim", lambda: self.driver.claim(room, limit, owner, claim, now))
 
-    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        return await self.around("renew", lambda: self.driver.renew(leases, until))
+    async def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        return await self.around("take", lambda: self.driver.take(versions, owner, claim, now))
+
+    async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
+        return await self.around("renew", lambda: self.driver.renew(held, owner, now))
+
+    async def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        await self.around("release", lambda: self.driver.release(held, owner, now))
+
+    async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
+        return await self.around("holdings", lambda: self.driver.holdings(owner))
+
+    async def place(self, id: str) -> Place | None:
+        return await self.around("place", lambda: self.driver.place(id))
+
+    async def line(self) -> Mapping[str, int]:
+        return await self.around("line", self.driver.line)
 
     async def load(self, ref: DataRef) -> bytes:
         return await self.around("load", lambda: self.driver.load(ref))

@@ -13,12 +13,22 @@ from ...data import DataRef
 from ...driver import Driver, Durability
 from ...engine import Engine
 from ...errors import RevMismatchError
-from ...leases import Due
 from ...plan import references
 from ...query import Query
 from ...state import State
 from ..store import Store
-from .base import Crowd, CrowdLaws, create, kill_after, kill_writers, move, put, read_all, revs
+from .base import (
+    Crowd,
+    CrowdLaws,
+    create,
+    due_at,
+    kill_after,
+    kill_writers,
+    move,
+    put,
+    read_all,
+    revs,
+)
 from .runs import (
     EVERYTHING,
     WITH_ENDED,
@@ -77,7 +87,7 @@ class AtomicityLaws(CrowdLaws):
                 Delay(c, to="wake", at=1_000),
                 Transit(b, "x"),
             )
-        assert (await driver.due(1_000, ["wake"], 10)).due == (Due(a, 1_000),)
+        assert (await driver.due(1_000, 10)).due == (due_at(a, 1_000),)
 
     async def test_a_reader_never_sees_half_a_commit(self, driver: Driver, crowd: Crowd) -> None:
         """A page that ends at the end of what there is never ends inside a commit."""
