@@ -77,8 +77,8 @@ class MemoryDriver(Driver):
     """The ids that something is due for, when it is."""
     _line: Agenda = field(factory=Agenda, init=False)
     """The ids that are ready, by their flows, since when they are."""
-    _taken: dict[str, None] = field(factory=dict[str, None], init=False)
-    """The ids that are taken."""
+    _taken: dict[str, dict[str, None]] = field(factory=dict[str, dict[str, None]], init=False)
+    """owner -> the ids that it has taken."""
     _claims: dict[str, dict[str, None]] = field(factory=dict[str, dict[str, None]], init=False)
     """claim -> the ids that are taken by it."""
     _removed: int = field(default=0, init=False)
@@ -249,12 +249,13 @@ class MemoryDriver(Driver):
             self._head.hint()
 
     async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
+        owners = self._taken if owner is None else [owner]
+        held = [self._histories[id] for each in owners for id in self._taken.get(each, ())]
         return tuple(
             [
-                Holding(id, state.rev, state.transition.to, place)
-                for id in self._taken
-                if owner in {None, (place := self._place(id)).owner}
-                and (state := self._histories[id].latest)
+                Holding(history.latest.id, history.latest.rev, history.latest.transition.to, place)
+                for history in held
+                if (place := history.place) is not None
             ]
         )
 
@@ -325,20 +326,18 @@ class MemoryDriver(Driver):
         id, alarm = state.id, state.transition.alarm
         history.place = place
         due = None if alarm is None else alarm.at
-        if place is None or place.since is not None:
-            if before is not None and before.since is None:
-                del self._taken[id]
-        else:
-            self._taken[id] = None
-            if place.until is not None and (due is None or place.until < due):
-                due = place.until
-        if before is not None and before.claim:
-            claimed = self._claims[before.claim]
-            del claimed[id]
-            if not claimed:
-                del self._claims[before.claim]
-        if place is not None and place.claim:
-            self._claims.setdefault(place.claim, {})[id] = None
+        taken = place if place is not None and place.since is None else None
+        if before is not None and before.since is None:
+            if taken is None or taken.owner != before.owner:
+                _remove_from(self._taken, before.owner, id)
+            if before.claim:
+                _remove_from(self._claims, before.claim, id)
+        if taken is not None:
+            self._taken.setdefault(taken.owner, {})[id] = None
+            if taken.claim:
+                self._claims.setdefault(taken.claim, {})[id] = None
+            if taken.until is not None and (due is None or taken.until < due):
+                due = taken.until
         if place is not None and place.since is not None:
             self._line.set(id, state.rev, place.since, state.transition.to)
         elif before is not None and before.since is not None:
@@ -550,6 +549,14 @@ class MemoryDriver(Driver):
 def _taken(write: Write, owner: str, claim: str, now: int) -> Place:
     """The place of a version that is taken now, or renewed."""
     return Place(None, owner, claim, now + write.lease if write.lease else None)
+
+
+def _remove_from(ids: dict[str, dict[str, None]], key: str, id: str) -> None:
+    """Remove an id from those of a key."""
+    of_key = ids[key]
+    del of_key[id]
+    if not of_key:
+        del ids[key]
 
 
 def _above(revs: list[int], after: int) -> Iterator[int]:

@@ -226,9 +226,7 @@ class DriverMachine(RuleBasedStateMachine):
         claim=_claims,
         now=TIMES,
     )
-    def claim(  # noqa: PLR0913, PLR0917  (each is drawn for itself)
-        self, room: dict[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> None:
+    def claim(self, room: dict[str, int], limit: int, owner: str, claim: str, now: int) -> None:
         """Claim what is ready, or ask again for what was claimed."""
         again = any(each.place.is_held(owner, claim) for each in self.model.holdings())
         expected = self.model.claim(room, limit, owner, claim, now)
@@ -246,9 +244,7 @@ class DriverMachine(RuleBasedStateMachine):
         claim=_claims,
         now=TIMES,
     )
-    def take(  # noqa: PLR0913, PLR0917  (each is drawn for itself)
-        self, ids: list[str], offset: int, owner: str, claim: str, now: int
-    ) -> None:
+    def take(self, ids: list[str], offset: int, owner: str, claim: str, now: int) -> None:
         """Take current versions, and versions that are not current."""
         current = self.model.current
         versions = [(id, (current[id].rev if id in current else 1) - offset) for id in ids]

@@ -62,8 +62,8 @@ class AcceptedLaws(Laws):
         await written.check(driver)
 
     async def test_whatever_flow_it_is_at_it_is_in_line_for_that(self, driver: Driver) -> None:
-        """Whatever a flow is called that a state can be at, what is ready for it is found by exactly
-        that name: in the line, by a claim and in holdings."""
+        """Whatever a flow is called that a state can be at, what is ready for it is found by that
+        very name: in the line, by a claim and in holdings."""
         flows = [each.to for _, each in accepted(Transition) if each.to]
         flows = list(dict.fromkeys(flows))
         states = [State(f"{n}", transition=_running(flow)) for n, flow in enumerate(flows)]
