@@ -7,9 +7,8 @@ what is abstract there is what it has to write.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import anyio
@@ -19,7 +18,7 @@ from attrs import define, field
 from ..data import DataRef
 from ..driver import Driver
 from ..errors import StoreClosedError, StoreReadOnlyError
-from ..leases import DuePage
+from ..leases import Claimed, DuePage, Held, Holding, Place, Renewal
 from ..plan import Plan
 from ..query import Page, Query
 from ..retention import Compaction, Retention
@@ -29,14 +28,17 @@ from .head import Head
 from .plans import Outcome
 from .poller import Poller, Source
 from .pool import Pool
-from .reader import StoreReader
+from .reader import Decoder, StoreReader
 
 MAX_READERS = 4
 """Reads at the same time; each has a thread and a connection."""
 
 
-class StoreWriter(ABC):
-    """Writes to a store, on the one connection that does. Its methods run in the writer thread."""
+class StoreWriter(Decoder):
+    """Writes to a store, on the one connection that does. Its methods run in the writer thread.
+
+    Those that move places give what those of ``Driver`` promise, of at least one version.
+    """
 
     @abstractmethod
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
@@ -44,8 +46,20 @@ class StoreWriter(ABC):
         plan that fails fails alone."""
 
     @abstractmethod
-    def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        """What ``Driver.renew`` promises, of at least one lease."""
+    def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]: ...
+
+    @abstractmethod
+    def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]: ...
+
+    @abstractmethod
+    def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal: ...
+
+    @abstractmethod
+    def release(self, held: Collection[Held], owner: str, now: int) -> None: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -147,16 +161,45 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
         with self._poller.watching():
             await self._head.wait(after)
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        return await self._read(lambda reader: reader.due(until, flows, limit))
+    async def due(self, until: int, limit: int) -> DuePage:
+        return await self._read(lambda reader: reader.due(until, limit))
 
-    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+    async def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
         self._check_writable()
-        if not leases:
-            return frozenset()
-        moved = await self._committer.run(partial(self._writer.renew, leases, until))
-        self._head.hint()
-        return moved
+        if not await self._read(lambda reader: reader.may_claim(room, owner, claim, now)):
+            return ()
+        return await self._write(lambda: self._writer.claim(room, limit, owner, claim, now))
+
+    async def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        self._check_writable()
+        if not versions:
+            return ()
+        return await self._write(lambda: self._writer.take(versions, owner, claim, now))
+
+    async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
+        self._check_writable()
+        if not held:
+            return Renewal(frozenset(), frozenset())
+        return await self._write(lambda: self._writer.renew(held, owner, now))
+
+    async def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        self._check_writable()
+        if held:
+            await self._write(lambda: self._writer.release(held, owner, now))
+            self._head.hint()
+
+    async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
+        return await self._read(lambda reader: reader.holdings(owner))
+
+    async def place(self, id: str) -> Place | None:
+        return await self._read(lambda reader: reader.place(id))
+
+    async def line(self) -> Mapping[str, int]:
+        return await self._read(lambda reader: reader.line())
 
     async def load(self, ref: DataRef) -> bytes:
         return await self._read(lambda reader: reader.load(ref))
