@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import TypeVar
 
 from .. import codec
 from ..data import DataRef
 from ..errors import DataNotFoundError, DecodeError, StoreCorruptError
-from ..leases import DuePage, Holding, Place
+from ..leases import Claimed, Due, DuePage, Holding, Place
 from ..query import Page, Query
 from ..retention import Compaction, Retention
 from ..state import RetryPolicy, State
@@ -27,17 +28,45 @@ def payload_not_found(ref: DataRef) -> DataNotFoundError:
     return DataNotFoundError(f"payload {ref.checksum} stored at revision {ref.rev}")
 
 
-class StoreReader(ABC):
-    """Reads a store on a connection of its own, in one worker thread at a time.
-
-    The methods give what those of ``Driver`` promise, and raise its errors. What each of them finds
-    is of one moment.
-    """
+class Decoder(ABC):
+    """Makes values of what is stored, which is JSON text."""
 
     @property
     @abstractmethod
     def _name(self) -> str:
         """What errors call the store: a path or an address, never a password."""
+
+    def _due(self, time: int, rev: int, text: str, policy: str | None) -> Due:
+        """A version that is due, from its text and that of the policy beside it."""
+        return Due(self._decode(rev, text), time, self._policy(rev, policy))
+
+    def _claimed(self, rev: int, text: str, policy: str | None) -> Claimed:
+        """A version that was claimed, from its text and that of the policy beside it."""
+        return Claimed(self._decode(rev, text), self._policy(rev, policy))
+
+    def _policy(self, rev: int, text: str | None) -> RetryPolicy | None:
+        return None if text is None else self._value(rev, text, RetryPolicy, "policy")
+
+    def _decode(self, rev: int, text: str) -> State:
+        """The version at a revision from its JSON text."""
+        return self._value(rev, text, State, "state")
+
+    def _value(self, rev: int, text: str, type: type[T], name: str) -> T:
+        """What is stored at a revision, from its JSON text."""
+        try:
+            return codec.decode(text, type, name)
+        except DecodeError as error:
+            raise StoreCorruptError(
+                self._name, f"the version at revision {rev} cannot be read: {error}"
+            ) from error
+
+
+class StoreReader(Decoder):
+    """Reads a store on a connection of its own, in one worker thread at a time.
+
+    The methods give what those of ``Driver`` promise, and raise its errors. What each of them finds
+    is of one moment.
+    """
 
     @property
     def is_usable(self) -> bool:
@@ -63,6 +92,10 @@ class StoreReader(ABC):
     def due(self, until: int, limit: int) -> DuePage: ...
 
     @abstractmethod
+    def may_claim(self, room: Mapping[str, int], owner: str, claim: str, now: int) -> bool:
+        """Whether ``Driver.claim`` with these has something to give, ready or taken already."""
+
+    @abstractmethod
     def holdings(self, owner: str | None) -> tuple[Holding, ...]: ...
 
     @abstractmethod
@@ -70,12 +103,6 @@ class StoreReader(ABC):
 
     @abstractmethod
     def line(self) -> Mapping[str, int]: ...
-
-    def has_for(self, room: Mapping[str, int], owner: str, claim: str) -> bool:
-        """Whether a claim may be given something: it is ready, or taken by that claim already."""
-        return any(room.get(flow) for flow in self.line()) or any(
-            holding.place.claim == claim for holding in self.holdings(owner)
-        )
 
     @abstractmethod
     def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
@@ -90,23 +117,3 @@ class StoreReader(ABC):
     @abstractmethod
     def _payload(self, ref: DataRef) -> bytes | None:
         """The content of a payload, None if it is not stored."""
-
-    def _due(self, time: int, rev: int, text: str, policy: str | None) -> Due:
-        """A version that is due, from its JSON text and that of the policy beside it."""
-        state = self._decode(rev, text)
-        if policy is None:
-            return Due(state, time)
-        return Due(state, time, self._value(rev, policy, RetryPolicy, "policy"))
-
-    def _decode(self, rev: int, text: str) -> State:
-        """The version at a revision from its JSON text."""
-        return self._value(rev, text, State, "state")
-
-    def _value(self, rev: int, text: str, type: type[T], name: str) -> T:
-        """What is stored at a revision, from its JSON text."""
-        try:
-            return codec.decode(text, type, name)
-        except DecodeError as error:
-            raise StoreCorruptError(
-                self._name, f"the version at revision {rev} cannot be read: {error}"
-            ) from error
