@@ -129,7 +129,7 @@ RENEW: LiteralString = (
 
 RELEASE: LiteralString = (
     """WITH released AS (
-    UPDATE {s}.states s SET since = %(now)s, owner = NULL, claim = DEFAULT, until = NULL"""
+    UPDATE {s}.states s SET since = %(now)s, owner = NULL, claim = NULL, until = NULL"""
     + _OF_HELD
     + """RETURNING s.rev
 ) UPDATE {s}.head SET hints = hints + 1 WHERE EXISTS (SELECT FROM released)

@@ -113,7 +113,7 @@ class Reader(StoreReader):
         if not rows:
             return None
         since, owner, claim, until = rows[0]
-        return Place(since, owner or "", claim, until)
+        return Place(since, owner or "", claim or "", until)
 
     def line(self) -> Mapping[str, int]:
         return dict(self._indexed(LINE))

@@ -63,6 +63,8 @@ class Row(Struct, gc=False):
     """The state as JSON."""
     label_keys: Keys
     place: Place | None
+    taken: Place | None
+    """Its place, if it is taken."""
 
 
 @frozen
@@ -93,22 +95,20 @@ STATE_COLUMNS: tuple[Column[Row], ...] = (
     Column("lease", BigInts.of, lambda row: row.version.write.lease),
     Column("flow", Texts.of, lambda row: row.place and row.state.transition.to),
     Column("since", BigInts.of, lambda row: row.place and row.place.since),
-    Column("owner", Texts.of, lambda row: row.place and _owner(row.place)),
-    Column("until", BigInts.of, lambda row: row.place and row.place.until),
+    Column("owner", Texts.of, lambda row: row.taken and row.taken.owner),
+    Column("claim", Texts.of, lambda row: row.taken and row.taken.claim),
+    Column("until", BigInts.of, lambda row: row.taken and row.taken.until),
     Column("policy", Texts.of, lambda row: _policy(row.version.write)),
     Column("label_keys", Texts.of, lambda row: _array_text(row.label_keys), "::bigint[]"),
 )
-"""``states``, the primary key first; ``claim`` is empty until there is one."""
+"""``states``, the primary key first"""
 
 
 def _row(version: Version) -> Row:
     state = version.state
-    return Row(version, state, encode_state(state), _label_keys(state), version.write.place)
-
-
-def _owner(place: Place) -> str | None:
-    """Who has taken it."""
-    return place.owner if place.since is None else None
+    place = version.write.place
+    taken = place if place is not None and place.since is None else None
+    return Row(version, state, encode_state(state), _label_keys(state), place, taken)
 
 
 def _policy(write: Write) -> str | None:
@@ -175,9 +175,7 @@ def pairs(rows: Sequence[tuple[int, int]]) -> tuple[BigInts, BigInts]:
 
 _VERSIONS: LiteralString = _insertion("versions", VERSION_COLUMNS)
 
-_STATES: LiteralString = (
-    _insertion("states", STATE_COLUMNS) + _replacement(STATE_COLUMNS) + ", claim = DEFAULT"
-)
+_STATES: LiteralString = _insertion("states", STATE_COLUMNS) + _replacement(STATE_COLUMNS)
 
 NOT_CURRENT: LiteralString = """
 DELETE FROM {s}.current_labels c USING unnest(%s, %s) AS g(key, rev)

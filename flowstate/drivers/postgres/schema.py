@@ -86,7 +86,7 @@ _ADD_PLACES: tuple[LiteralString, ...] = (
         ADD COLUMN flow text COLLATE "C",
         ADD COLUMN since bigint,
         ADD COLUMN owner text COLLATE "C",
-        ADD COLUMN claim text COLLATE "C" NOT NULL DEFAULT '',
+        ADD COLUMN claim text COLLATE "C",
         ADD COLUMN until bigint,
         ADD COLUMN policy text COLLATE "C"
     """,
@@ -102,6 +102,7 @@ _ADD_PLACES: tuple[LiteralString, ...] = (
         flow = coalesce(v.state -> 'transition' ->> 'to', ''),
         since = CASE WHEN s.due < 0 THEN s.due + 253402300800000 END,
         owner = CASE WHEN s.due < 0 THEN NULL ELSE '0.1' END,
+        claim = CASE WHEN s.due < 0 THEN NULL ELSE '' END,
         until = CASE WHEN s.due >= 0 THEN s.due END
     FROM {s}.versions v WHERE v.rev = s.rev AND v.status = 'running'""",
     "ALTER TABLE {s}.states DROP COLUMN due, DROP COLUMN due_key, DROP COLUMN due_flow",
