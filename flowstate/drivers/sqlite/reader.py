@@ -9,14 +9,14 @@ from __future__ import annotations
 import heapq
 import json
 import sqlite3
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from attrs import define, field, frozen
 
 from ...data import DataRef
-from ...leases import DuePage
+from ...leases import DuePage, Holding, Place
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
@@ -25,6 +25,7 @@ from ..reader import MAX_SCAN, SCAN_PER_VERSION, StoreReader
 from . import schema
 from .compactor import Compactor
 from .errors import translated
+from .places import IS_HELD, READY_FLOWS
 
 
 @frozen
@@ -93,30 +94,38 @@ class Reader(StoreReader):
             ]
             return max(filter(None, newest), key=lambda state: state.rev, default=None)
 
-    def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
+    def due(self, until: int, limit: int) -> DuePage:
         with self._snapshot():
-            sql = self._due_sql(_DUE)
-            soonest = heapq.nsmallest(
-                limit + 1,
-                (row for flow in flows for row in self._rows(sql, flow, until, limit + 1)),
-            )
-            if len(soonest) > limit:
-                following = soonest.pop()[0]
+            rows = self._rows(_DUE, until, limit + 1).fetchall()
+            if len(rows) > limit:
+                following: int | None = rows.pop()[0]
             else:
-                sql = self._due_sql(_NEXT_DUE)
-                rows = [self._one(sql, flow, until) for flow in flows]
-                following = min((row[0] for row in rows if row is not None), default=None)
-            due = tuple(self._due(*row) for row in soonest)
-            return DuePage(due, following)
+                row = self._one(_NEXT_DUE, until)
+                following = None if row is None else row[0]
+            return DuePage(tuple([self._due(*row) for row in rows]), following)
 
-    def due_flows(self) -> tuple[str, ...]:
+    def may_claim(self, room: Mapping[str, int], owner: str, claim: str, now: int) -> bool:
         with self._snapshot():
-            sql = self._due_sql(_NEXT_FLOW)
-            flows: list[str] = []
-            # from one flow to the next: a step of the index each, however many states are due
-            while row := self._one(sql, flows[-1] if flows else ""):
-                flows.append(row[0])
-            return tuple(flows)
+            if self._one(IS_HELD, owner, claim) is not None:
+                return True
+            flows = [flow for (flow,) in self._rows(READY_FLOWS) if room.get(flow, 0) > 0]
+            return bool(flows) and self._one(_IS_READY, json.dumps(flows), now) is not None
+
+    def holdings(self, owner: str | None) -> tuple[Holding, ...]:
+        with self._snapshot():
+            rows = self._rows(_HOLDINGS) if owner is None else self._rows(_HOLDINGS_OF, owner)
+            return tuple([Holding(*row[:3], Place(None, *row[3:])) for row in rows])
+
+    def place(self, id: str) -> Place | None:
+        with self._snapshot():
+            since, owner, claim, until = self._one(_PLACE, id) or (None, None, None, None)
+        if since is not None:
+            return Place(since)
+        return None if owner is None else Place(None, owner, claim, until)
+
+    def line(self) -> Mapping[str, int]:
+        with self._snapshot():
+            return dict(self._rows(_LINE).fetchall())
 
     def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
         with self._snapshot():
@@ -224,6 +233,9 @@ class Reader(StoreReader):
         with translated(self.path):
             self.connection.execute("BEGIN")
             try:
+                if self._version < schema.VERSION:
+                    (self._version,) = self._one("PRAGMA user_version") or (0,)
+                    schema.show_places(self.connection, self._version)
                 yield
             finally:
                 self.connection.rollback()
@@ -240,16 +252,8 @@ class Reader(StoreReader):
         floor, committed_at = self._one(_COMPACTED) or (0, 0)
         return floor, committed_at
 
-    def _due_sql(self, sql: str) -> str:
-        """A statement about what is due, with the columns that the schema has."""
-        if self._has(schema.POLICY_SINCE):
-            return sql
-        return sql.replace("due_at", "due").replace("policy", "NULL")
-
     def _has(self, version: int) -> bool:
         """Whether the schema is at that version, or a later one."""
-        if self._version < version:
-            (self._version,) = self._one("PRAGMA user_version") or (0,)
         return self._version >= version
 
     def _rev_before(self, instant: int, head: int) -> int:
@@ -313,16 +317,37 @@ SELECT rev, committed_at FROM compacted
 
 _DUE = """
 SELECT due_at, rev, state, policy FROM versions
-WHERE due_flow = ? AND due_at <= ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
+WHERE due_at <= ? AND due_at IS NOT NULL ORDER BY due_at, rev LIMIT ?
 """
 
 _NEXT_DUE = """
-SELECT due_at FROM versions
-WHERE due_flow = ? AND due_at > ? AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
+SELECT due_at FROM versions WHERE due_at > ? AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
 """
 
-_NEXT_FLOW = """
-SELECT due_flow FROM versions WHERE due_flow > ? AND due_at IS NOT NULL ORDER BY due_flow LIMIT 1
+_IS_READY = """
+SELECT 1 FROM json_each(?) AS wanted WHERE EXISTS (
+    SELECT 1 FROM versions WHERE flow = wanted.value AND ready_since IS NOT NULL
+    AND (alarm IS NULL OR alarm > ?)
+) LIMIT 1
+"""
+
+_LINE = f"""
+SELECT flow, (
+    SELECT ready_since FROM versions WHERE flow = ready.flow AND ready_since IS NOT NULL
+    ORDER BY ready_since LIMIT 1
+) FROM ({READY_FLOWS}) AS ready
+"""
+
+_HOLDINGS = """
+SELECT id, rev, flow, owner, claim, leased_until FROM versions WHERE owner IS NOT NULL
+"""
+
+_HOLDINGS_OF = """
+SELECT id, rev, flow, owner, claim, leased_until FROM versions WHERE owner = ?
+"""
+
+_PLACE = """
+SELECT ready_since, owner, claim, leased_until FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
 """
 
 _PAYLOAD = """
