@@ -685,6 +685,8 @@ CAUGHT_BY: dict[Broken, str] = {
 def store_of(broken: Broken) -> Store:
     """A store with this driver, or with the driver over this model."""
     made = broken()
+    if isinstance(made, broken_places.OneOfSeveral):
+        return broken_places.SeveralDrivers(made)
     if isinstance(made, MemoryDriver):
         return MemoryStore(made)
     return ModelStore(made if isinstance(made, ModelDriver) else ModelDriver(made))

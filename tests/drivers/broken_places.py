@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
+import anyio
 import anyio.lowlevel
 from attrs import define, field
 from msgspec.structs import replace
@@ -21,7 +22,7 @@ from flowstate.drivers.memory import MemoryDriver
 from flowstate.leases import Claimed, Held, Holding, Place, Renewal
 from flowstate.testing.model import Model
 
-from .model_driver import ModelDriver
+from .model_driver import ModelDriver, ModelStore
 
 States: TypeAlias = tuple[State, ...]
 Given: TypeAlias = tuple[Claimed, ...]
@@ -452,6 +453,59 @@ class ReleasesWhenItCompacts(ModelDriver):
         return await super().compact(retention, after, limit, dry_run=dry_run)
 
 
+# ---------------------------------------------------------------- several drivers of one store
+
+
+class OneOfSeveral(ModelDriver):
+    """One of several drivers over the same model. What each breaks shows only when there are
+    others, or another one later."""
+
+
+@define(eq=False)
+class LocksForItself(OneOfSeveral, ClaimsTooLate):
+    """Lets nobody get between finding what is ready and taking it who uses the same driver."""
+
+    lock: anyio.Lock = field(factory=anyio.Lock)
+
+    async def claim(self, room: Room, limit: int, owner: str, claim: str, now: int) -> Given:
+        async with self.lock:
+            return await super().claim(room, limit, owner, claim, now)
+
+
+class WakesItsOwn(OneOfSeveral):
+    """Wakes those who wait at another driver of commits alone."""
+
+    async def wait(self, after: int) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._look, after, tasks.cancel_scope)
+            await super().wait(after)
+            tasks.cancel_scope.cancel()
+
+    async def _look(self, after: int, scope: anyio.CancelScope) -> None:
+        while self.model.head <= after:  # noqa: ASYNC110  (nobody tells it)
+            await anyio.sleep(0.001)
+        scope.cancel()
+
+
+class ForgetsWhoHasIt(OneOfSeveral):
+    """Lines up everything when it is closed."""
+
+    async def close(self) -> None:
+        for holding in self.model.holdings():
+            self.model.places[holding.rev] = Place(0)
+
+
+@define
+class SeveralDrivers(ModelStore):
+    """Each driver is another one on the model."""
+
+    shared = True
+    persistent = True
+
+    def driver(self) -> ModelDriver:
+        return type(self.made)(self.made.model)
+
+
 # ---------------------------------------------------------------- due times
 
 
@@ -634,6 +688,9 @@ CAUGHT_BY: dict[type[ModelDriver | Model | MemoryDriver], str] = {
     MovesPlacesFirst: "test_a_refused_commit_leaves_places",
     LinesUpAgain: "test_a_plan_that_is_committed_again_leaves_places",
     ReleasesWhenItCompacts: "test_compaction_leaves_the_places_of_what_stays",
+    LocksForItself: "test_two_drivers_never_claim_the_same",
+    WakesItsOwn: "test_what_is_released_wakes_who_waits_at_another_driver",
+    ForgetsWhoHasIt: "test_places_are_there_after_reopening",
     DueInAnyOrder: "test_soonest_first",
     DueOneLater: "test_at_or_before",
     DueWithoutLimit: "test_no_more_than_the_limit",

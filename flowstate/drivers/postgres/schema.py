@@ -95,7 +95,7 @@ _ADD_PLACES: tuple[LiteralString, ...] = (
     """UPDATE {s}.states s SET
         alarm = CASE WHEN jsonb_typeof(v.state -> 'transition' -> 'alarm' -> 'at') = 'number'
             THEN (v.state -> 'transition' -> 'alarm' ->> 'at')::bigint END,
-        lease = CASE WHEN v.state -> 'retry' ->> 'enabled' = 'false' THEN 0
+        lease = CASE WHEN s.due IS NULL THEN 0
             WHEN jsonb_typeof(v.state -> 'retry' -> 'lease') = 'number'
             THEN round((v.state -> 'retry' ->> 'lease')::numeric * 1000)::bigint
             ELSE 30000 END,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import anyio
+from anyio.abc import TaskStatus
 
+from ...commands import Pause
 from ...driver import Driver
 from ...leases import Place, Renewal
-from ...state import RetryPolicy
-from .base import LEASE_MS, LEASED, Laws, due_at, given, hand_out, line_up, move
+from ...state import RetryPolicy, State
+from ..store import Store
+from .base import LEASE_MS, LEASED, Laws, due_at, given, hand_out, line_up, move, put
 
 ROOM = {"work": 100}
 NOTHING = Renewal(frozenset(), frozenset())
@@ -170,3 +173,35 @@ class LeaseLaws(Laws):
                 await anyio.wait_all_tasks_blocked()
                 await driver.release([("a", a.rev, "1")], "worker", 5)
         assert await driver.head() == head
+
+    async def test_what_is_released_wakes_who_waits_at_another_driver(
+        self, shared_store: Store, driver: Driver
+    ) -> None:
+        """Those who wait for something to claim hear of what another driver releases, and are given
+        it."""
+        (a,) = await line_up(driver, "a")
+        await driver.claim(ROOM, 1, "worker", "1", 0)
+        claimed: list[str] = []
+
+        async def claim(other: Driver, *, task_status: TaskStatus[None]) -> None:
+            while await other.head() == a.rev:  # from this commit on it looks at the store
+                await other.wait(a.rev)
+            head = await other.head()
+            task_status.started()
+            while not claimed:
+                await other.wait(head)
+                claimed.extend(given(await other.claim(ROOM, 1, "another", "2", 10)))
+
+        with anyio.fail_after(self.patience_s):
+            async with shared_store.driver() as other, anyio.create_task_group() as tasks:
+                tasks.start_soon(_commit_once_all_wait, driver)
+                await tasks.start(claim, other)
+                await anyio.wait_all_tasks_blocked()
+                await driver.release([("a", a.rev, "1")], "worker", 5)
+        assert claimed == ["a"]
+
+
+async def _commit_once_all_wait(driver: Driver) -> None:
+    """Commit something that rests, once all others wait."""
+    await anyio.wait_all_tasks_blocked()
+    await put(driver, Pause(State("awaited")))
