@@ -53,6 +53,8 @@ class Execution:
     """When that was noticed (ms)."""
     suspect: int = 0
     """The revision at which the store said that the state has moved on; 0 if it did not."""
+    failed: State | None = None
+    """What was committed because its flow raised."""
     is_timed_out: bool = False
     """Whether it was stopped because the timeout of what it runs has come."""
     is_over: bool = False

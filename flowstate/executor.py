@@ -510,7 +510,7 @@ class Executor:
         extra = {"flow_of": id}  # by it a program knows what it also gets as an error
         moved: State | None = None
         try:
-            moved = await self._commit_failure(execution, error)
+            moved = execution.failed = await self._commit_failure(execution, error)
         except RevMismatchError:
             return  # someone else moved it: then there is nothing to retry
         except FlowstateError:

@@ -6,11 +6,11 @@ makes a version due: its alarm, or the end of its lease.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from attrs import frozen
 
-from .background import Background
+from .background import Background, Ended
 from .commands import Commit
 from .committer import Committer
 from .errors import InvalidValueError

@@ -55,11 +55,11 @@ class Stats:
     retried: int
     """Leases that had run out."""
     gave_up: int
-    """States whose attempts were used up by it."""
+    """States whose attempts were used up."""
     lost_races: int
     """States that had moved on before they could be acted on."""
     errors: int
-    """Times that the store failed."""
+    """Times that the store failed, or that a flow raised."""
     late_ms: int
     """How late the last alarm fired."""
     max_late_ms: int
@@ -141,7 +141,7 @@ class Recoverer:
             claimed=worker.claimed if worker else 0,
             fired=self._counts["fired"],
             retried=self._counts["retried"],
-            gave_up=self._counts["gave up"],
+            gave_up=self._counts["gave up"] + (worker.gave_up if worker else 0),
             lost_races=self._counts["lost races"],
             errors=self._counts["errors"] + (worker.errors if worker else 0),
             late_ms=self._late_ms,
