@@ -41,7 +41,9 @@ class Driver(ABC):
     """A store of states. Open while inside ``async with``, on one event loop.
 
     Every method may raise ``StoreError`` or a subclass of it, with the library's own error as
-    cause.
+    cause. A version that cannot be read (its row is damaged, or newer code wrote it) stops nobody
+    else: ``get`` and ``find`` raise ``UnreadableVersionError`` for it, pages have it in
+    ``unreadable``, and what needs only its revision, its id and its due time goes on.
     """
 
     durability: ClassVar[Durability]
@@ -71,7 +73,8 @@ class Driver(ABC):
 
     @abstractmethod
     async def read(self, query: Query, after: int, limit: int) -> Page:
-        """At most *limit* matching versions with a revision above *after*, in revision order.
+        """At most *limit* matching versions, readable or not, with a revision above *after*, in
+        revision order.
 
         Looks at a bounded number of versions; the page says how far it looked, and looks further
         than *after* unless *after* is the head. With ``query.latest`` only versions that are

@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from .clock import MAX_INSTANT_MS, Clock, milliseconds
 from .errors import FlowstateError
+from .query import Unreadable
 from .state import Alarm, RetryPolicy, State, Status
 
 logger = logging.getLogger("flowstate")
@@ -97,11 +98,14 @@ class DuePage(Struct, frozen=True, gc=False):
     """What is due, soonest first, and when to look again.
 
     ``next`` is the soonest due time (ms, as the store has it) of a version that is not in ``due``,
-    whether it has come or is still to come; None if there is none.
+    whether it has come or is still to come; None if there is none. Versions that are due but
+    cannot be read hold up nothing: those that were met are in ``unreadable``, and ``next`` passes
+    them by.
     """
 
     due: tuple[Due, ...]
     next: int | None
+    unreadable: tuple[Unreadable, ...] = ()
 
     @property
     def next_at(self) -> int | None:

@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 from flowstate import (
     Cause,
     Due,
+    DuePage,
     Engine,
     FlowstateError,
     InvalidValueError,
@@ -25,7 +26,6 @@ from flowstate import (
     RevMismatchError,
     State,
     Status,
-    StoreCorruptError,
 )
 from flowstate.leases import renewal_ms
 
@@ -61,7 +61,7 @@ class Stats:
     lost_races: int
     """States that had moved on before they could be acted on."""
     errors: int
-    """Times that the store failed, or that a flow raised."""
+    """Times that the store failed, that a flow raised, or that something due could not be read."""
     late_ms: int
     """How late the last alarm fired."""
     max_late_ms: int
@@ -94,6 +94,8 @@ class Recoverer:
     """flow -> states of it that are being run, if there are any."""
     _taken: set[tuple[str, int]] = field(factory=set[tuple[str, int]], init=False, repr=False)
     """The (id, rev) that were due: the same state may be due again while it runs."""
+    _unreadable: set[int] = field(factory=set[int], init=False, repr=False)
+    """The revisions of what was due and could not be read: each is told once."""
     _done: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
     _counts: Counter[str] = field(factory=Counter[str], init=False, repr=False)
     _late_ms: int = field(default=0, init=False)
@@ -217,7 +219,7 @@ class Recoverer:
             # it waits before the index is read: what changes in between wakes it
             await tasks.start(wait_for_commit)
             flows = self._open_flows()
-            soonest = (await timers.due(flows, 0)).next_at
+            soonest = (await self._due(flows, 0)).next_at
             if not await self._take_due(flows, soonest, looked):
                 await clock.wait_until(self._next_look(soonest, looked), news)
             tasks.cancel_scope.cancel()
@@ -239,14 +241,18 @@ class Recoverer:
 
     async def _take_flow(self, flow: str) -> int:
         room = self._room(flow)
-        try:
-            page = await self.engine.timers.due([flow], min(BATCH, room + len(self._taken)))
-        except StoreCorruptError:
-            # what cannot be read stops its own flow, not the others
-            self._counts["errors"] += 1
-            logger.exception("flow %r cannot be recovered", flow)
-            return 0
+        page = await self._due([flow], min(BATCH, room + len(self._taken)))
         return self._take(flow, page.due, room)
+
+    async def _due(self, flows: list[str], limit: int) -> DuePage:
+        """What is due; what cannot be read is told and passed by."""
+        page = await self.engine.timers.due(flows, limit)
+        for version in page.unreadable:
+            if version.rev not in self._unreadable:
+                self._unreadable.add(version.rev)
+                self._counts["errors"] += 1
+                logger.error("%s; it is due, and passed by", version.error())
+        return page
 
     def _next_look(self, soonest: int | None, looked: int) -> int:
         """When to look again, if nothing wakes it: at the next due time, and after a third of a
