@@ -97,9 +97,11 @@ class Query(Struct, frozen=True, kw_only=True):
             and state.committed_at >= self.since_ms
         )
 
-    def may_match(self, unreadable: Unreadable) -> bool:
-        """Whether a version may match, as far as can be told of one that cannot be read."""
-        id = unreadable.id
+    def may_match(self, entry: State | Unreadable) -> bool:
+        """Whether a version matches; as far as can be told, if it cannot be read."""
+        if not isinstance(entry, Unreadable):
+            return self.matches(entry)
+        id = entry.id
         return not id or (self.id in ("", id) and id.startswith(self.id_prefix))
 
 

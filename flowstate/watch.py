@@ -62,15 +62,7 @@ class Tail:
         stop = start + self.page_size
         chunk = self._versions[start:stop]
         upto = chunk[-1].rev if stop < len(self._versions) else self._upto
-        matches, may_match = query.matches, query.may_match
-        return Page.of(
-            [
-                entry
-                for entry in chunk
-                if (may_match(entry) if isinstance(entry, Unreadable) else matches(entry))
-            ],
-            upto,
-        )
+        return Page.of(filter(query.may_match, chunk), upto)
 
     async def advance(self, after: int) -> None:
         """Wait until there is something after that revision, and read it into the buffer."""

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import closing
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,56 +83,117 @@ NO_JSON: dict[str, object] = {
 """What only a column of texts takes."""
 
 
+class Rows(ABC):
+    """A store, and its rows behind the driver's back."""
+
+    shared: bool = True
+
+    @abstractmethod
+    def driver(self) -> Driver:
+        """A driver on it, not open."""
+
+    @abstractmethod
+    def damage(self, *revs: int, by: Damage = DAMAGES["a wrong shape"]) -> None: ...
+
+    @abstractmethod
+    def rename_status(self, rev: int, name: str) -> None: ...
+
+
 @frozen
-class SQLiteRows:
+class SQLiteRows(Rows):
     path: Path
 
-    @property
-    def url(self) -> str:
-        return f"sqlite:///{self.path}"
+    def driver(self) -> Driver:
+        return connect(f"sqlite:///{self.path}")
 
     def damage(self, *revs: int, by: Damage = DAMAGES["a wrong shape"]) -> None:
-        for rev in revs:
-            ((text,),) = self.execute("SELECT state FROM versions WHERE rev = ?", rev)
-            self.put(rev, json.dumps(by(json.loads(text))))
+        with self._connected() as connection:
+            for rev in revs:
+                (text,) = connection.execute("SELECT state FROM versions WHERE rev = ?", [rev])
+                self._put(connection, rev, json.dumps(by(json.loads(text[0]))))
 
     def put(self, rev: int, content: object) -> None:
-        self.execute(
-            "UPDATE versions SET state = CASE WHEN typeof(?1) = 'blob' THEN CAST(?1 AS TEXT) "
-            "ELSE ?1 END WHERE rev = ?2",
-            content,
-            rev,
-        )
+        with self._connected() as connection:
+            self._put(connection, rev, content)
 
     def rename_status(self, rev: int, name: str) -> None:
-        self.execute("UPDATE versions SET status = ? WHERE rev = ?", name, rev)
+        with self._connected() as connection:
+            connection.execute("UPDATE versions SET status = ? WHERE rev = ?", (name, rev))
 
-    def execute(self, sql: str, *values: object) -> list[Any]:
+    def _put(self, connection: sqlite3.Connection, rev: int, content: object) -> None:
+        connection.execute(
+            "UPDATE versions SET state = CASE WHEN typeof(?1) = 'blob' THEN CAST(?1 AS TEXT) "
+            "ELSE ?1 END WHERE rev = ?2",
+            (content, rev),
+        )
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self.path)) as connection, connection:
-            return connection.execute(sql, values).fetchall()
+            yield connection
 
 
 @frozen
-class PostgresRows:
+class PostgresRows(Rows):
     url: str
+
+    def driver(self) -> Driver:
+        return connect(self.url)
+
+    def damage(self, *revs: int, by: Damage = DAMAGES["a wrong shape"]) -> None:
+        store = target(self.url)
+        with store.connect() as connection:
+            for rev in revs:
+                read = store.sql("SELECT state FROM {s}.versions WHERE rev = %s")
+                ((state,),) = connection.execute(read, [rev]).fetchall()
+                write = store.sql("UPDATE {s}.versions SET state = %s::jsonb WHERE rev = %s")
+                connection.execute(write, [json.dumps(by(state)), rev])
+
+    def rename_status(self, rev: int, name: str) -> None:
+        store = target(self.url)
+        with store.connect() as connection:
+            write = store.sql("UPDATE {s}.versions SET status = %s WHERE rev = %s")
+            connection.execute(write, [name, rev])
+
+
+@define
+class LMDBRows(Rows):
+    """LMDB opens a store only once in a process: this looks at it as the driver has it open."""
+
+    module: Any
+    path: Path
+    opened: Any = None
+
+    shared = False
+
+    def driver(self) -> Driver:
+        self.opened = self.module.LMDBDriver(self.path)
+        made: Driver = self.opened
+        return made
 
     def damage(self, *revs: int, by: Damage = DAMAGES["a wrong shape"]) -> None:
         for rev in revs:
-            ((state,),) = self.execute("SELECT state FROM {s}.versions WHERE rev = %s", rev)
-            text = json.dumps(by(state))
-            self.execute("UPDATE {s}.versions SET state = %s::jsonb WHERE rev = %s", text, rev)
+            row = self._row(rev)
+            row.state = json.dumps(by(json.loads(row.state))).encode()
+            self._put(row)
 
     def rename_status(self, rev: int, name: str) -> None:
-        self.execute("UPDATE {s}.versions SET status = %s WHERE rev = %s", name, rev)
+        row = self._row(rev)
+        row.status = name
+        self._put(row)
 
-    def execute(self, sql: Any, *values: object) -> list[Any]:
-        store = target(self.url)
-        with store.connect() as connection:
-            cursor = connection.execute(store.sql(sql), values)
-            return cursor.fetchall() if cursor.description else []
+    @property
+    def _tables(self) -> Any:
+        return sys.modules["lmdb_tables"]
 
+    def _row(self, rev: int) -> Any:
+        with self.opened.env.begin() as txn:
+            return self._tables.row(txn, rev)
 
-Rows = SQLiteRows | PostgresRows
+    def _put(self, row: Any) -> None:
+        with self.opened.env.begin(write=True) as txn:
+            key = self._tables.key(self._tables.VERSION, row.rev)
+            txn.put(key, self._tables.encode(row))
 
 
 @pytest.fixture
@@ -138,18 +201,20 @@ def sqlite_rows(tmp_path: Path) -> SQLiteRows:
     return SQLiteRows(tmp_path / "store.db")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "lmdb"])
 def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Rows:
-    """The rows behind a driver's back."""
+    """Every driver that has rows, that of the page on writing one too."""
     if request.param == "sqlite":
         return SQLiteRows(tmp_path / "store.db")
+    if request.param == "lmdb":
+        return LMDBRows(request.getfixturevalue("lmdb_driver"), tmp_path / "store")
     database: Database = request.getfixturevalue("postgres")
     return PostgresRows(database.new_store())
 
 
 @pytest.fixture
 async def driver(rows: Rows) -> AsyncIterator[Driver]:
-    async with connect(rows.url) as driver:
+    async with rows.driver() as driver:
         yield driver
 
 
@@ -191,7 +256,7 @@ async def test_a_text_that_is_no_json_is_told_the_same_way(
     sqlite_rows: SQLiteRows, content: object
 ) -> None:
     """In a file, a row may hold anything."""
-    async with connect(sqlite_rows.url) as driver:
+    async with sqlite_rows.driver() as driver:
         a, b, c = await fill(driver)
         sqlite_rows.put(b.rev, content)
         await check_that_only_b_is_told(driver, a, b, c)
@@ -272,12 +337,7 @@ async def test_many_that_cannot_be_read_do_not_starve_one(rows: Rows, driver: Dr
     """1,500 are due before it."""
     damaged = await put(driver, *(Delay(State(f"{n}"), "work", at=n) for n in range(1, 1_501)))
     (good,) = await put(driver, Delay(State("good"), "work", at=2_000))
-    rows.execute(
-        "UPDATE versions SET state = '{}' WHERE rev < ?"
-        if isinstance(rows, SQLiteRows)
-        else "UPDATE {s}.versions SET state = '{{}}' WHERE rev < %s",
-        good.rev,
-    )
+    rows.damage(*revs(damaged))
     page = await driver.due(2_000, ["work", "other"], 1)
     assert [good] == [due.state for due in page.due]
     assert revs(damaged) == [each.rev for each in page.unreadable]
@@ -347,7 +407,9 @@ async def test_a_list_goes_on_after_it(rows: Rows, driver: Driver) -> None:
 async def test_watchers_are_told_of_it_once_and_go_on(rows: Rows, driver: Driver) -> None:
     """Each whom it may concern, whether it reads from the tail or further behind; and who goes on
     after its revision is not told again."""
-    async with connect(rows.url) as other, Engine(driver) as engine:
+    if not rows.shared:
+        pytest.skip("the store does not declare that drivers may share it")
+    async with rows.driver() as other, Engine(driver) as engine:
         (first,) = await create(other, "first")
         everything, labelled = engine.watch(), engine.watch(Query(labels=MAIL, latest=True))
         others = engine.watch(Query(id="c"))

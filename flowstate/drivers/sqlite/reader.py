@@ -209,10 +209,7 @@ class Reader(StoreReader):
         rows = self.connection.execute(
             f"SELECT {_ROW} FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
         )
-        for row in rows:
-            entry = self._entry(*row)
-            if query.may_match(entry) if isinstance(entry, Unreadable) else query.matches(entry):
-                yield entry
+        return filter(query.may_match, (self._entry(*row) for row in rows))
 
     # ------------------------------------------------------------ rows
 
