@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
@@ -99,12 +99,13 @@ class Query(Struct, frozen=True, kw_only=True):
 
     def may_match(self, entry: State | Unreadable) -> bool:
         """Whether a version matches; as far as can be told, if it cannot be read."""
-        if not isinstance(entry, Unreadable):
+        if type(entry) is not Unreadable:
             return self.matches(entry)
         id = entry.id
         return not id or (self.id in ("", id) and id.startswith(self.id_prefix))
 
 
+@final
 class Unreadable(Struct, frozen=True):
     """A version that is stored but cannot be read: which one, and why."""
 
@@ -141,7 +142,7 @@ class Page(Struct, frozen=True):
         versions: list[State] = []
         unreadable: list[Unreadable] = []
         for entry in entries:
-            if isinstance(entry, Unreadable):
+            if type(entry) is Unreadable:
                 unreadable.append(entry)
             else:
                 versions.append(entry)

@@ -150,7 +150,7 @@ class Versions:
         entry = self._ready.popleft()
         # the last one of a page settles also what was looked at and did not match
         self.rev = entry.rev if self._ready else self._looked_upto
-        if isinstance(entry, Unreadable):
+        if type(entry) is Unreadable:
             raise entry.error()
         return entry
 

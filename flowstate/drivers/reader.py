@@ -29,7 +29,7 @@ class DueRow(NamedTuple):
     id: str
     text: bytes | str
     """The state as JSON."""
-    policy: bytes | str | None
+    policy: str | None
     """The policy beside it as JSON, if there is one."""
 
 
@@ -119,7 +119,7 @@ class StoreReader(ABC):
             unreadable: list[Unreadable] = []
             for row in rows:
                 due = self._due(row)
-                if isinstance(due, Unreadable):
+                if type(due) is Unreadable:
                     unreadable.append(due)
                 elif len(found) < limit:
                     found.append(due)
@@ -132,7 +132,7 @@ class StoreReader(ABC):
     def _due(self, row: DueRow) -> Due | Unreadable:
         """The version in a row, with its due time and the policy beside it."""
         entry = self._entry(row.rev, row.id, row.text)
-        if isinstance(entry, Unreadable):
+        if type(entry) is Unreadable:
             return entry
         if row.policy is None:
             return Due(entry, row.time)

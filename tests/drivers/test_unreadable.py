@@ -230,11 +230,12 @@ async def fill(driver: Driver) -> Sequence[State]:
 async def told(versions: Versions, number: int) -> list[State | tuple[str, int]]:
     """The next so many versions; of one that cannot be read, the id and revision of the error."""
     found: list[State | tuple[str, int]] = []
-    for _ in range(number):
-        try:
-            found.append(await anext(versions))
-        except UnreadableVersionError as error:
-            found.append((error.id, error.rev))
+    with anyio.fail_after(30):
+        for _ in range(number):
+            try:
+                found.append(await anext(versions))
+            except UnreadableVersionError as error:
+                found.append((error.id, error.rev))
     return found
 
 
