@@ -40,7 +40,7 @@ from flowstate import (
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.recovery import PREFIX, Recoverer
-from flowstate.testing.conformance.base import create, move, put, read_all, revs
+from flowstate.testing.conformance.base import create, move, plan, put, read_all, revs
 from flowstate.testing.wrapper import WrapperDriver
 
 from ..helpers import until
@@ -107,17 +107,17 @@ class SQLiteRows(Rows):
         return connect(f"sqlite:///{self.path}")
 
     def damage(self, *revs: int, by: Damage = DAMAGES["a wrong shape"]) -> None:
-        with self._connected() as connection:
+        with self.connected() as connection:
             for rev in revs:
                 (text,) = connection.execute("SELECT state FROM versions WHERE rev = ?", [rev])
                 self._put(connection, rev, json.dumps(by(json.loads(text[0]))))
 
     def put(self, rev: int, content: object) -> None:
-        with self._connected() as connection:
+        with self.connected() as connection:
             self._put(connection, rev, content)
 
     def rename_status(self, rev: int, name: str) -> None:
-        with self._connected() as connection:
+        with self.connected() as connection:
             connection.execute("UPDATE versions SET status = ? WHERE rev = ?", (name, rev))
 
     def _put(self, connection: sqlite3.Connection, rev: int, content: object) -> None:
@@ -128,7 +128,7 @@ class SQLiteRows(Rows):
         )
 
     @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
+    def connected(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self.path)) as connection, connection:
             yield connection
 
@@ -344,6 +344,21 @@ async def test_many_that_cannot_be_read_do_not_starve_one(rows: Rows, driver: Dr
     assert revs(damaged) == [each.rev for each in page.unreadable]
     assert 2_000 == (await driver.due(2_000, ["work"], 0)).next
     assert 2_000 == (await driver.due(1_999, ["work"], 0)).next
+
+
+async def test_what_has_a_policy_beside_it_that_cannot_be_read_is_passed_by_too(
+    sqlite_rows: SQLiteRows,
+) -> None:
+    """Nobody can tell what is to become of it; the state itself can be read."""
+    async with sqlite_rows.driver() as driver:
+        begin = (Transit(State(id), "work") for id in "ab")
+        a, b = await driver.commit(plan(*begin, policy=RetryPolicy()))
+        with sqlite_rows.connected() as connection:
+            connection.execute("UPDATE versions SET policy = '?' WHERE rev = ?", [a.rev])
+        page = await driver.due(MAX_INSTANT_MS, ["work"], 10)
+        assert [b] == [due.state for due in page.due]
+        assert [("a", a.rev)] == [(each.id, each.rev) for each in page.unreadable]
+        assert a == await driver.get("a")
 
 
 # ---------------------------------------------------------------- writing
