@@ -22,6 +22,14 @@ _encoder = msgspec.json.Encoder()
 encode_state: Callable[[object], bytes] = _encoder.encode
 """JSON bytes of a state: a checked value, so nothing in it can fail to encode."""
 _making = threading.RLock()
+
+
+@functools.lru_cache(maxsize=256)
+def encode_policy(policy: object) -> str:
+    """JSON text of a retry policy, made once: nearly every version has that of its engine."""
+    return _encoder.encode(policy).decode()
+
+
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
@@ -51,7 +59,7 @@ def decode(encoded: bytes | str, type: type[T], name: str = "value") -> T:
     """The value of *type* that the JSON text holds, or ``DecodeError``."""
     try:
         decoded: T = decoder(type).decode(encoded)  # type: ignore[arg-type]  # types do hash
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise DecodeError(name, f"does not decode as {_name(type)}: {error}") from error
     return decoded
 

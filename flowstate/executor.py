@@ -32,6 +32,7 @@ from .flows import Flows
 from .leases import Claimed, Due, Held, Place, policy_of, ready
 from .leaving import Leaving
 from .plan import Plan
+from .query import Unreadable
 from .races import Races, is_others_move
 from .room import Room
 from .state import KERNEL_PREFIX, Cause, State, Status
@@ -184,23 +185,35 @@ class Executor:
             flow, mine = state.transition.to, taken.get(state.id)
             if mine is not None:
                 executions.append(Execution(mine.state, state, claim, mine.policy, flow))
-            elif not state.rev or await self._rests_where_it_was(state):
+            elif not state.rev or await self.rests_where_it_was(state):
                 executions.append(Execution(state, state, flow=flow))
         return executions
 
     async def claim(
-        self, claim: str, ask: Callable[[], Awaitable[tuple[Claimed, ...]]]
+        self, claim: str, ask: Callable[[], Awaitable[tuple[Claimed | Unreadable, ...]]]
     ) -> tuple[Claimed, ...]:
         """Have the store give this engine something to run, under this claim. *ask* asks for it,
-        and gives the same when it asks again."""
+        and gives the same when it asks again. What cannot be read is told and passed by."""
         with self._shield():
             try:
-                return await ask()
+                given = await ask()
             except anyio.get_cancelled_exc_class():
                 # asyncio's own cancellation passes every shield: give back what was given
-                given = [(each.state.id, each.state.rev, claim) for each in await ask()]
-                await self.keeper.release(given)
+                given = self._readable(await ask(), claim)
+                await self.keeper.release(
+                    [(each.state.id, each.state.rev, claim) for each in given]
+                )
                 raise
+        return self._readable(given, claim)
+
+    def _readable(self, given: tuple[Claimed | Unreadable, ...], claim: str) -> tuple[Claimed, ...]:
+        claimed = tuple([each for each in given if isinstance(each, Claimed)])
+        if len(claimed) < len(given):
+            for each in given:
+                if isinstance(each, Unreadable):
+                    logger.error("%s; it is ready, and passed by", each.error())
+                    self.keeper.pass_by((each.id, each.rev, claim))
+        return claimed
 
     def executing(self) -> list[State]:
         """What runs now, as it was last committed, in the order in which it began."""
@@ -473,13 +486,17 @@ class Executor:
                     return newest
                 state = newest  # the newest counts
                 continue
-            if not state.rev:
-                return (await self.store(self.committer.plan_ready(state)))[0]
+            if not state.rev or newest.transition.status is not _RUNNING:
+                return await self.hand_on(state)
             if (fired := await self._fire_alarm(newest)) is not None:
                 return fired
             with self.leaving.ends_this():
                 await driver.wait(head)
             await self._pause(LOOK_AGAIN_MS)
+
+    async def hand_on(self, state: State) -> State:
+        """Commit a state that was moved in memory to a flow of others, as ready for them."""
+        return (await self.store(self.committer.plan_ready(state)))[0]
 
     async def _enter(self, flow: str) -> None:
         """Wait until the limit of a flow has room for one more state."""
@@ -506,7 +523,7 @@ class Executor:
         extra = {"flow_of": id}  # by it a program knows what it also gets as an error
         moved: State | None = None
         try:
-            moved = await self._commit_failure(execution, error)
+            moved = execution.failed = await self._commit_failure(execution, error)
         except RevMismatchError:
             return  # someone else moved it: then there is nothing to retry
         except FlowstateError:
@@ -565,10 +582,8 @@ class Executor:
             try:
                 if state == execution.state or state.rev != execution.state.rev:
                     await self._release(execution)
-                    if state.transition.to in self.flows.by_name:
-                        self.line_up(state)
                     return state
-                return (await self.store(self.committer.plan_ready(state)))[0]
+                return await self.hand_on(state)
             except RevMismatchError:
                 return await self._newest(state)
             except FlowstateError:
@@ -606,7 +621,7 @@ class Executor:
         except RevMismatchError:
             return await self._newest(state)
 
-    async def _rests_where_it_was(self, state: State) -> bool:
+    async def rests_where_it_was(self, state: State) -> bool:
         """Whether a state was moved in memory from the version that is stored, which rests."""
         stored = await self.committer.driver.get(state.id, state.rev)
         return stored is not None and stored.transition.status is not _RUNNING

@@ -20,6 +20,8 @@ class Room:
     free: int = field(init=False)
     _running: Counter[str] = field(factory=Counter[str], init=False)
     """flow with a limit -> states of it that run."""
+    _was_refused: bool = field(default=False, init=False)
+    """Whether there was no room for something since places were last reserved."""
     _freed: anyio.Event | None = field(default=None, init=False)
     """There is one only while somebody waits for room."""
 
@@ -29,6 +31,7 @@ class Room:
     def take(self, flow: str) -> bool:
         """Take a place for a state at that flow, if there is one."""
         if not self.free or not self.enter(flow):
+            self._was_refused = True
             return False
         self.free -= 1
         return True
@@ -44,6 +47,7 @@ class Room:
         limit = self.limits.get(flow)
         if limit is not None:
             if self._running[flow] >= limit:
+                self._was_refused = True
                 return False
             self._running[flow] += 1
         return True
@@ -64,6 +68,7 @@ class Room:
     def reserve(self, room: Mapping[str, int], most: int) -> tuple[dict[str, int], int]:
         """Take places for what is to be claimed, *most* in all and of each flow as *room* says; as
         far as there are any."""
+        self._was_refused = False
         places = min(most, self.free)
         self.free -= places
         reserved = {flow: min(count, self._left(flow, places)) for flow, count in room.items()}
@@ -77,7 +82,8 @@ class Room:
         self.free += places - len(flows)
         for flow in self.limits.keys() & reserved.keys():
             self._running[flow] -= reserved[flow] - used[flow]
-        self._tell()
+        if self._was_refused:  # somebody who could have had a place meanwhile
+            self._tell()
 
     async def freed(self) -> None:
         """Return when there is more room than now."""

@@ -4,20 +4,33 @@ asks of a connection that reads."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from .. import codec
 from ..data import DataRef
-from ..errors import DataNotFoundError, DecodeError, StoreCorruptError
-from ..leases import DuePage, Holding, Place
-from ..query import Page, Query
+from ..errors import DataNotFoundError, DecodeError
+from ..leases import Due, DuePage, Holding, Place
+from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
-from ..state import State
+from ..state import RetryPolicy, State
 
 MAX_SCAN = 10_000
 """Versions that one page looks at, at most."""
 SCAN_PER_VERSION = 10
 """Versions that a page looks at for each that it may hold, if an index has to offer them."""
+
+
+class DueRow(NamedTuple):
+    """A version that is due, as it is stored."""
+
+    time: int
+    rev: int
+    id: str
+    text: bytes | str
+    """The state as JSON."""
+    policy: str | None
+    """The policy beside it as JSON, if there is one."""
 
 
 def payload_not_found(ref: DataRef) -> DataNotFoundError:
@@ -89,11 +102,57 @@ class StoreReader(ABC):
     def _payload(self, ref: DataRef) -> bytes | None:
         """The content of a payload, None if it is not stored."""
 
-    def _decode(self, rev: int, text: str) -> State:
-        """The version at a revision from its JSON text."""
+    # ------------------------------------------------------------ versions from their rows
+
+    def _entry(self, rev: int, id: str, text: bytes | str) -> State | Unreadable:
+        """The version in a row, or that it cannot be read."""
         try:
-            return codec.decode(text, State, "state")
+            state = codec.decode(text, State, "state")
         except DecodeError as error:
-            raise StoreCorruptError(
-                self._name, f"the version at revision {rev} cannot be read: {error}"
-            ) from error
+            return Unreadable(self._name, id, rev, str(error))
+        if state.rev != rev or (id and state.id != id):
+            why = f"what is there says that it is revision {state.rev} of state {state.id!r}"
+            return Unreadable(self._name, id, rev, why)
+        return state
+
+    def _newest_of(self, entries: Iterable[State | Unreadable]) -> State | None:
+        """The newest of these. Raises ``UnreadableVersionError`` if that cannot be read."""
+        newest = max(entries, key=lambda entry: entry.rev, default=None)
+        if isinstance(newest, Unreadable):
+            raise newest.error()
+        return newest
+
+    def _due_page(
+        self, limit: int, look: Callable[[int], tuple[Sequence[DueRow], int | None]]
+    ) -> DuePage:
+        """A page of what is due. ``look`` gives at most so many rows that are due, soonest first;
+        and if these are all, the soonest due time that is still to come."""
+        most = limit + 1
+        while True:
+            rows, following = look(most)
+            found: list[Due] = []
+            unreadable: list[Unreadable] = []
+            for row in rows:
+                due = self._due(row)
+                if type(due) is Unreadable:
+                    unreadable.append(due)
+                elif len(found) < limit:
+                    found.append(due)
+                else:
+                    return DuePage(tuple(found), row.time, tuple(unreadable))
+            if len(rows) < most:
+                return DuePage(tuple(found), following, tuple(unreadable))
+            most *= 2  # what cannot be read took the places of others
+
+    def _due(self, row: DueRow) -> Due | Unreadable:
+        """The version in a row, with its due time and the policy beside it."""
+        entry = self._entry(row.rev, row.id, row.text)
+        if type(entry) is Unreadable:
+            return entry
+        if row.policy is None:
+            return Due(entry, row.time)
+        try:
+            policy = codec.decode(row.policy, RetryPolicy, "policy")
+        except DecodeError as error:
+            return Unreadable(self._name, row.id, row.rev, str(error))
+        return Due(entry, row.time, policy)

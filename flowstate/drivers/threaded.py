@@ -21,7 +21,7 @@ from ..driver import Driver
 from ..errors import StoreClosedError, StoreReadOnlyError
 from ..leases import Claimed, DuePage, Held, Holding, Place, Renewal
 from ..plan import Plan
-from ..query import Page, Query
+from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import State
 from .group_commit import GroupCommitter
@@ -46,13 +46,13 @@ class StoreWriter(ABC):
     @abstractmethod
     def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         """What ``Driver.claim`` promises, once a look has shown that there is something to give."""
 
     @abstractmethod
     def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         """What ``Driver.take`` promises."""
 
     @abstractmethod
@@ -168,7 +168,7 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
 
     async def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         self._check_writable()
         if not await self._read(lambda reader: reader.has_for(room, owner, claim)):
             return ()
@@ -176,7 +176,7 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
 
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         return await self._write(partial(self._writer.take, versions, owner, claim, now))
 
     async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:

@@ -20,10 +20,11 @@ from ..errors import CompactedError
 from ..plan import Plan
 from ..query import Query
 from ..recovery import PREFIX
-from ..state import Alarm, Cause, RetryPolicy, State, Status
+from ..state import Alarm, Cause, RetryPolicy, State, Status, Transition
 from .wrapper import WrapperDriver
 
 _TRIED_AGAIN = frozenset({Cause.RETRY, Cause.LOST})
+_FIRED = _TRIED_AGAIN | {Cause.ALARM}
 PAGE = 10_000
 """Versions that are read at a time."""
 
@@ -67,7 +68,8 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
     async def read(cls, driver: Driver, policy: RetryPolicy = RetryPolicy()) -> History:  # noqa: B008  (a value)
         """The history of a store, from its log alone. All of it is read into memory.
 
-        Raises ``CompactedError`` if some of the log was removed, since that cannot be judged.
+        Raises ``CompactedError`` if some of the log was removed, and ``UnreadableVersionError`` if
+        some cannot be read, since that cannot be judged.
         """
         log: list[State] = []
         upto, head = 0, await driver.head()
@@ -75,6 +77,8 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
             page = await driver.read(Query(), upto, PAGE)
             if page.compacted:
                 raise CompactedError(upto, page.compacted + 1)
+            for version in page.unreadable:
+                raise version.error()
             log += page.versions
             upto = page.upto
         return cls(log=tuple(log), policy=policy)
@@ -301,6 +305,32 @@ def deaths(history: History) -> Iterator[str]:
             yield f"{where} was lost, but {before.transition.status.name} before"
 
 
+def policies(history: History) -> Iterator[str]:
+    """What an alarm or a death has made RUNNING goes on by the policy that stood beside the version
+    before: that of the engine which committed it, never that of who fired it.
+
+    Gives nothing if the history has no plans.
+    """
+    beside: dict[tuple[str, int, Transition], list[RetryPolicy | None]] = {}
+    for write in (write for plan in history.plans for write in plan.writes):
+        of = write.state
+        beside.setdefault((of.id, of.rev, of.transition), []).append(write.policy)
+
+    def found(state: State) -> list[RetryPolicy | None]:
+        before = history.before.get(state.rev)
+        return beside.get((state.id, before.rev if before else 0, state.transition), [])
+
+    for state in history.log:
+        transition = state.transition
+        before = history.before.get(state.rev)
+        is_fired = transition.status is Status.RUNNING and transition.cause in _FIRED
+        if before is not None and is_fired and before.transition != transition:
+            expected = found(before)
+            for policy in found(state):
+                if policy not in expected:
+                    yield f"revision {state.rev} of {state.id!r} goes on by {policy}"
+
+
 def ends(history: History) -> Iterator[str]:
     """No version of a state comes after one that has ended."""
     for rev, before in history.before.items():
@@ -311,7 +341,19 @@ def ends(history: History) -> Iterator[str]:
 LAWS: Mapping[str, Callable[[History], Iterator[str]]] = {
     law.__name__: law
     for law in (
-        *(order, writers, promises, watched, rest, alarms, attempts, giving_up, deaths, ends),
+        *(
+            order,
+            writers,
+            promises,
+            watched,
+            rest,
+            alarms,
+            attempts,
+            giving_up,
+            deaths,
+            policies,
+            ends,
+        ),
     )
 }
 """name -> the function that finds where that law is broken"""

@@ -24,6 +24,7 @@ from typing import Any
 import anyio
 import click
 from attrs import define, field, frozen
+from msgspec.structs import replace
 
 from ..commands import Command, Commit
 from ..engine import Engine
@@ -93,7 +94,7 @@ class _Simulation:
         world = self.world
         world.clock.stand_still_while(lambda: any(each.is_in_thread for each in self.processes))
         async with world.clock.running(), anyio.create_task_group() as tasks:
-            self.processes = [self._process(f"p{n}.0") for n in range(PROCESSES)]
+            self.processes = [self._process(place, 0) for place in range(PROCESSES)]
             for place in range(PROCESSES):
                 tasks.start_soon(self._place, place)
             async with anyio.create_task_group() as watchers:
@@ -124,10 +125,13 @@ class _Simulation:
             world.transcript.note(process.name, "is gone")
             if not world.is_healed:
                 await world.sleep(world.chance.randrange(10_000))
-            self.processes[place] = self._process(f"p{place}.{life}")
+            self.processes[place] = self._process(place, life)
 
-    def _process(self, name: str) -> Process:
-        return Process(self.world, name, self.scenario.flows, policy=self.scenario.policy)
+    def _process(self, place: int, life: int) -> Process:
+        # leases are longer from place to place, so that it shows whose policy a state goes by
+        policy = self.scenario.policy
+        policy = replace(policy, lease=policy.lease + place)
+        return Process(self.world, f"p{place}.{life}", self.scenario.flows, policy=policy)
 
     async def _rest(self) -> None:
         world = self.world

@@ -24,6 +24,7 @@ VERSIONS = 1_000_000
 """A tenth of them is current. All have a label that a tenth of them shares, some a rare one."""
 
 FILL: list[LiteralString] = [  # indexes last: it is quicker
+    "SET flowstate.asks_version = 'on'",
     "ALTER TABLE {s}.versions SET UNLOGGED",
     "ALTER TABLE {s}.versions DROP CONSTRAINT versions_pkey",
     "DROP INDEX {s}.versions_id",

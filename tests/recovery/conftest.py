@@ -12,6 +12,7 @@ from attrs import define
 
 from flowstate import Command, Commit, End, Engine, Flows, State
 from flowstate.testing.cluster import Process, World
+from flowstate.testing.scenario import POLICY
 
 
 @define(eq=False)
@@ -63,7 +64,7 @@ async def cluster() -> AsyncIterator[Cluster]:
     world = World(random.Random(0), is_healed=True)
     async with (
         world.clock.running(),
-        Engine(world.store, clock=world.clock) as engine,
+        Engine(world.store, clock=world.clock, retry=POLICY) as engine,
         anyio.create_task_group() as tasks,
     ):
         yield Cluster(tasks, world, engine)

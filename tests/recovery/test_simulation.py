@@ -278,6 +278,24 @@ def test_it_finds_a_death_of_what_did_not_run(
     assert broken == laws(_chain((1, before), (2, after), (3, END)))
 
 
+@pytest.mark.parametrize("fired", [LOST, FIRED])
+def test_it_finds_a_policy_that_leaked_in(fired: Transition) -> None:
+    """Whoever fires a version never uses its own."""
+    before = DELAYED if fired is FIRED else BEGUN
+    mine, theirs = RetryPolicy(lease=10), RetryPolicy(lease=20)
+
+    def history(policy: RetryPolicy) -> History:
+        first = Plan("first", (Write(State("a", transition=before), 100, "f", mine),))
+        (one,) = first.stamp(1, 1)
+        second = Plan("second", (Write(replace(one, transition=fired), 200, "f", policy),))
+        (two,) = second.stamp(2, 100)
+        third = Plan("third", (Write(replace(two, transition=END), None, ""),))
+        return History(log=(one, two, *third.stamp(3, 101)), plans=(first, second, third))
+
+    assert set() == laws(history(mine))
+    assert {"policies"} == laws(history(theirs))
+
+
 def test_it_finds_life_after_the_end() -> None:
     """ENDED accepts nothing."""
     assert {"ends"} == laws(_chain((1, END), (2, END)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from flowstate import Command, Commit, End, Engine, Flows, Query, State, Transit
+from flowstate import Command, Commit, End, Engine, Flows, Query, State, Status, Transit
 
 
 async def begin(engine: Engine, id: str, flow: str, **more: object) -> State:
@@ -19,9 +19,23 @@ async def history(engine: Engine, id: str) -> list[State]:
     return [state async for state in engine.states(Query(id=id))]
 
 
-async def due_now(engine: Engine, *flows: str) -> list[str]:
-    """The ids of what others may take at this moment, by flow and time."""
-    return [due.state.id for due in (await engine.timers.due(flows, 100)).due]
+async def dies_with(engine: Engine, state: State) -> State:
+    """Have a ready state taken by somebody who dies before its flow begins."""
+    now = engine.clock.now()
+    (taken,) = await engine.driver.take([(state.id, state.rev)], "dead", f"{state.rev}", now)
+    return taken.state
+
+
+async def ready(engine: Engine, *flows: str) -> list[str]:
+    """The ids of what whoever has these flows may claim at this moment, by revision."""
+    running = engine.states(Query(status=Status.RUNNING, latest=True))
+    return [
+        state.id
+        async for state in running
+        if state.transition.to in flows
+        and (place := await engine.timers.place(state.id)) is not None
+        and place.since is not None
+    ]
 
 
 def add(flows: Flows, name: str, *makes: Callable[[State], Command]) -> list[State]:

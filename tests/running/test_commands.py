@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +17,7 @@ from flowstate import (
     End,
     Engine,
     Fail,
+    FlowReturnError,
     Flows,
     IllegalTransitionError,
     Noop,
@@ -205,8 +207,8 @@ async def test_what_failed_takes_every_command_that_what_is_paused_takes(
 
 async def test_what_failed_is_never_due(engine: Engine, failed: State) -> None:
     assert ((), None) == (
-        (await engine.timers.due(["work"], 10)).due,
-        (await engine.timers.due(["work"], 0)).next,
+        (await engine.timers.due(10)).due,
+        (await engine.timers.due(0)).next,
     )
 
 
@@ -274,7 +276,25 @@ async def test_a_bare_move_is_done_in_memory_only(
     assert [begun] == await history(engine, "a")
 
 
-async def test_noop_leaves_the_state_where_it_is(engine: Engine, flows: Flows) -> None:
-    add(flows, "work", lambda _: Noop())
-    begun = await begin(engine, "a", "work")
-    assert begun == await engine.execute(begun)
+@pytest.mark.parametrize(
+    "command", [lambda _: Noop(), lambda _: Commit(Pause(State("b"))), Pause]
+)
+async def test_a_flow_that_leaves_its_state_where_it_is_has_failed(
+    engine: Engine, flows: Flows, command: Callable[[State], Command]
+) -> None:
+    """Nobody else would move it: it would be run again and again, or hang."""
+    add(flows, "work", command)
+    with pytest.raises(FlowReturnError):
+        await engine.execute(await begin(engine, "a", "work"))
+    state = await engine.get("a")
+    assert (Status.DELAYED, 1) == (state.transition.status, state.transition.attempt)
+
+
+async def test_noop_says_that_the_state_was_moved_elsewhere(engine: Engine, flows: Flows) -> None:
+    @flows.flow
+    async def work(state: State, engine: Engine) -> Command:
+        await engine.do(Commit(Pause(state)))
+        return Noop()
+
+    rested = await engine.execute(await begin(engine, "a", "work"))
+    assert Status.PAUSED is rested.transition.status

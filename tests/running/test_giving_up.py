@@ -25,7 +25,7 @@ from flowstate import (
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import VirtualClock
 
-from . import add, begin, due_now, ends, history
+from . import add, begin, dies_with, ends, history, ready
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +76,7 @@ async def test_a_flow_for_what_was_given_up_may_be_another_engine_s(engine: Engi
         await engine.start(await begin(engine, "a", "fails"))
         await engine.wait("a", lambda state: state.transition.to == "undo")
         await engine.idle()
-    assert ["a"] == await due_now(engine, "undo")
+    assert ["a"] == await ready(engine, "undo")
 
 
 async def test_without_such_a_flow_it_is_failed_where_it_was(engine: Engine, flows: Flows) -> None:
@@ -136,15 +136,17 @@ async def test_without_end_of_attempts_it_is_tried_again_and_again(
 async def test_after_a_death_the_first_retry_is_at_once_and_later_ones_wait(
     engine: Engine, clock: VirtualClock
 ) -> None:
-    """Nobody ever runs it, as if each executor died: its leases run out."""
+    """Whoever takes it dies: its leases run out."""
     own = State("a", retry=RetryPolicy(lease=10, max_attempts=4, backoff=3))
     (begun,) = await engine.do(Commit(Transit(own, "work")))
     log = [begun]
     while (state := log[-1]).transition.status is not Status.FAILED:
-        at = (await engine.timers.due(["work"], 0)).next_at
+        if state.transition.status is Status.RUNNING:
+            await dies_with(engine, state)
+        at = (await engine.timers.due(0)).next
         assert at is not None
         await engine.sleep_until(at)
-        (due,) = (await engine.timers.due(["work"], 10)).due
+        (due,) = (await engine.timers.due(10)).due
         fired = await engine.timers.fire(due)
         assert fired is not None, state
         log.append(fired)
@@ -160,8 +162,8 @@ async def test_after_a_death_the_first_retry_is_at_once_and_later_ones_wait(
 
 async def test_a_death_is_told_from_an_error(engine: Engine, flows: Flows) -> None:
     given = add(flows, "work", ends)
+    await dies_with(engine, await begin(engine, "a", "work"))
     async with Recoverer(engine):
-        await begin(engine, "a", "work")  # whoever began it has died
         await engine.wait("a", Status.ENDED)
     (state,) = given
     assert (Cause.LOST, 1) == (state.transition.cause, state.transition.attempt)
@@ -172,8 +174,8 @@ async def test_what_is_given_up_because_of_deaths_is_told_in_the_log(
 ) -> None:
     add(flows, "work", ends)
     own = State("a", retry=RetryPolicy(lease=10, max_attempts=1))
+    await dies_with(engine, *await engine.do(Commit(Transit(own, "work"))))
     async with Recoverer(engine):
-        await engine.do(Commit(Transit(own, "work")))
         await engine.wait("a", Status.FAILED)
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     reason = "gave up after 1 attempt: the lease ran out: its executor died or hung"

@@ -18,14 +18,14 @@ from flowstate import (
     Status,
     Transit,
 )
-from flowstate.recovery import PREFIX, Recoverer
+from flowstate.recovery import LEADER_ID, Recoverer
 from flowstate.testing.virtual import VirtualClock
 
 from . import add, begin, ends, history
 
 pytestmark = pytest.mark.anyio
 
-GROUP = f"{PREFIX}default"
+GROUP = LEADER_ID
 
 
 @pytest.mark.parametrize("kind", [End, Pause, Save])

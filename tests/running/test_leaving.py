@@ -25,7 +25,7 @@ from flowstate import (
 from flowstate.testing.virtual import VirtualClock
 from flowstate.testing.wrapper import WrapperDriver
 
-from . import begin, due_now, ends, history
+from . import begin, ends, history, ready
 
 pytestmark = pytest.mark.anyio
 
@@ -72,7 +72,7 @@ async def test_leaving_takes_no_grace_period_for_a_flow_that_waits(
         began = clock.now()
     assert clock.now() - began < 1_000
     async with Engine(store, clock=clock) as other:
-        assert ["a"] == await due_now(other, "work")
+        assert ["a"] == await ready(other, "work")
         assert [begun] == await history(other, "a")
 
 
@@ -212,7 +212,7 @@ async def test_what_is_committed_while_its_flow_is_cancelled_is_what_is_given_ba
         await slow.sent.wait()
     async with Engine(store, clock=clock) as other:
         assert 2 == len(await history(other, "a"))
-        assert ["a"] == await due_now(other, by, "next")
+        assert ["a"] == await ready(other, by, "next")
 
 
 async def test_a_flow_whose_caller_is_cancelled_while_its_attempt_is_committed_is_retried(
@@ -267,4 +267,4 @@ async def test_what_asyncio_itself_cancels_knows_the_revision_that_it_holds(
             await execution
     async with Engine(store, clock=clock) as other:
         assert 2 == len(await history(other, "a"))
-        assert ["a"] == await due_now(other, by, "next")
+        assert ["a"] == await ready(other, by, "next")

@@ -31,7 +31,7 @@ from flowstate import (
 from flowstate.races import MAX_RACES
 from flowstate.testing.virtual import VirtualClock
 
-from . import begin, due_now, ends, history
+from . import begin, ends, history, ready
 
 pytestmark = pytest.mark.anyio
 
@@ -295,7 +295,7 @@ async def test_leaving_stops_reruns_at_once_and_gives_the_state_back(
         await left.wait()
     assert 3 == runs
     async with Engine(store, clock=clock) as other:
-        assert ["a"] == await due_now(other, "work")
+        assert ["a"] == await ready(other, "work")
 
 
 async def test_an_execute_that_is_left_while_it_races_says_so(

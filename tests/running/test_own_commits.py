@@ -14,8 +14,10 @@ from flowstate import (
     Engine,
     Execute,
     Flows,
+    InvalidValueError,
     Noop,
     Pause,
+    Query,
     Require,
     RetryPolicy,
     State,
@@ -25,7 +27,7 @@ from flowstate import (
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import VirtualClock
 
-from . import add, begin, due_now, ends, history
+from . import add, begin, ends, history, ready
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +89,7 @@ async def test_execute_of_an_older_version_of_its_own_state_runs_nothing(
         await move(engine, state)
         return Execute(state)
 
-    await engine.execute(await begin(engine, "a", "one"))
+    await engine.start(await begin(engine, "a", "one"))
     await engine.idle()
     assert 2 == (await engine.get("a")).rev
     assert [] == given
@@ -101,8 +103,9 @@ async def test_what_a_flow_moved_and_does_not_go_on_with_is_others_at_once(
         await move(engine, state)
         return Noop()
 
-    await engine.execute(await begin(engine, "a", "one"))
-    assert ["a"] == await due_now(engine, "two")
+    await engine.start(await begin(engine, "a", "one"))
+    await engine.idle()
+    assert ["a"] == await ready(engine, "two")
 
 
 async def test_what_a_flow_moved_goes_on_in_a_recoverer_without_an_attempt(
@@ -122,26 +125,42 @@ async def test_what_a_flow_moved_goes_on_in_a_recoverer_without_an_attempt(
     assert [0] == [state.transition.attempt for state in given]
 
 
-async def test_what_a_flow_had_run_in_the_background_is_not_given_to_others_too(
+async def test_what_a_flow_moved_is_gone_on_with_by_whoever_executes_it(
     engine: Engine, flows: Flows
 ) -> None:
-    goes_on = anyio.Event()
-
     @flows.flow
     async def one(state: State, engine: Engine) -> Command:
-        await engine.start(await move(engine, state))
+        await move(engine, state)
         return Noop()
 
+    add(flows, "two", ends)
+    ended = await engine.execute(await begin(engine, "a", "one"))
+    assert Status.ENDED is ended.transition.status
+
+
+async def test_a_flow_that_waits_for_its_own_state_would_wait_for_ever(
+    engine: Engine, flows: Flows
+) -> None:
+    """Nor for that of a flow which waits for it."""
+    refused: list[str] = []
+
     @flows.flow
-    async def two(state: State, engine: Engine) -> Command:
-        await goes_on.wait()
+    async def outer(state: State, engine: Engine) -> Command:
+        await engine.execute(Commit(Transit(State("b"), "inner")))
         return ends(state)
 
-    await engine.execute(await begin(engine, "a", "one"))
-    assert [] == await due_now(engine, "two")
-    goes_on.set()
-    await engine.idle()
-    assert Status.ENDED is (await engine.get("a")).transition.status
+    @flows.flow
+    async def inner(state: State, engine: Engine) -> Command:
+        for id in ("a", "b"):
+            for run in (engine.execute, engine.start):
+                with pytest.raises(InvalidValueError, match="would wait for itself"):
+                    await run(await engine.get(id))
+                refused.append(id)
+        return ends(state)
+
+    ended = await engine.execute(await begin(engine, "a", "outer"))
+    assert Status.ENDED is ended.transition.status
+    assert ["a", "a", "b", "b"] == refused
 
 
 async def test_an_error_counts_against_the_version_that_the_flow_left(
@@ -185,7 +204,7 @@ async def test_what_a_cancelled_flow_had_moved_is_others_once_its_engine_is_left
         with anyio.CancelScope() as scope:
             await engine.execute(await begin(engine, "a", "one"))
     async with Engine(store, clock=clock) as other:
-        assert ["a"] == await due_now(other, "two")
+        assert ["a"] == await ready(other, "two")
 
 
 async def test_other_states_that_a_flow_commits_itself_are_not_run_by_it(
@@ -223,25 +242,30 @@ async def test_a_bare_transit_to_a_flow_of_others_is_committed_and_theirs_at_onc
     engine: Engine, flows: Flows
 ) -> None:
     add(flows, "one", lambda state: Transit(state.with_labels(seen="yes"), "elsewhere"))
-    await engine.execute(await begin(engine, "a", "one"))
+    await engine.start(await begin(engine, "a", "one"))
+    await engine.idle()
     newest = await engine.get("a")
     assert ("elsewhere", {"seen": "yes"}) == (newest.transition.to, newest.labels)
-    assert ["a"] == await due_now(engine, "elsewhere")
+    assert ["a"] == await ready(engine, "elsewhere")
 
 
 async def test_what_was_never_committed_is_committed_where_its_flow_is_missing(
     engine: Engine,
 ) -> None:
-    state = await engine.do(Transit(State("a"), "elsewhere"))
-    left = await engine.execute(state)
-    assert [left] == await history(engine, "a")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.execute, Transit(State("a"), "elsewhere"))
+        await anext(engine.watch(Query(id="a")))
+        assert ["a"] == await ready(engine, "elsewhere")
+        tasks.cancel_scope.cancel()
+    assert 1 == len(await history(engine, "a"))
 
 
 async def test_a_commit_to_a_flow_of_others_makes_no_further_version(
     engine: Engine, flows: Flows
 ) -> None:
     add(flows, "one", lambda state: Commit(Transit(state, "elsewhere")))
-    await engine.execute(await begin(engine, "a", "one"))
+    await engine.start(await begin(engine, "a", "one"))
+    await engine.idle()
     assert 2 == len(await history(engine, "a"))
 
 

@@ -20,7 +20,7 @@ from flowstate import (
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import VirtualClock
 
-from . import add, begin, causes, due_now, ends, history
+from . import add, begin, causes, ends, history, ready
 
 pytestmark = pytest.mark.anyio
 
@@ -76,8 +76,9 @@ async def test_a_timeout_to_the_same_flow_runs_it_again(engine: Engine, flows: F
 async def test_a_timeout_to_a_flow_of_others_is_theirs_at_once(
     engine: Engine, effects: list[str]
 ) -> None:
-    await engine.execute(await begin(engine, "a", "pay", timeout=60, on_timeout="undo"))
-    assert ["a"] == await due_now(engine, "undo")
+    await engine.start(await begin(engine, "a", "pay", timeout=60, on_timeout="undo"))
+    await engine.idle()
+    assert ["a"] == await ready(engine, "undo")
 
 
 async def test_the_leader_s_firing_and_the_engine_s_are_one(

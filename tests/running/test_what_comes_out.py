@@ -25,7 +25,7 @@ from flowstate.failures import MAX_TRACEBACK
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import VirtualClock
 
-from . import add, begin, due_now, ends, history
+from . import add, begin, ends, history, ready
 
 pytestmark = pytest.mark.anyio
 
@@ -159,7 +159,7 @@ async def test_ctrl_c_uses_no_attempt_and_gives_the_state_back(
         async with Engine(store, flows, clock=clock, grace=0) as engine:
             await engine.execute(await begin(engine, "a", "interrupted"))
     async with Engine(store, clock=clock) as other:
-        assert ["a"] == await due_now(other, "interrupted")
+        assert ["a"] == await ready(other, "interrupted")
         assert 1 == len(await history(other, "a"))
 
 

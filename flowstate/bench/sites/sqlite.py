@@ -184,13 +184,13 @@ class _BareTable:
             connection.execute(
                 "CREATE TABLE versions (rev INTEGER PRIMARY KEY, id TEXT, status TEXT, "
                 "labels TEXT, committed_at INTEGER, commit_id TEXT, current INTEGER, "
-                "due INTEGER, due_flow TEXT, state TEXT, payloads TEXT)"
+                "due_at INTEGER, due_flow TEXT, state TEXT, payload_keys TEXT, policy TEXT)"
             )
             connection.execute("CREATE TABLE payloads (rev INTEGER, checksum TEXT, content BLOB)")
             yield connection
 
 
-_INSERT = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)"
+_INSERT = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, '{}')"
 
 
 def _row(rev: int, id: str = ID) -> tuple[object, ...]:

@@ -8,8 +8,8 @@ from typing import Any, Generic, LiteralString, TypeAlias, TypeVar
 from attrs import frozen
 from msgspec import Struct
 
-from ...codec import encode_state
-from ...plan import references
+from ...codec import encode_policy, encode_state
+from ...plan import Write, references
 from ...state import State
 from ..plans import GroupPlan, Version
 from .arrays import Array, BigInts, Contents, Documents, Texts
@@ -91,6 +91,7 @@ STATE_COLUMNS: tuple[Column[Row], ...] = (
     Column("due", BigInts.of, lambda row: row.version.write.due),
     Column("due_key", BigInts.of, lambda row: None if row.due_flow is None else key(row.due_flow)),
     Column("due_flow", Texts.of, lambda row: row.due_flow),
+    Column("policy", Texts.of, lambda row: _policy(row.version.write)),
     Column("label_keys", Texts.of, lambda row: _array_text(row.label_keys), "::bigint[]"),
 )
 """``states``, the primary key first"""
@@ -100,6 +101,12 @@ def _row(version: Version) -> Row:
     state = version.state
     due_flow = None if version.write.due is None else version.write.flow
     return Row(version, state, encode_state(state), _label_keys(state), due_flow)
+
+
+def _policy(write: Write) -> str | None:
+    """The policy beside a due time, as JSON text."""
+    policy = None if write.due is None else write.policy
+    return None if policy is None else encode_policy(policy)
 
 
 def _values(columns: Sequence[Column[T]], rows: Sequence[T]) -> tuple[Array, ...]:

@@ -76,7 +76,29 @@ _CREATE: tuple[LiteralString, ...] = (
     "COMMENT ON COLUMN {s}.labels.key IS 'the first 8 bytes of BLAKE2b of name, NUL, value'",
 )
 
-MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (_CREATE,)
+_ADD_POLICIES: tuple[LiteralString, ...] = (
+    'ALTER TABLE {s}.states ADD COLUMN policy text COLLATE "C"',
+    "COMMENT ON COLUMN {s}.states.policy IS 'the retry policy that due goes by, as JSON text'",
+    """CREATE FUNCTION {s}.refuse_older() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'the store was migrated by a newer flowstate, and this process knows '
+            'nothing of it; nothing was written. Upgrade flowstate, and restart this process';
+    END $$""",
+    """CREATE TRIGGER refuse_older BEFORE INSERT OR UPDATE ON {s}.states FOR EACH STATEMENT
+        WHEN (pg_catalog.current_setting('flowstate.asks_version', true) IS DISTINCT FROM 'on')
+        EXECUTE FUNCTION {s}.refuse_older()""",
+    """CREATE TRIGGER refuse_older BEFORE DELETE ON {s}.versions FOR EACH STATEMENT
+        WHEN (pg_catalog.current_setting('flowstate.asks_version', true) IS DISTINCT FROM 'on')
+        EXECUTE FUNCTION {s}.refuse_older()""",
+)
+"""The policy beside each due time; a version from before has none.
+
+Flowstate 0.1 does not ask for the version when it writes, and a process that runs it may have the
+store open. Each of its commits and renewals writes to ``states``, its compaction deletes from
+``versions``: the triggers refuse whoever does not say that it asks, as ``Writer`` does in each
+transaction.
+"""
+
+MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (_CREATE, _ADD_POLICIES)
 """Migration n makes version n + 1 of version n. Only ever add to the end."""
 
 VERSION = len(MIGRATIONS)
@@ -246,8 +268,14 @@ def _not_readable(connection: Connection, target: Target, error: psycopg.Error) 
 
 
 def _not_made(connection: Connection, target: Target, error: psycopg.Error) -> StoreError:
-    """Which right is missing for making the tables."""
+    """Which right is missing for making the tables, or for changing them."""
     role, message = _role(connection), error.diag.message_primary
+    if found := _version(connection, target):
+        return StoreOpenError(
+            target.url,
+            f"has schema version {found}, older than the {VERSION} of this flowstate, and the role "
+            f"{role!r} may not change its tables ({message}). Open the store once as their owner",
+        )
     if not _schema_exists(connection, target):
         return StoreOpenError(
             target.url,

@@ -161,7 +161,8 @@ class Writer(StoreWriter):
         self._execute(
             "SELECT pg_catalog.set_config('synchronous_commit', %s, true), "
             "pg_catalog.set_config('lock_timeout', %s, true), "
-            "pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true), " + BY_INDEX,
+            "pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true), "
+            "pg_catalog.set_config('flowstate.asks_version', 'on', true), " + BY_INDEX,
             self.target.synchronous,
             LOCK_TIMEOUT,
             IDLE_TIMEOUT,

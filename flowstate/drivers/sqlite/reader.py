@@ -11,17 +11,18 @@ import json
 import sqlite3
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from attrs import define, field, frozen
 
 from ...data import DataRef
-from ...leases import Due, DuePage
-from ...query import Page, Query
+from ...leases import DuePage
+from ...query import Page, Query, Unreadable
 from ...retention import Compaction, Retention
 from ...state import State
 from ..compaction import Batch
-from ..reader import MAX_SCAN, SCAN_PER_VERSION, StoreReader
+from ..reader import MAX_SCAN, SCAN_PER_VERSION, DueRow, StoreReader
 from . import schema
 from .compactor import Compactor
 from .errors import translated
@@ -44,8 +45,8 @@ class Reader(StoreReader):
 
     connection: sqlite3.Connection
     path: str
-    _knows_compaction: bool = field(default=False, init=False)
-    """Whether the schema was seen to have the table of what was removed."""
+    _version: int = field(default=0, init=False)
+    """The schema's version when it was last asked for: it only ever grows."""
 
     @property
     def _name(self) -> str:
@@ -61,7 +62,7 @@ class Reader(StoreReader):
     def get(self, id: str, rev: int | None) -> State | None:
         with self._snapshot():
             row = self._one(_LATEST, id) if rev is None else self._one(_VERSION, rev, id)
-            return None if row is None else self._decode(*row)
+            return None if row is None else self._newest_of([self._entry(*row)])
 
     def read(self, query: Query, after: int, limit: int) -> Page:
         with self._snapshot():
@@ -78,12 +79,10 @@ class Reader(StoreReader):
             else:
                 upto = self._scan(after, floor, head, limit)
                 among = Condition("rev > ? AND rev <= ?", (after, upto))
-            versions: list[State] = []
-            for state in self._matching(query, among, "rev"):
-                versions.append(state)
-                if len(versions) == limit:
-                    return Page(tuple(versions), state.rev, compacted)
-            return Page(tuple(versions), upto, compacted)
+            entries = list(islice(self._matching(query, among, "rev"), limit))
+            if len(entries) == limit:
+                upto = entries[-1].rev
+            return Page.of(entries, upto, compacted)
 
     def find(self, query: Query) -> State | None:
         with self._snapshot():
@@ -91,27 +90,18 @@ class Reader(StoreReader):
                 next(self._matching(query, among, "rev DESC", table), None)
                 for table, among in self._current(query)
             ]
-            return max(filter(None, newest), key=lambda state: state.rev, default=None)
+            return self._newest_of(filter(None, newest))
 
     def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
         with self._snapshot():
-            soonest = heapq.nsmallest(
-                limit + 1,
-                (row for flow in flows for row in self._rows(_DUE, flow, until, limit + 1)),
-            )
-            if len(soonest) > limit:
-                following = soonest.pop()[0]
-            else:
-                rows = [self._one(_NEXT_DUE, flow, until) for flow in flows]
-                following = min((row[0] for row in rows if row is not None), default=None)
-            due = tuple(Due(self._decode(rev, text), time) for time, rev, text in soonest)
-            return DuePage(due, following)
+            return self._due_page(limit, lambda most: self._soonest(until, flows, most))
 
     def due_flows(self) -> tuple[str, ...]:
         with self._snapshot():
+            sql = self._due_sql(_NEXT_FLOW)
             flows: list[str] = []
             # from one flow to the next: a step of the index each, however many states are due
-            while row := self._one(_NEXT_FLOW, flows[-1] if flows else ""):
+            while row := self._one(sql, flows[-1] if flows else ""):
                 flows.append(row[0])
             return tuple(flows)
 
@@ -125,6 +115,21 @@ class Reader(StoreReader):
         with self._snapshot():
             schema.check_current(self.connection, self.path)
             return Compactor(retention, self.connection).decide(after, limit, begun_at=after)
+
+    def _soonest(
+        self, until: int, flows: Collection[str], most: int
+    ) -> tuple[list[DueRow], int | None]:
+        """For ``_due_page``."""
+        sql = self._due_sql(_DUE)
+        soonest = heapq.nsmallest(
+            most, (row for flow in flows for row in self._rows(sql, flow, until, most))
+        )
+        following = None
+        if len(soonest) < most:
+            sql = self._due_sql(_NEXT_DUE)
+            rows = [self._one(sql, flow, until) for flow in flows]
+            following = min((row[0] for row in rows if row is not None), default=None)
+        return [DueRow(*row) for row in soonest], following
 
     # ------------------------------------------------------------ candidates
 
@@ -198,16 +203,13 @@ class Reader(StoreReader):
 
     def _matching(
         self, query: Query, among: Condition, order: str, table: str = "versions"
-    ) -> Iterator[State]:
-        """The versions that match, out of those that a condition leaves."""
+    ) -> Iterator[State | Unreadable]:
+        """The versions that match, as far as can be told, out of those that a condition leaves."""
         where = among & _columns(query)
         rows = self.connection.execute(
-            f"SELECT rev, state FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
+            f"SELECT {_ROW} FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
         )
-        for rev, text in rows:
-            state = self._decode(rev, text)
-            if query.matches(state):
-                yield state
+        return filter(query.may_match, (self._entry(*row) for row in rows))
 
     # ------------------------------------------------------------ rows
 
@@ -232,13 +234,22 @@ class Reader(StoreReader):
 
     def _compacted(self) -> tuple[int, int]:
         """The newest version that was removed: its revision, and when it was committed."""
-        if not self._knows_compaction:  # a schema only ever grows
-            (schema_version,) = self._one("PRAGMA user_version") or (0,)
-            self._knows_compaction = schema_version >= schema.COMPACTED_SINCE
-        if not self._knows_compaction:
+        if not self._has(schema.COMPACTED_SINCE):
             return 0, 0
         floor, committed_at = self._one(_COMPACTED) or (0, 0)
         return floor, committed_at
+
+    def _due_sql(self, sql: str) -> str:
+        """A statement about what is due, with the columns that the schema has."""
+        if self._has(schema.POLICY_SINCE):
+            return sql
+        return sql.replace("due_at", "due").replace("policy", "NULL")
+
+    def _has(self, version: int) -> bool:
+        """Whether the schema is at that version, or a later one."""
+        if self._version < version:
+            (self._version,) = self._one("PRAGMA user_version") or (0,)
+        return self._version >= version
 
     def _rev_before(self, instant: int, head: int) -> int:
         """The newest revision committed before that time; see ``Driver.commit`` on their order."""
@@ -278,12 +289,15 @@ _HEAD = """
 SELECT max(rev) FROM versions
 """
 
-_LATEST = """
-SELECT rev, state FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
+_ROW = "rev, id, CAST(state AS BLOB)"
+"""The columns of ``Row``. Text that is not UTF-8 would be an error of the statement."""
+
+_LATEST = f"""
+SELECT {_ROW} FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
 """
 
-_VERSION = """
-SELECT rev, state FROM versions WHERE rev = ? AND id = ?
+_VERSION = f"""
+SELECT {_ROW} FROM versions WHERE rev = ? AND id = ?
 """
 
 _LAST_OF = """
@@ -299,17 +313,18 @@ _COMPACTED = """
 SELECT rev, committed_at FROM compacted
 """
 
-_DUE = """
-SELECT due, rev, state FROM versions WHERE due_flow = ? AND due <= ? AND due IS NOT NULL
-ORDER BY due LIMIT ?
+_DUE = f"""
+SELECT due_at, {_ROW}, policy FROM versions
+WHERE due_flow = ? AND due_at <= ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
 """
 
 _NEXT_DUE = """
-SELECT due FROM versions WHERE due_flow = ? AND due > ? AND due IS NOT NULL ORDER BY due LIMIT 1
+SELECT due_at FROM versions
+WHERE due_flow = ? AND due_at > ? AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
 """
 
 _NEXT_FLOW = """
-SELECT due_flow FROM versions WHERE due_flow > ? AND due IS NOT NULL ORDER BY due_flow LIMIT 1
+SELECT due_flow FROM versions WHERE due_flow > ? AND due_at IS NOT NULL ORDER BY due_flow LIMIT 1
 """
 
 _PAYLOAD = """

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...codec import encode_state
+from ...codec import encode_policy, encode_state
 from ...plan import references
 from ...state import State
 from ..compaction import Key
@@ -25,16 +25,20 @@ class VersionRow(NamedTuple):
     committed_at: int
     commit_id: str
     current: int
-    due: int | None
+    due_at: int | None
     due_flow: str | None
     state: str
-    payloads: str | None
+    payload_keys: str | None
     """JSON text, as ``payloads_of`` takes it."""
+    policy: str | None
+    """JSON text."""
 
     @classmethod
     def of(cls, version: Version) -> VersionRow:
         state = version.state
-        due = version.write.due if version.is_current else None
+        write = version.write
+        due = write.due if version.is_current else None
+        policy = None if due is None else write.policy
         return cls(  # by place, as it is made for every version: names would cost twice as much
             state.rev,
             state.id,
@@ -44,9 +48,10 @@ class VersionRow(NamedTuple):
             version.commit_id,
             int(version.is_current),
             due,
-            None if due is None else version.write.flow,
+            None if due is None else write.flow,
             encode_state(state).decode(),
             payloads_json(state) if state.data or state.stacked else None,
+            None if policy is None else encode_policy(policy),
         )
 
 
@@ -70,14 +75,14 @@ KEYS: Mapping[str, Mapping[str, str]] = {
 
 
 def payloads_json(state: State) -> str | None:
-    """The payloads that a version refers to, as ``versions.payloads`` has them: a JSON array of
+    """The payloads that a version refers to, as ``versions.payload_keys`` has them: a JSON array of
     [revision, checksum, bytes]; None if there are none."""
     found = {(ref.rev, ref.checksum): ref.size for ref in references(state)}
     return json.dumps([(*key, size) for key, size in found.items()]) if found else None
 
 
 def payloads_of(payloads: str | None) -> dict[Key, int]:
-    """What ``versions.payloads`` has: the payloads with their sizes in bytes."""
+    """What ``versions.payload_keys`` has: the payloads with their sizes in bytes."""
     if payloads is None:
         return {}
     found: list[tuple[int, str, int]] = json.loads(payloads)

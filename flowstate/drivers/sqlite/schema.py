@@ -96,16 +96,26 @@ def _add_references(db: Database) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create, _add_references)
-"""Migration n makes version n + 1 of version n. Only ever add to the end.
+def _add_policies(db: Database) -> None:
+    """The policy beside each due time, as JSON text; a version from before has none.
 
-Code up to 0.1 does not check the version when it writes, but names no columns when it inserts: a
-process that still runs it fails to commit once ``versions`` has another column, and not before.
-"""
+    Flowstate 0.1 does not ask for the version when it writes, and a process that runs it may have
+    the store open. With two columns renamed its renewals and its compaction fail as well as its
+    commits, and what it reads of the log it still can.
+    """
+    db.execute("ALTER TABLE versions ADD COLUMN policy TEXT")
+    db.execute("ALTER TABLE versions RENAME COLUMN due TO due_at")
+    db.execute("ALTER TABLE versions RENAME COLUMN payloads TO payload_keys")
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create, _add_references, _add_policies)
+"""Migration n makes version n + 1 of version n. Only ever add to the end."""
 
 VERSION = len(MIGRATIONS)
 COMPACTED_SINCE = 2
 """The first version that knows of compaction. Who may only read finds an older one as it is."""
+POLICY_SINCE = 3
+"""The first version that has policies beside due times. Before it ``due_at`` was ``due``."""
 
 
 def version(connection: sqlite3.Connection, path: str) -> int:

@@ -131,7 +131,10 @@ class Writer(StoreWriter):
         if group.payloads:
             self._insert_rows("payloads", group.payloads)
         references = [
-            (*key, row.rev) for row in rows if row.payloads for key in payloads_of(row.payloads)
+            (*key, row.rev)
+            for row in rows
+            if row.payload_keys
+            for key in payloads_of(row.payload_keys)
         ]
         if references:
             self._insert_rows("payload_references", references)
@@ -182,7 +185,7 @@ SELECT rev, committed_at, commit_id FROM versions WHERE id = ? AND rev > ? ORDER
 """
 
 _SUPERSEDE = """
-UPDATE versions SET current = 0, due = NULL, due_flow = NULL
+UPDATE versions SET current = 0, due_at = NULL, due_flow = NULL, policy = NULL
 WHERE rev IN (SELECT value FROM json_each(?))
 """
 
@@ -191,5 +194,6 @@ SELECT id, rev FROM versions WHERE current = 1 AND rev IN (SELECT value FROM jso
 """
 
 _RENEW = """
-UPDATE versions SET due = ? WHERE due IS NOT NULL AND rev IN (SELECT value FROM json_each(?))
+UPDATE versions SET due_at = ?
+WHERE due_at IS NOT NULL AND rev IN (SELECT value FROM json_each(?))
 """

@@ -21,7 +21,7 @@ from ...commands import Command, Commit, Transit
 from ...driver import Driver, Durability
 from ...leases import Claimed, Due, Place, ready
 from ...plan import Plan
-from ...query import Query
+from ...query import Query, Unreadable
 from ...state import RetryPolicy, State
 from ..committer import commit_many
 from ..store import Store
@@ -164,9 +164,9 @@ async def hand_out(
     return await driver.commit(plan(*moves, policy=LEASED, place=lambda *_: taken))
 
 
-def given(claimed: Iterable[Claimed]) -> list[str]:
+def given(claimed: Iterable[Claimed | Unreadable]) -> list[str]:
     """The ids that a claim was given."""
-    return [each.state.id for each in claimed]
+    return [each.state.id if isinstance(each, Claimed) else each.id for each in claimed]
 
 
 # ---------------------------------------------------------------- concurrent writers
