@@ -15,7 +15,7 @@ from ..leases import Claimed, Due, DuePage, Held, Holding, Place, Renewal
 from ..plan import Plan, Write, references
 from ..query import Query
 from ..retention import Compaction, Retention
-from ..state import RetryPolicy, State
+from ..state import State
 
 
 @define

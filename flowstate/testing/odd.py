@@ -42,11 +42,13 @@ from ..data import Data, DataRef
 from ..frozendict import FrozenDict
 from ..leases import Due, DuePage
 from ..plan import Plan, Write
-from ..query import Page, Query
+from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import MAX_ALARMS, MAX_STACKED, Alarm, Cause, RetryPolicy, State, Status, Transition
 
-UNCHECKED: frozenset[type[Struct]] = frozenset({Page, Due, DuePage, Compaction, Plan, Write})
+UNCHECKED: frozenset[type[Struct]] = frozenset(
+    {Page, Unreadable, Due, DuePage, Compaction, Plan, Write}
+)
 """What drivers answer with, and what the kernel makes of checked values for them: nothing is tried
 on these."""
 

@@ -30,8 +30,8 @@ from flowstate import (
     UnknownOutcomeError,
     connect,
 )
-from flowstate.plan import Plan
 from flowstate.leases import ready
+from flowstate.plan import Plan
 from flowstate.transitions import plan
 
 from ..helpers import until
@@ -77,7 +77,9 @@ def through(proxy: Proxy, url: str, **options: str) -> str:
 
 
 def pause(id: str, commit_id: str) -> Plan:
-    return plan(Commit(Pause(State(id))), commit_id=commit_id, now=0, policy=RetryPolicy(), place_of=ready)
+    return plan(
+        Commit(Pause(State(id))), commit_id=commit_id, now=0, policy=RetryPolicy(), place_of=ready
+    )
 
 
 def stored(url: str) -> Counter[str]:

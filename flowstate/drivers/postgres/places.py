@@ -72,7 +72,7 @@ held AS MATERIALIZED (
 ), given AS (
     SELECT place, rev, policy FROM locked UNION ALL SELECT 0, rev, policy FROM held
 )
-SELECT g.rev, v.state::text, g.policy FROM given g JOIN {s}.versions v ON v.rev = g.rev
+SELECT g.rev, v.id, v.state::text, g.policy FROM given g JOIN {s}.versions v ON v.rev = g.rev
 ORDER BY g.place, g.rev
 """
 )
@@ -146,8 +146,8 @@ WITH due AS MATERIALIZED (
     WHERE least(s.alarm, s.until) IS NOT NULL AND least(s.alarm, s.until) > %(until)s
     ORDER BY least(s.alarm, s.until) LIMIT 1
 )
-SELECT d.at, v.rev, v.state::text, d.policy FROM due d JOIN {s}.versions v ON v.rev = d.rev
-UNION ALL SELECT at, NULL, NULL, NULL FROM following
+SELECT d.at, v.rev, v.id, v.state::text, d.policy FROM due d JOIN {s}.versions v ON v.rev = d.rev
+UNION ALL SELECT at, NULL, NULL, NULL, NULL FROM following
 ORDER BY 1, 2
 """
 """What is due, and without a revision the soonest of what is not yet."""

@@ -23,6 +23,7 @@ from ...errors import (
 )
 from ...leases import Claimed, Held, Renewal
 from ...plan import NextVersion, Plan
+from ...query import Unreadable
 from ...retention import Compaction
 from ..plans import GroupPlan, Latest, Outcome, ids_of
 from ..schema import check_unchanged
@@ -109,13 +110,13 @@ class Writer(StoreWriter):
 
     def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         given = {"room": json_object(room), "limit": limit}
         return self._retrying(lambda: self._claim(CLAIM, owner, claim, now, **given))
 
     def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         given = {
             "ids": Texts.of(id for id, _ in versions),
             "revs": BigInts.of(rev for _, rev in versions),
@@ -247,7 +248,7 @@ class Writer(StoreWriter):
 
     def _claim(
         self, text: LiteralString, owner: str, claim: str, now: int, **given: Any
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         """Take what a statement chooses. Does not wait for those who commit, nor do they wait for
         more than this one round trip."""
         self._connect()

@@ -21,7 +21,7 @@ from ...commands import Command, Commit, Transit
 from ...driver import Driver, Durability
 from ...leases import Claimed, Due, Place, ready
 from ...plan import Plan
-from ...query import Query
+from ...query import Query, Unreadable
 from ...state import RetryPolicy, State
 from ..committer import commit_many
 from ..store import Store
@@ -97,11 +97,6 @@ def plan(
     )
 
 
-def due(state: State, time: int) -> Due:
-    """What is due of a version that a plan of these wrote."""
-    return Due(state, time, POLICY)
-
-
 async def put(driver: Driver, *commands: Command[State]) -> tuple[State, ...]:
     """Commit these commands, and give the versions that were written."""
     return await driver.commit(plan(*commands))
@@ -169,9 +164,9 @@ async def hand_out(
     return await driver.commit(plan(*moves, policy=LEASED, place=lambda *_: taken))
 
 
-def given(claimed: Iterable[Claimed]) -> list[str]:
+def given(claimed: Iterable[Claimed | Unreadable]) -> list[str]:
     """The ids that a claim was given."""
-    return [each.state.id for each in claimed]
+    return [each.state.id if isinstance(each, Claimed) else each.id for each in claimed]
 
 
 # ---------------------------------------------------------------- concurrent writers
