@@ -51,12 +51,13 @@ from .errors import (
     StoreUrlError,
     TooLargeError,
     UnknownOutcomeError,
+    UnreadableVersionError,
 )
 from .flow import Flow
 from .flows import Flows
 from .leases import Due, DuePage
 from .plan import Plan, Write
-from .query import Page, Query
+from .query import Page, Query, Unreadable
 from .retention import Compaction, Retention
 from .state import Alarm, Cause, RetryPolicy, State, Status, Transition
 from .timers import Timers
@@ -125,6 +126,8 @@ __all__ = [
     "Transit",
     "Transition",
     "UnknownOutcomeError",
+    "Unreadable",
+    "UnreadableVersionError",
     "Versions",
     "Watcher",
     "Write",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.abc
@@ -29,6 +29,9 @@ from .room import Room
 from .state import State, Status
 
 logger = logging.getLogger("flowstate")
+
+Ended: TypeAlias = Callable[[Execution], None]
+"""Called once an execution is over."""
 
 COMMIT_TIMEOUT_S = 5.0
 """How long writes that are on their way are waited for once the grace period is over."""
@@ -127,11 +130,11 @@ class Background:
         if execution is not None:
             self.begin(execution)
 
-    def begin(self, execution: Execution, ended: Callable[[], None] | None = None) -> None:
+    def begin(self, execution: Execution, ended: Ended | None = None) -> None:
         """Run what was taken and has a place."""
         self._tasks.start_soon(self._work, execution, ended)
 
-    async def claim(self, room: Mapping[str, int], limit: int, ended: Callable[[], None]) -> int:
+    async def claim(self, room: Mapping[str, int], limit: int, ended: Ended) -> int:
         """Take what is ready, *limit* states at most, and run it; gives how many states that are.
         *ended* is called at the end of each.
 
@@ -226,7 +229,7 @@ class Background:
                     self.room.give_back(state.transition.to)
             self._tell_if_idle()
 
-    async def _work(self, execution: Execution, ended: Callable[[], None] | None) -> None:
+    async def _work(self, execution: Execution, ended: Ended | None) -> None:
         """Run an execution for nobody who waits for it. What came out of its flow was logged, and
         what follows from it was committed, so it is not raised, whatever it is."""
         forget_flow()
@@ -242,7 +245,7 @@ class Background:
                 raise
         finally:
             if ended is not None:
-                ended()
+                ended(execution)
             self.room.give_back(execution.flow)
             self._tell_if_idle()
 

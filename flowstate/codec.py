@@ -59,7 +59,7 @@ def decode(encoded: bytes | str, type: type[T], name: str = "value") -> T:
     """The value of *type* that the JSON text holds, or ``DecodeError``."""
     try:
         decoded: T = decoder(type).decode(encoded)  # type: ignore[arg-type]  # types do hash
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise DecodeError(name, f"does not decode as {_name(type)}: {error}") from error
     return decoded
 

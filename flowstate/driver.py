@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 from .data import DataRef
 from .leases import Claimed, DuePage, Held, Holding, Place, Renewal
 from .plan import Plan
-from .query import Page, Query
+from .query import Page, Query, Unreadable
 from .retention import Compaction, Retention
 from .state import State
 
@@ -38,7 +38,9 @@ class Driver(ABC):
     """A store of states. Open while inside ``async with``, on one event loop.
 
     Every method may raise ``StoreError`` or a subclass of it, with the library's own error as
-    cause.
+    cause. A version that cannot be read (its row is damaged, or newer code wrote it) stops nobody
+    else: ``get`` and ``find`` raise ``UnreadableVersionError`` for it, pages have it in
+    ``unreadable``, and what needs only its revision, its id and its due time goes on.
     """
 
     durability: ClassVar[Durability]
@@ -68,7 +70,8 @@ class Driver(ABC):
 
     @abstractmethod
     async def read(self, query: Query, after: int, limit: int) -> Page:
-        """At most *limit* matching versions with a revision above *after*, in revision order.
+        """At most *limit* matching versions, readable or not, with a revision above *after*, in
+        revision order.
 
         Looks at a bounded number of versions; the page says how far it looked, and looks further
         than *after* unless *after* is the head. With ``query.latest`` only versions that are
@@ -98,13 +101,14 @@ class Driver(ABC):
     @abstractmethod
     async def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         """Take ready versions for *owner*, each until *now* (ms) and the length of its own lease.
 
         *room* is how many of each flow at most, *limit* how many in all. First comes what is first
         in line of each flow, then the others by line: since when they are ready, then by revision.
         What is due at *now* is not given. Each is given to one claim only. Asked again with the
-        same *claim*, gives what is still taken by it and takes nothing.
+        same *claim*, gives what is still taken by it and takes nothing. What cannot be read is
+        taken too, so that it is out of the line, and given as what could not be read.
 
         The cost goes by the flows that have something ready, and by what is given. Looks before it
         locks anything. Makes no revision; need not survive the death of the machine.
@@ -113,7 +117,7 @@ class Driver(ABC):
     @abstractmethod
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         """The same of these (id, rev), as far as they are ready, in any order."""
 
     @abstractmethod

@@ -208,6 +208,21 @@ class StoreCorruptError(StoreError):
     """What is stored is not what was written."""
 
 
+class UnreadableVersionError(StoreCorruptError):
+    """A version that cannot be read: its row is damaged, or newer code wrote it. ``id`` (empty if
+    not known) and ``rev`` say which one. All others can be read, and reading goes on after it."""
+
+    def __init__(self, store: str, id: str, rev: int, why: str) -> None:
+        of_state = f" (state {id!r})" if id else ""
+        super().__init__(store, f"the version at revision {rev}{of_state} cannot be read: {why}")
+        self.id = id
+        self.rev = rev
+        self.why = why
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, int, str]]:  # type: ignore[override]
+        return type(self), (self.store, self.id, self.rev, self.why)
+
+
 class StoreClosedError(StoreError, RuntimeError):
     """The driver is not inside its ``async with``."""
 

@@ -53,6 +53,8 @@ class Execution:
     """When that was noticed (ms)."""
     suspect: int = 0
     """The revision at which the store said that the state has moved on; 0 if it did not."""
+    failed: State | None = None
+    """What was committed because its flow raised."""
     is_timed_out: bool = False
     """Whether it was stopped because the timeout of what it runs has come."""
     is_over: bool = False
@@ -113,6 +115,8 @@ class Keeper:
     _awake: anyio.Event = field(factory=anyio.Event, init=False)
     _abandoned: dict[Held, None] = field(factory=dict[Held, None], init=False)
     """What is to be released when the engine is left."""
+    _passed_by: set[Held] = field(factory=set[Held], init=False)
+    """What was taken, cannot be read, and is left to its lease: so it is out of the line."""
     _astray: frozenset[Held] = frozenset()
     """What stood under the owner when last renewed, and was not run."""
 
@@ -192,7 +196,7 @@ class Keeper:
         found = frozenset(
             holding.held
             for holding in await self.driver.holdings(self.owner)
-            if holding.id not in running
+            if holding.id not in running and holding.held not in self._passed_by
         )
         astray, self._astray = found & self._astray, found
         if astray:
@@ -206,6 +210,10 @@ class Keeper:
             await self.driver.release(held, self.owner, self.clock.now())
         except FlowstateError:
             logger.warning("leases could not be released; they will run out", exc_info=True)
+
+    def pass_by(self, held: Held) -> None:
+        """Leave this to its lease: it cannot be run."""
+        self._passed_by.add(held)
 
     def abandon(self, held: Held) -> None:
         """Have this given back when the engine is left."""

@@ -32,6 +32,7 @@ from .flows import Flows
 from .leases import Claimed, Due, Held, Place, policy_of, ready
 from .leaving import Leaving
 from .plan import Plan
+from .query import Unreadable
 from .races import Races, is_others_move
 from .room import Room
 from .state import KERNEL_PREFIX, Cause, State, Status
@@ -189,18 +190,30 @@ class Executor:
         return executions
 
     async def claim(
-        self, claim: str, ask: Callable[[], Awaitable[tuple[Claimed, ...]]]
+        self, claim: str, ask: Callable[[], Awaitable[tuple[Claimed | Unreadable, ...]]]
     ) -> tuple[Claimed, ...]:
         """Have the store give this engine something to run, under this claim. *ask* asks for it,
-        and gives the same when it asks again."""
+        and gives the same when it asks again. What cannot be read is told and passed by."""
         with self._shield():
             try:
-                return await ask()
+                given = await ask()
             except anyio.get_cancelled_exc_class():
                 # asyncio's own cancellation passes every shield: give back what was given
-                given = [(each.state.id, each.state.rev, claim) for each in await ask()]
-                await self.keeper.release(given)
+                given = self._readable(await ask(), claim)
+                await self.keeper.release(
+                    [(each.state.id, each.state.rev, claim) for each in given]
+                )
                 raise
+        return self._readable(given, claim)
+
+    def _readable(self, given: tuple[Claimed | Unreadable, ...], claim: str) -> tuple[Claimed, ...]:
+        claimed = tuple([each for each in given if isinstance(each, Claimed)])
+        if len(claimed) < len(given):
+            for each in given:
+                if isinstance(each, Unreadable):
+                    logger.error("%s; it is ready, and passed by", each.error())
+                    self.keeper.pass_by((each.id, each.rev, claim))
+        return claimed
 
     def executing(self) -> list[State]:
         """What runs now, as it was last committed, in the order in which it began."""
@@ -510,7 +523,7 @@ class Executor:
         extra = {"flow_of": id}  # by it a program knows what it also gets as an error
         moved: State | None = None
         try:
-            moved = await self._commit_failure(execution, error)
+            moved = execution.failed = await self._commit_failure(execution, error)
         except RevMismatchError:
             return  # someone else moved it: then there is nothing to retry
         except FlowstateError:

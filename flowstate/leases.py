@@ -19,6 +19,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from .query import Unreadable
 from .state import RetryPolicy, State
 
 RENEW_AFTER = 1 / 3
@@ -112,8 +113,10 @@ class DuePage(Struct, frozen=True, gc=False):
     """What is due, soonest first, and when to look again.
 
     ``next`` is the soonest due time (ms) of a version that is not in ``due``, whether it has come
-    or is still to come; None if there is none.
+    or is still to come; None if there is none. Versions that are due but cannot be read hold up
+    nothing: those that were met are in ``unreadable``, and ``next`` passes them by.
     """
 
     due: tuple[Due, ...]
     next: int | None
+    unreadable: tuple[Unreadable, ...] = ()

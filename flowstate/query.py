@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
 from . import clock
 from .checks import NO_TEXT, ZERO, check_flag, check_rev, check_text, check_type, strings
-from .errors import InvalidValueError, shown
+from .errors import InvalidValueError, UnreadableVersionError, shown
 from .frozendict import FrozenDict
 from .state import State, Status
 
@@ -97,10 +97,34 @@ class Query(Struct, frozen=True, kw_only=True):
             and state.committed_at >= self.since_ms
         )
 
+    def may_match(self, entry: State | Unreadable) -> bool:
+        """Whether a version matches; as far as can be told, if it cannot be read."""
+        if type(entry) is not Unreadable:
+            return self.matches(entry)
+        id = entry.id
+        return not id or (self.id in ("", id) and id.startswith(self.id_prefix))
+
+
+@final
+class Unreadable(Struct, frozen=True):
+    """A version that is stored but cannot be read: which one, and why."""
+
+    store: str
+    """What errors call the store."""
+    id: str
+    """Empty if it is not known."""
+    rev: int
+    why: str
+
+    def error(self) -> UnreadableVersionError:
+        """What a reader is told of it."""
+        return UnreadableVersionError(self.store, self.id, self.rev, self.why)
+
 
 class Page(Struct, frozen=True):
     """What one read of the log gives: matching versions in revision order.
 
+    ``unreadable`` are those that cannot be read and match as far as can be told, in that order too.
     Up to revision ``upto`` no other version matches; reading goes on after it. ``compacted`` is the
     highest revision that compaction ever removed (0: none), read in the same moment: above it the
     log is whole. With ``query.since`` it is 0 if everything that was removed had been committed
@@ -110,6 +134,26 @@ class Page(Struct, frozen=True):
     versions: tuple[State, ...]
     upto: int
     compacted: int = 0
+    unreadable: tuple[Unreadable, ...] = ()
+
+    @classmethod
+    def of(cls, entries: Iterable[State | Unreadable], upto: int, compacted: int = 0) -> Page:
+        """The page of what was found, readable or not, in revision order."""
+        versions: list[State] = []
+        unreadable: list[Unreadable] = []
+        for entry in entries:
+            if type(entry) is Unreadable:
+                unreadable.append(entry)
+            else:
+                versions.append(entry)
+        return cls(tuple(versions), upto, compacted, tuple(unreadable))
+
+    @property
+    def entries(self) -> Sequence[State | Unreadable]:
+        """Its versions, readable or not, in revision order."""
+        if not self.unreadable:
+            return self.versions
+        return sorted((*self.versions, *self.unreadable), key=lambda entry: entry.rev)
 
 
 def _alternatives(labels: object) -> tuple[FrozenDict[str, str], ...]:

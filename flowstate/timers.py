@@ -6,7 +6,7 @@ makes a version due: its alarm, or the end of its lease.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from attrs import frozen
 

@@ -57,7 +57,7 @@ from .commands import (
 from .data import Data, DataRef
 from .errors import IllegalTransitionError, InvalidValueError
 from .frozendict import EMPTY, FrozenDict
-from .leases import Place, lease_ms, policy_of
+from .leases import Place, lease_ms, policy_of, ready
 from .plan import Plan, Write, moved
 from .state import Alarm, Cause, RetryPolicy, State, Status, Transition, check_id
 
@@ -326,7 +326,7 @@ Asked once of each, in order."""
 
 
 def plan(
-    commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy, place_of: PlaceOf
+    commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy, place_of: PlaceOf = ready
 ) -> Plan:
     """What a commit writes. *now* is in ms; *policy* is that of states without their own."""
     commands = commit.commands
@@ -361,7 +361,7 @@ def plan(
 
 
 def plan_state(
-    state: State, *, commit_id: str, now: int, policy: RetryPolicy, place_of: PlaceOf
+    state: State, *, commit_id: str, now: int, policy: RetryPolicy, place_of: PlaceOf = ready
 ) -> Plan:
     """What is written for a state that the kernel itself moved."""
     payloads: dict[str, bytes] = {}

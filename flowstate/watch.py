@@ -22,7 +22,7 @@ from attrs import define, field
 from .driver import Driver
 from .errors import CompactedError
 from .plan import Plan
-from .query import Page, Query
+from .query import Page, Query, Unreadable
 from .state import State
 
 _EVERYTHING = Query()
@@ -41,7 +41,7 @@ class Tail:
     listeners: list[Callable[[Plan, tuple[State, ...]], None]] = field(repr=False)
     size: int = 10_000
     page_size: int = 1_000
-    _versions: list[State] = field(factory=list[State], init=False)
+    _versions: list[State | Unreadable] = field(factory=list[State | Unreadable], init=False)
     """Every version above revision ``_from`` and up to ``_upto``."""
     _from: int = field(default=-1, init=False)
     _upto: int = field(default=-1, init=False)
@@ -63,7 +63,7 @@ class Tail:
         stop = start + self.page_size
         chunk = self._versions[start:stop]
         upto = chunk[-1].rev if stop < len(self._versions) else self._upto
-        return Page(tuple(filter(query.matches, chunk)), upto)
+        return Page.of(filter(query.may_match, chunk), upto)
 
     async def advance(self, after: int) -> None:
         """Wait until there is something after that revision, and read it into the buffer."""
@@ -84,7 +84,7 @@ class Tail:
                 # itself, and learns what it has missed
                 self._begin(page.compacted)
             else:
-                self._extend(page.versions, page.upto)
+                self._extend(page.entries, page.upto)
 
     def offer(self, _plan: Plan, versions: tuple[State, ...]) -> None:
         """What this engine has committed: taken if it follows on, so that nobody has to read it.
@@ -107,7 +107,7 @@ class Tail:
     def _begin(self, after: int) -> None:
         self._versions, self._from, self._upto = [], after, after
 
-    def _extend(self, versions: Sequence[State], upto: int) -> None:
+    def _extend(self, versions: Sequence[State | Unreadable], upto: int) -> None:
         self._versions.extend(versions)
         self._upto = upto
         if len(self._versions) > 2 * self.size:  # trim rarely, so that a version is moved once
@@ -120,7 +120,9 @@ class Versions:
     """The versions that match a query, up to the head as it was when reading began.
 
     An async iterator of ``State`` in revision order. Reads page by page, so a long history needs
-    no memory. Gives what there is: compacted versions are not missed.
+    no memory. Gives what there is: compacted versions are not missed. Raises
+    ``UnreadableVersionError`` in place of a version that cannot be read, and goes on after it when
+    it is asked for the next one.
     """
 
     _driver: Driver
@@ -131,7 +133,7 @@ class Versions:
     compacted: int = field(default=0, init=False)
     """The highest revision that had been removed when it was last read: up to it some may be
     missing. 0: none is."""
-    _ready: deque[State] = field(factory=deque[State], init=False)
+    _ready: deque[State | Unreadable] = field(factory=deque[State | Unreadable], init=False)
     _looked_upto: int = field(default=0, init=False)
     _end: int = field(default=-1, init=False)
 
@@ -146,10 +148,12 @@ class Versions:
             self.rev = self._looked_upto
             if not await self._more():
                 raise StopAsyncIteration
-        state = self._ready.popleft()
+        entry = self._ready.popleft()
         # the last one of a page settles also what was looked at and did not match
-        self.rev = state.rev if self._ready else self._looked_upto
-        return state
+        self.rev = entry.rev if self._ready else self._looked_upto
+        if type(entry) is Unreadable:
+            raise entry.error()
+        return entry
 
     async def _begin(self) -> None:
         self._end = await self._driver.head()
@@ -167,7 +171,7 @@ class Versions:
         return True
 
     def _take(self, page: Page) -> None:
-        self._ready.extend(page.versions)
+        self._ready.extend(page.entries)
         self._looked_upto = page.upto
         self.compacted = max(self.compacted, page.compacted)
 
@@ -181,7 +185,8 @@ class Watcher(Versions):
     with ``latest=True`` gives the current versions first, then every change.
 
     Raises ``CompactedError`` where versions that it has not given yet were compacted, whether they
-    matched or not: ``watcher.rev`` stays, so what was given was given.
+    matched or not: ``watcher.rev`` stays, so what was given was given. After an
+    ``UnreadableVersionError`` it is that version's revision: going on passes it by.
     """
 
     _tail: Tail = field(kw_only=True, alias="tail")
@@ -217,8 +222,8 @@ class Watcher(Versions):
         if self.query.latest and after < self._end:
             page = await self._driver.read(self.query, after, self.page_size)
             # what became current after we began is a change, and the log will give it
-            current = tuple(state for state in page.versions if state.rev <= self._end)
-            self._take(Page(current, min(page.upto, self._end), page.compacted))
+            current = [entry for entry in page.entries if entry.rev <= self._end]
+            self._take(Page.of(current, min(page.upto, self._end), page.compacted))
         elif self._tail.covers(after):
             self._take(self._tail.page(self._live, after))
         elif after != self._tail.upto and after < await self._driver.head():
@@ -232,5 +237,5 @@ class Watcher(Versions):
         return True
 
 
-def _rev(state: State) -> int:
-    return state.rev
+def _rev(entry: State | Unreadable) -> int:
+    return entry.rev

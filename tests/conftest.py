@@ -3,7 +3,11 @@ loops, a clock that stands still, and an engine that goes by it."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -27,6 +31,23 @@ def postgres() -> Iterator[Database]:
     """A database on a real server, which is started by the first test that asks for it."""
     with database("fsync=off") as made:  # the machine does not lose its power meanwhile
         yield made
+
+
+@pytest.fixture
+def lmdb_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module that the page on writing a driver ends up with."""
+    from .test_docs import blocks  # noqa: PLC0415  (few tests need what it imports)
+
+    files = [
+        block for block in blocks("docs/howto/write-a-driver.md") if block.file.startswith("lmdb_")
+    ]
+    for block in files:
+        with (tmp_path / block.file).open("a") as file:
+            file.write(block.text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("lmdb_driver")
+    for block in files:
+        sys.modules.pop(Path(block.file).stem, None)
 
 
 @pytest.fixture

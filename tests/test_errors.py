@@ -92,6 +92,11 @@ EXAMPLES: list[tuple[FlowstateError, dict[str, Any], str]] = [
             errors.UnknownOutcomeError,
         )
     ),
+    (
+        errors.UnreadableVersionError("orders.db", "a", 7, "is odd"),
+        {"store": "orders.db", "id": "a", "rev": 7, "why": "is odd"},
+        "orders.db: the version at revision 7 (state 'a') cannot be read: is odd",
+    ),
 ]
 IDS = [type(error).__name__ for error, *_ in EXAMPLES]
 

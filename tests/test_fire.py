@@ -26,18 +26,17 @@ def state_at(status: Status, alarm: Alarm | None = None, **more: object) -> Stat
 # ---------------------------------------------------------------- the whole law
 
 LAW = """
-    status   cause  alarm  then    retries  attempts  released  becomes
+    status   cause  alarm  then    retries  attempts  becomes
 
-    DELAYED  RETRY  come   none    -        -         -         runs again
-    DELAYED  RETRY  come   ahead   -        -         -         runs again
-    DELAYED  LOST   come   none    -        -         -         runs again
-    DELAYED  LOST   come   ahead   -        -         -         runs again
-    -        -      come   come    -        -         -         at then
-    -        -      come   -       -        -         -         at alarm
-    RUNNING  -      -      -       on       -         yes       as it is
-    RUNNING  -      -      -       on       left      no        retried
-    RUNNING  -      -      -       on       used up   no        given up
-    -        -      -      -       -        -         -         nothing
+    DELAYED  RETRY  come   none    -        -         runs again
+    DELAYED  RETRY  come   ahead   -        -         runs again
+    DELAYED  LOST   come   none    -        -         runs again
+    DELAYED  LOST   come   ahead   -        -         runs again
+    -        -      come   come    -        -         at then
+    -        -      come   -       -        -         at alarm
+    RUNNING  -      -      -       on       left      retried
+    RUNNING  -      -      -       on       used up   given up
+    -        -      -      -       -        -         nothing
 """
 """The first row that fits decides; a dash fits everything. An alarm may have another behind it,
 ``then``."""
@@ -52,7 +51,6 @@ class Case(NamedTuple):
     then: str
     retries: str
     attempts: str
-    released: str
 
     @property
     def state(self) -> State:
@@ -76,7 +74,7 @@ class Case(NamedTuple):
 def cases() -> Iterator[Case]:
     alarms = [("none", "none"), *product(["come", "ahead"], ["none", "come", "ahead"])]
     for status, cause, (alarm, then) in product(Status, Cause, alarms):
-        for rest in product(["on", "off"], ["left", "used up"], ["yes", "no"]):
+        for rest in product(["on", "off"], ["left", "used up"]):
             yield Case(status.name, cause.name, alarm, then, *rest)
 
 
@@ -93,7 +91,6 @@ def expected(case: Case, becomes: str) -> State | None:
         ),
         "at then": _rung("then"),
         "at alarm": _rung("alarm"),
-        "as it is": transition,
         "retried": replace(transition, cause=Cause.LOST, attempt=1, reason=LEASE_RAN_OUT.reason),
         "given up": Transition(
             to="work",
@@ -128,7 +125,7 @@ def test_a_state_that_is_due_becomes_what_the_law_says_whatever_else_it_is() -> 
         case
         for case in cases()
         if expected(case, becomes[row_of(case)])
-        != fire(case.state, NOW, case.policy, is_released=case.released == "yes")
+        != fire(case.state, NOW, case.policy)
     ]
     assert [] == wrong
 

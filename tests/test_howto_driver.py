@@ -9,11 +9,10 @@ set back here instead: who begins to read then finds the same.
 
 from __future__ import annotations
 
-import importlib
 import mmap
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,11 +25,8 @@ from flowstate.clock import MAX_INSTANT_MS
 from flowstate.data import BYTES, DataRef, checksum
 from flowstate.testing.conformance.base import plan
 
-from .test_docs import blocks
-
 pytestmark = pytest.mark.anyio
 
-PAGE = "docs/howto/write-a-driver.md"
 COMMITS = 20
 """Before the one that not all can see."""
 HELD_UP_S = 0.05
@@ -38,19 +34,6 @@ WORD = 8
 """Bytes of LMDB's counter."""
 
 Look = Callable[[Any], Awaitable[object]]
-
-
-@pytest.fixture
-def lmdb_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module that the page ends up with."""
-    files = [block for block in blocks(PAGE) if block.file.startswith("lmdb_")]
-    for block in files:
-        with (tmp_path / block.file).open("a") as file:
-            file.write(block.text)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield importlib.import_module("lmdb_driver")
-    for block in files:
-        sys.modules.pop(Path(block.file).stem, None)
 
 
 @define

@@ -1,17 +1,19 @@
-"""The words of leases: how long they are, until when, and what a due time tells of them."""
+"""Leases: how long they are, until when, and what an engine has taken and does not run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import pytest
 
-from flowstate import Commit, Due, DuePage, RetryPolicy, State, Transit
-from flowstate.clock import MAX_INSTANT_MS
-from flowstate.leases import Execution, LeaseKeeper, instant_of, lease_ms, released_at, renewal_ms
+from flowstate import Commit, Engine, RetryPolicy, State, Transit
+from flowstate.committer import Committer
+from flowstate.drivers.memory import MemoryDriver
+from flowstate.executions import Execution, Keeper
+from flowstate.leases import Place, lease_ms, renewal_ms
 from flowstate.transitions import plan
 
 from .helpers import NOW, FixedClock
+
+POLICY = RetryPolicy()
 
 pytestmark = pytest.mark.anyio
 
@@ -31,55 +33,54 @@ def test_what_nobody_is_to_retry_has_no_lease() -> None:
 
 @pytest.mark.parametrize("length", [1_000, 1_001, 1_003, 16_385, 30_000, 99_999])
 async def test_a_commit_and_a_renewal_lease_for_the_same_time(length: int) -> None:
-    """What a plan says, and what the keeper asks the store for when a third of it is gone."""
+    """What a plan says, and what the store has after a third of it is gone."""
     policy = RetryPolicy(lease=length / 1_000)
-    commit = Commit(Transit(State("a"), "work"))
-    (write,) = plan(commit, commit_id="c", now=NOW, policy=policy).writes
-    (committed,) = plan(commit, commit_id="c", now=NOW, policy=policy).stamp(1, NOW)
-    renewed: list[int] = []
-
-    async def renew(leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        renewed.append(until)
-        return frozenset()
-
-    clock = FixedClock(NOW + length // 3)
-    keeper = LeaseKeeper(renew, clock, policy)
-    keeper.begin(Execution(committed, committed, policy))
-    await keeper.renew()
-    assert NOW + length == write.due
-    assert [clock.ms + length] == renewed
+    clock = FixedClock(NOW)
+    async with MemoryDriver(clock=clock) as driver:
+        committer = Committer(driver, clock, policy, 1 << 20, 1 << 20, owner="me")
+        committer.is_open = True
+        planned = committer.plan(Commit(Transit(State("a"), "work")), committer.taken)
+        (committed,) = await committer.store(planned)
+        place = await driver.place("a")
+        assert Place(None, "me", "", NOW + length) == place
+        clock.ms += length // 3
+        keeper = Keeper(driver, "me", clock, policy)
+        keeper.begin(Execution(committed, committed, ""))
+        await keeper.renew()
+        place = await driver.place("a")
+    assert Place(None, "me", "", clock.ms + length) == place
 
 
 def test_a_lease_is_renewed_once_a_third_of_it_is_gone() -> None:
     assert [333, 10_000] == [renewal_ms(length) for length in (1_000, 30_000)]
 
 
-# ---------------------------------------------------------------- until when
+def test_what_is_never_retried_is_taken_without_end() -> None:
+    own = State("a", retry=RetryPolicy(enabled=False))
+    (write,) = plan(Commit(Transit(own, "work")), commit_id="c", now=NOW, policy=POLICY).writes
+    assert (0, Place(NOW)) == (write.lease, write.place)
+    committer = Committer(MemoryDriver(), FixedClock(NOW), POLICY, 1, 1, owner="me")
+    assert Place(None, "me", "", None) == committer.taken(own, NOW, write.lease)
 
 
-@pytest.mark.parametrize("now", [0, NOW, MAX_INSTANT_MS])
-def test_a_lease_that_is_released_is_due_before_every_instant_and_tells_when_that_was(
-    now: int,
-) -> None:
-    assert released_at(now) < 0
-    assert now == instant_of(released_at(now))
-
-
-@pytest.mark.parametrize("at", [0, NOW, MAX_INSTANT_MS])
-def test_a_due_time_that_was_not_released_is_its_own_instant(at: int) -> None:
-    assert at == instant_of(at)
-
-
-def test_what_is_due_tells_since_when_and_whether_it_was_released() -> None:
-    ran_out, released = Due(State("a"), NOW), Due(State("b"), released_at(NOW))
-    assert (NOW, False) == (ran_out.at, ran_out.is_released)
-    assert (NOW, True) == (released.at, released.is_released)
-
-
-@pytest.mark.parametrize(
-    ("following", "expected"), [(None, None), (NOW, NOW), (0, 0), (released_at(NOW), NOW)]
-)
-def test_the_next_due_time_of_a_page_stands_for_an_instant(
-    following: int | None, expected: int | None
-) -> None:
-    assert expected == DuePage((), following).next_at
+async def test_what_is_taken_and_not_run_is_released_when_it_was_seen_twice() -> None:
+    """The answer to a claim was lost; or it may still be on its way."""
+    clock = FixedClock(NOW)
+    policy = RetryPolicy(lease=1)
+    async with MemoryDriver(clock=clock) as driver, Engine(driver, clock=clock) as other:
+        run, lost = await other.do(
+            Commit(Transit(State("run"), "work"), Transit(State("lost"), "work"))
+        )
+        await driver.take([("run", run.rev), ("lost", lost.rev)], "me", "claim", NOW)
+        keeper = Keeper(driver, "me", clock, policy)
+        keeper.begin(Execution(run, run, "claim"))
+        stands: list[Place | None] = []
+        for _ in range(2):
+            clock.ms += 1_000
+            await keeper.renew()
+            stands.append(await driver.place("lost"))
+        first, second = stands
+        assert first is not None and first.is_held("me", "claim")
+        assert Place(clock.ms) == second
+        kept = await driver.place("run")
+    assert kept is not None and kept.is_held("me", "claim")

@@ -159,7 +159,17 @@ def test_transitions_import_no_io_and_no_chance() -> None:
             imported.add(f"{'.' * node.level}{node.module or ''}")
     assert imported <= {
         *("__future__", "collections.abc", "functools", "typing", "msgspec.structs"),
-        *(".", ".commands", ".data", ".errors", ".frozendict", ".leases", ".plan", ".state"),
+        *(
+            ".",
+            ".checks",
+            ".commands",
+            ".data",
+            ".errors",
+            ".frozendict",
+            ".leases",
+            ".plan",
+            ".state",
+        ),
     }
 
 

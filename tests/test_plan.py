@@ -19,6 +19,7 @@ from flowstate import (
     Transit,
     Transition,
 )
+from flowstate.leases import Place
 from flowstate.plan import Write
 from flowstate.transitions import plan
 
@@ -28,26 +29,48 @@ POLICY = RetryPolicy(lease=30)
 HERE = State("a", rev=3, transition=Transition(to="here", status=Status.RUNNING))
 
 
-# ---------------------------------------------------------------- due times
+# ---------------------------------------------------------------- places and alarms
 
 
-def test_what_runs_is_due_at_its_timeout_or_the_end_of_its_lease_whichever_is_first() -> None:
-    for timeout, due in ((None, (30_000, "work")), (31, (30_000, "work")), (29, (29_000, "late"))):
-        command = Transit(State("a"), "work", timeout=timeout, on_timeout="late" if timeout else "")
+def test_what_runs_is_in_line_at_once_and_its_alarm_and_lease_are_beside_it() -> None:
+    for timeout, alarm in ((None, None), (31, NOW + 31_000), (29, NOW + 29_000)):
+        command = Transit(State("a"), "work", timeout=timeout)
         (write,) = plan(Commit(command), commit_id="1", now=NOW, policy=POLICY).writes
-        assert (NOW + due[0], due[1]) == (write.due, write.flow)
+        assert (POLICY, 30_000, Place(NOW), alarm) == (
+            write.policy,
+            write.lease,
+            write.place,
+            write.alarm,
+        )
 
 
-def test_what_rests_is_due_at_its_alarm_if_it_has_one() -> None:
-    for command, due in (
-        (Pause(State("a"), "work"), (None, "")),
-        (Pause(State("a"), "work", timeout=5, on_timeout="late"), (NOW + 5_000, "late")),
-        (Delay(State("a"), "work", after=timedelta(minutes=1)), (NOW + 60_000, "work")),
-        (Delay(State("a"), "work", at=NOW - 1), (NOW - 1, "work")),
-        (End(State("a")), (None, "")),
+def test_where_each_state_that_runs_stands_is_asked_once() -> None:
+    asked: list[tuple[str, int, int]] = []
+
+    def place_of(state: State, now: int, lease: int) -> Place:
+        asked.append((state.id, now, lease))
+        return Place(None, "me", "", now + lease)
+
+    own = State("b", retry=RetryPolicy(enabled=False))
+    commit = Commit(Transit(State("a"), "x"), Pause(State("p"), "x"), Transit(own, "x"))
+    first, paused, last = plan(
+        commit, commit_id="1", now=NOW, policy=POLICY, place_of=place_of
+    ).writes
+    assert [("a", NOW, 30_000), ("b", NOW, 0)] == asked
+    assert (None, None) == (paused.place, last.policy)
+    assert Place(None, "me", "", NOW + 30_000) == first.place
+
+
+def test_what_rests_has_its_alarm_if_it_has_one() -> None:
+    for command, alarm in (
+        (Pause(State("a"), "work"), None),
+        (Pause(State("a"), "work", timeout=5, on_timeout="late"), NOW + 5_000),
+        (Delay(State("a"), "work", after=timedelta(minutes=1)), NOW + 60_000),
+        (Delay(State("a"), "work", at=NOW - 1), NOW - 1),
+        (End(State("a")), None),
     ):
         (write,) = plan(Commit(command), commit_id="1", now=NOW, policy=POLICY).writes
-        assert due == (write.due, write.flow)
+        assert (alarm, alarm and POLICY, None) == (write.alarm, write.policy, write.place)
 
 
 # ---------------------------------------------------------------- what is written
@@ -97,7 +120,7 @@ def test_the_same_content_twice_is_one_payload() -> None:
 
 def expecting(writes: dict[str, int], requires: dict[str, int]) -> Plan:
     """A plan that holds if these are the latest revisions."""
-    written = tuple(Write(State(id, rev=rev), None, "") for id, rev in writes.items())
+    written = tuple(Write(State(id, rev=rev)) for id, rev in writes.items())
     return Plan("c", written, tuple(requires.items()))
 
 

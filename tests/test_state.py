@@ -32,6 +32,7 @@ from flowstate import (
 from flowstate.codec import decode
 from flowstate.commands import Delay, End, Execute, Noop, Pause, Require, Resume
 from flowstate.data import checksum
+from flowstate.leases import Place
 from flowstate.plan import Write
 from flowstate.query import Page
 from flowstate.transitions import plan
@@ -73,7 +74,7 @@ VALUES: list[Any] = [
     Noop(),
     Commit(Transit(FULL, "ship"), End(State("other"))),
     Query(labels=[{"a": "b"}, {"c": "d"}], status=[Status.NEW, Status.ENDED], since=5, after=3),
-    Write(FULL, 5, "ship", RetryPolicy(max_attempts=1)),
+    Write(FULL, RetryPolicy(max_attempts=1), 30_000, Place(5)),
     plan(
         Commit(End(State("a").attach("d", b"content")), Require(State("b"))),
         commit_id="c-1",

@@ -8,6 +8,7 @@ nothing of flowstate's own.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 
 import anyio
 import anyio.lowlevel
@@ -26,11 +27,13 @@ from flowstate import (
     Status,
     StoreError,
     Transit,
+    UnreadableVersionError,
 )
 from flowstate.recovery import Recoverer
 
 from .lines import Line, LineError, parse, read_lines
 from .loading import where
+from .reading import Readable
 from .screen import SPOKEN_FOR, Screen
 from .tally import Tally
 
@@ -72,6 +75,7 @@ class Job:
     """id of each line's state that came to rest without having ended -> its revision then. It may
     still be moved by something else."""
     _began: int = field(default=0, init=False)
+    _readable: Readable = field(factory=Readable, init=False)
     _over: anyio.Event = field(factory=anyio.Event, init=False)
     _recovered: anyio.Event = field(factory=anyio.Event, init=False)
     """Set once recovery has ended and runs nothing any more."""
@@ -91,7 +95,10 @@ class Job:
             self._over.set()
             await self._recovered.wait()
         for id in self._resting:
-            self.tally.count(await self.engine.get(id))
+            try:
+                self.tally.count(await self.engine.get(id))
+            except UnreadableVersionError as error:
+                self._pass_by(error)
 
     @property
     def is_stopped(self) -> bool:
@@ -121,11 +128,13 @@ class Job:
         await self.engine.idle()
         until = self.engine.clock.now() + self.wait_ms
         for id, rev in self._resting.items():
-            state = await self.engine.get(id)
-            if state.transition.status is not Status.RUNNING or state.rev != rev:
-                await self._settled(state, until)
+            with suppress(UnreadableVersionError):  # it is told when it is counted
+                state = await self.engine.get(id)
+                if state.transition.status is not Status.RUNNING or state.rev != rev:
+                    await self._settled(state, until)
         while (fork := await self._forked(until)) is not None:
-            await self._settled(fork, until)
+            with suppress(UnreadableVersionError):
+                await self._settled(fork, until)
             await self.engine.idle()
 
     # ------------------------------------------------------------ what comes later
@@ -160,7 +169,7 @@ class Job:
         if (await self.engine.timers.due(flows, 0)).next is None:
             return None
         resting = Query(status=[Status.DELAYED, Status.PAUSED], since=self._began, latest=True)
-        async for state in self.engine.states(resting):
+        async for state in self._readable.of(self.engine.states(resting)):
             if self._is_awaited(state, until):
                 return state
         return None
@@ -186,6 +195,9 @@ class Job:
         done = self._busy[state.id] = anyio.Event()
         try:
             await self._bring_to_rest(line, state)
+        except UnreadableVersionError as error:
+            self._pass_by(error)
+            self._advance(line)
         finally:
             del self._busy[state.id]
             done.set()
@@ -221,6 +233,8 @@ class Job:
         spoken_for = SPOKEN_FOR.set(state.id)
         try:
             await self.engine.execute(state)
+        except UnreadableVersionError as error:  # what the flow has read
+            self._error(f"line {line.number}, state {state.id!r}: {error}{where(error)}")
         except StoreError:
             raise  # without a store there is nothing to go on with
         except EngineClosedError:
@@ -231,6 +245,10 @@ class Job:
         finally:
             SPOKEN_FOR.reset(spoken_for)
             self.executing -= 1
+
+    def _pass_by(self, error: UnreadableVersionError) -> None:
+        self.tally.pass_by(error)
+        self._error(str(error))
 
     def _reject(self, line: Line, reason: str) -> None:
         self.tally.reject(reason)

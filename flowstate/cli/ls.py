@@ -11,6 +11,8 @@ from flowstate import Query, State, Status
 
 from . import output
 from .query import all_option, is_own, label_option, status_option
+from .reading import Readable
+from .signals import leave
 from .store import Access, opened, run_async, store_option
 
 MAX_ROWS = 1_000
@@ -30,6 +32,8 @@ def ls(
 
     flowstate's own states, by which recoverers are elected, are left out unless --all is given.
 
+    A version that cannot be read is told on stderr and passed by; the exit code is then 1.
+
     \b
     Examples:
       flowstate ls --store sqlite:///orders.db
@@ -38,21 +42,30 @@ def ls(
     """
     query = Query(labels=labels, status=[Status(name) for name in statuses], latest=True)
 
-    async def list_states() -> None:
+    async def list_states() -> int:
+        readable = Readable()
         async with opened(url, Access.READ) as engine:
-            await (_print_json if as_json else _print_tables)(
-                state async for state in engine.states(query) if with_own or not is_own(state)
-            )
+            found = readable.of(engine.states(query))
+            states = (state async for state in found if with_own or not is_own(state))
+            is_empty = await (_print_json if as_json else _print_tables)(states)
+        if is_empty and not as_json and not readable.exit_code:
+            output.warn("no state matches")
+        return readable.exit_code
 
-    run_async(list_states)
+    leave(run_async(list_states))
 
 
-async def _print_json(states: AsyncIterator[State]) -> None:
+async def _print_json(states: AsyncIterator[State]) -> bool:
+    """Gives whether there are none."""
+    is_empty = True
     async for state in states:
+        is_empty = False
         output.print_json(state)
+    return is_empty
 
 
-async def _print_tables(states: AsyncIterator[State]) -> None:
+async def _print_tables(states: AsyncIterator[State]) -> bool:
+    """Gives whether there are none."""
     console = output.console()
     table = _table()
     is_empty = True
@@ -64,8 +77,7 @@ async def _print_tables(states: AsyncIterator[State]) -> None:
             table = _table()
     if table.row_count:
         console.print(table)
-    if is_empty:
-        output.warn("no state matches")
+    return is_empty
 
 
 def _table() -> Table:

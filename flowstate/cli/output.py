@@ -31,6 +31,7 @@ STATUS_STYLES: Mapping[str, str] = {
     Status.FAILED.value: "red",
     Status.ENDED.value: "green",
     "rejected": "red",
+    "unreadable": "red",
 }
 UNBOUNDED = 100_000
 """How many columns an output has that is no terminal."""

@@ -16,6 +16,7 @@ from flowstate.recovery import PREFIX, Event, Recoverer, Stats
 from . import output
 from .loading import FlowsParam
 from .options import concurrency_option, grace_option
+from .reading import Readable
 from .screen import LogLines
 from .signals import interruptible, leave
 from .store import Access, run_async, store_option, with_access
@@ -110,7 +111,8 @@ class _Report:
             _say(f"term {term} of group {self.group!r} could not be renewed in time; standing by")
 
     async def leaders(self, engine: Engine) -> None:
-        async for state in engine.watch(Query(id=f"{PREFIX}{self.group}", latest=True)):
+        watcher = engine.watch(Query(id=f"{PREFIX}{self.group}", latest=True))
+        async for state in Readable().of(watcher):
             leader = state.labels.get("leader")
             if leader:
                 _say(f"{leader} leads group {self.group!r}, term {state.rev}")

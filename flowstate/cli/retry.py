@@ -24,10 +24,12 @@ from flowstate import (
     State,
     StateNotFoundError,
     Status,
+    UnreadableVersionError,
 )
 
 from . import output
 from .query import is_own, label_option
+from .reading import Readable
 from .signals import INTERRUPTED, interruptible, leave
 from .store import Access, opened, run_async, store_option
 
@@ -77,7 +79,7 @@ def retry(
     the state that is being retried; run the same command again to go on.
 
     The exit code is 0 if every state that was found could be retried, also if none was found; 1 if
-    one was refused, or there is none with a given ID; 130 after Ctrl-C.
+    one was refused or cannot be read, or there is none with a given ID; 130 after Ctrl-C.
 
     \b
     Examples:
@@ -100,7 +102,7 @@ def retry(
             screen = Retrying(engine, dry_run, as_json)
             last_word = "Stopped at once. Run it again to go on."
             with screen, interruptible(screen.stop, last_word):
-                await screen.retry_all(_named(screen, ids) if ids else _found(engine, query))
+                await screen.retry_all(_named(screen, ids) if ids else _found(screen, query))
         screen.print_summary()
         return screen.exit_code
 
@@ -111,15 +113,15 @@ async def _named(screen: Retrying, ids: Sequence[str]) -> AsyncGenerator[State]:
     for id in dict.fromkeys(ids):
         try:
             state = await screen.engine.get(id)
-        except StateNotFoundError as error:
+        except (StateNotFoundError, UnreadableVersionError) as error:
             screen.refuse(id, str(error))
         else:
             yield state
 
 
-async def _found(engine: Engine, query: Query) -> AsyncGenerator[State]:
+async def _found(screen: Retrying, query: Query) -> AsyncGenerator[State]:
     """What matches now; one that is retried is listed once, as it was."""
-    async for state in engine.states(query):
+    async for state in screen.readable.of(screen.engine.states(query)):
         if not is_own(state):
             yield state
 
@@ -133,6 +135,7 @@ class Retrying:
     dry_run: bool
     as_json: bool
     summary: Summary = field(factory=Summary, init=False)
+    readable: Readable = field(factory=Readable, init=False)
     is_stopped: bool = field(default=False, init=False)
     _progress: Progress = field(init=False)
 
@@ -162,7 +165,7 @@ class Retrying:
     def exit_code(self) -> int:
         if self.is_stopped:
             return INTERRUPTED
-        return 1 if self.summary.refused else 0
+        return 1 if self.summary.refused else self.readable.exit_code
 
     def stop(self, signal_name: str) -> None:
         """Stop after the state that is being retried, as on the first Ctrl-C."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, Iterator
 
 import click
 from msgspec.structs import asdict
 from rich.table import Table
 from rich.text import Text
 
-from flowstate import Data, DataRef, Query, State, Versions
+from flowstate import Data, DataRef, Query, State, UnreadableVersionError
 
 from . import output
 from .changes import changes
+from .reading import Readable
+from .signals import leave
 from .store import Access, opened, run_async, store_option
 
 
@@ -33,31 +35,35 @@ def show(id: str, history: bool, url: str, as_json: bool) -> None:
       flowstate show order-1 --json | jq .transition
     """
 
-    async def show_state() -> None:
+    async def show_state() -> int:
+        readable = Readable()
         async with opened(url, Access.READ) as engine:
-            state = await engine.get(id)
+            try:
+                state = await engine.get(id)
+            except UnreadableVersionError as error:
+                readable.tell(error)
+                state = None
             if history:
                 versions = engine.states(Query(id=id))
-                await (_print_versions if as_json else _print_history)(versions)
+                await (_print_versions if as_json else _print_history)(readable.of(versions))
                 if versions.compacted:
                     output.warn(
                         f"history was compacted: of what was before revision "
                         f"{versions.compacted + 1}, versions may be missing"
                     )
-            elif as_json:
-                output.print_json(state)
-            else:
-                _print_detail(state)
+            elif state is not None:
+                (output.print_json if as_json else _print_detail)(state)
+        return readable.exit_code
 
-    run_async(show_state)
+    leave(run_async(show_state))
 
 
-async def _print_versions(versions: Versions) -> None:
+async def _print_versions(versions: AsyncIterable[State]) -> None:
     async for version in versions:
         output.print_json(version)
 
 
-async def _print_history(versions: Versions) -> None:
+async def _print_history(versions: AsyncIterable[State]) -> None:
     table = output.table("rev", "committed (UTC)", "status", "flow", "what changed")
     before = None
     async for version in versions:

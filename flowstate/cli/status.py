@@ -13,6 +13,8 @@ from flowstate import Engine, Query, State, Status
 from flowstate.recovery import PREFIX
 
 from . import output
+from .reading import Readable
+from .signals import leave
 from .store import Access, opened, run_async, store_option
 
 MAX_COUNTED = 1_000
@@ -73,28 +75,37 @@ def status(group: str, url: str, as_json: bool) -> None:
     rests until somebody moves it: `flowstate ls --status failed` lists it, `flowstate retry
     --status failed` lets it run again.
 
+    A version that cannot be read is told on stderr and counted nowhere; the exit code is then 1.
+
     \b
     Examples:
       flowstate status --store sqlite:///orders.db
       flowstate status --json | jq '[.flows[].late_ms] | max'
     """
 
-    async def show_status() -> None:
+    async def show_status() -> int:
+        readable = Readable()
         async with opened(url, Access.READ) as engine:
-            report = Report(await _groups(engine, group), await _due(engine), await _failed(engine))
+            report = Report(
+                await _groups(engine, readable, group),
+                await _due(engine, readable),
+                await _failed(engine, readable),
+            )
             now = engine.clock.now()
         if as_json:
             output.print_json(report)
         else:
             _print(report, now)
+        return readable.exit_code
 
-    run_async(show_status)
+    leave(run_async(show_status))
 
 
-async def _groups(engine: Engine, name: str) -> Sequence[Group]:
+async def _groups(engine: Engine, readable: Readable, name: str) -> Sequence[Group]:
     only = Query(id=f"{PREFIX}{name}", latest=True)
     every = Query(id_prefix=PREFIX, latest=True)
-    return [await _group(engine, state) async for state in engine.states(only if name else every)]
+    found = readable.of(engine.states(only if name else every))
+    return [await _group(engine, state) async for state in found]
 
 
 async def _group(engine: Engine, state: State) -> Group:
@@ -108,10 +119,11 @@ async def _group(engine: Engine, state: State) -> Group:
     )
 
 
-async def _due(engine: Engine) -> Sequence[Due]:
+async def _due(engine: Engine, readable: Readable) -> Sequence[Due]:
     found: list[Due] = []
     for flow in await engine.timers.due_flows():
         page = await engine.timers.due([flow], MAX_COUNTED)
+        readable.pass_by(page.unreadable)
         at = page.due[0].at if page.due else page.next_at
         if at is not None and not flow.startswith(PREFIX):
             late = max(0, engine.clock.now() - at)
@@ -119,9 +131,9 @@ async def _due(engine: Engine) -> Sequence[Due]:
     return sorted(found, key=lambda due: due.next_due)
 
 
-async def _failed(engine: Engine) -> Sequence[Failed]:
+async def _failed(engine: Engine, readable: Readable) -> Sequence[Failed]:
     counts: Counter[str] = Counter()
-    async for state in engine.states(Query(status=Status.FAILED, latest=True)):
+    async for state in readable.of(engine.states(Query(status=Status.FAILED, latest=True))):
         counts[state.transition.to] += 1
         if counts.total() == MAX_FAILED:
             break

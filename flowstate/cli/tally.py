@@ -7,7 +7,7 @@ from collections import Counter
 from attrs import define, field
 from rich.table import Table
 
-from flowstate import State, Status
+from flowstate import State, Status, UnreadableVersionError
 
 from . import output
 
@@ -18,7 +18,8 @@ OTHER_REASONS = "(other reasons)"
 
 @define
 class Tally:
-    """Counts of the states as they are stored in the end, and of lines that were rejected."""
+    """Counts of the states as they are stored in the end, and of lines that were rejected or whose
+    state cannot be read."""
 
     counts: Counter[tuple[str, str]] = field(factory=Counter[tuple[str, str]])
     """(status, reason) -> how many states have it"""
@@ -42,6 +43,9 @@ class Tally:
 
     def reject(self, reason: str) -> None:
         self._add("rejected", reason)
+
+    def pass_by(self, error: UnreadableVersionError) -> None:
+        self._add("unreadable", error.why)
 
     def table(self) -> Table:
         table = output.table("status", "reason", "states")

@@ -11,10 +11,12 @@ from anyio import CancelScope
 from rich.console import Console
 from rich.text import Text
 
-from flowstate import CompactedError, Query, State, Watcher
+from flowstate import CompactedError, Query, State
 
 from . import output
 from .query import all_option, is_own, label_option
+from .reading import Readable
+from .signals import leave
 from .store import Access, opened, run_async, store_option
 
 
@@ -36,7 +38,8 @@ def watch(
 
     It ends by saying the revision up to which it has seen everything: --after that revision goes
     on there, and nothing is lost or repeated. flowstate's own states, by which recoverers are
-    elected, are left out unless --all is given.
+    elected, are left out unless --all is given. A version that cannot be read is told on stderr and
+    passed by; the exit code is then 1.
 
     \b
     Examples:
@@ -45,11 +48,13 @@ def watch(
       flowstate watch --json --after 1200 | jq -c '{id, status: .transition.status}'
     """
     query = Query(labels=labels, from_now=after is None)
+    readable = Readable()
 
-    async def print_changes() -> None:
+    async def print_changes() -> int:
         # around all else, for a second signal may come while the store is being closed
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             await print_until(signals)
+        return readable.exit_code
 
     async def print_until(signals: AsyncIterable[signal.Signals]) -> None:
         async with (
@@ -60,7 +65,7 @@ def watch(
             tasks.start_soon(_cancel_on, signals, tasks.cancel_scope)
             output.warn(f"watching after revision {watcher.rev} (Ctrl-C ends)")
             try:
-                await _print(watcher, with_own, as_json)
+                await _print(readable.of(watcher), with_own, as_json)
             except CompactedError as error:
                 raise click.ClickException(
                     f"history after revision {error.after} was compacted: --after "
@@ -72,12 +77,12 @@ def watch(
                 output.warn(f"go on with --after {watcher.rev}")
                 raise
 
-    run_async(print_changes)
+    leave(run_async(print_changes))
 
 
-async def _print(watcher: Watcher, with_own: bool, as_json: bool) -> None:
+async def _print(versions: AsyncIterable[State], with_own: bool, as_json: bool) -> None:
     console = output.console()
-    async for state in watcher:
+    async for state in versions:
         if is_own(state) and not with_own:
             continue
         if as_json:

@@ -37,11 +37,14 @@ from typing import TypeAlias
 from attrs import define, field, frozen
 
 from ..retention import Compaction, Retained, Retention
+from ..state import Status
 
 MAX_BATCH_BYTES = 8 << 20
 """Bytes of versions, and of payloads that they refer to, after which a batch ends."""
 MAX_NEWER = 20_000
 """Versions that a batch steps over to find the oldest that is retained of each state."""
+
+STATUSES = frozenset(status.value for status in Status)
 
 Key: TypeAlias = tuple[int, str]
 """(revision, checksum) of a payload."""
@@ -145,6 +148,11 @@ class Decider(ABC):
         head = self._head()
         needed = {key for key, id, rev in referring if not retained[id].may_remove(rev, head)}
         return [key for key in last if key not in needed]
+
+    def _removes_state(self, status: str, committed_at: int) -> bool:
+        """Whether a state goes whole whose current version has the status of that name and this
+        time (ms). With a status that is not known here, of newer code, it stays."""
+        return status in STATUSES and self.retention.removes_state(Status(status), committed_at)
 
     # ------------------------------------------------------------ what a driver knows
 

@@ -4,23 +4,33 @@ asks of a connection that reads."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from .. import codec
 from ..data import DataRef
-from ..errors import DataNotFoundError, DecodeError, StoreCorruptError
+from ..errors import DataNotFoundError, DecodeError
 from ..leases import Claimed, Due, DuePage, Holding, Place
-from ..query import Page, Query
+from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import RetryPolicy, State
-
-T = TypeVar("T")
 
 MAX_SCAN = 10_000
 """Versions that one page looks at, at most."""
 SCAN_PER_VERSION = 10
 """Versions that a page looks at for each that it may hold, if an index has to offer them."""
+
+
+class DueRow(NamedTuple):
+    """A version that is due, as it is stored."""
+
+    time: int
+    rev: int
+    id: str
+    text: bytes | str
+    """The state as JSON."""
+    policy: str | None
+    """The policy beside it as JSON, if there is one."""
 
 
 def payload_not_found(ref: DataRef) -> DataNotFoundError:
@@ -29,36 +39,37 @@ def payload_not_found(ref: DataRef) -> DataNotFoundError:
 
 
 class Decoder(ABC):
-    """Makes values of what is stored, which is JSON text."""
+    """Makes values of rows."""
 
     @property
     @abstractmethod
     def _name(self) -> str:
         """What errors call the store: a path or an address, never a password."""
 
-    def _due(self, time: int, rev: int, text: str, policy: str | None) -> Due:
-        """A version that is due, from its text and that of the policy beside it."""
-        return Due(self._decode(rev, text), time, self._policy(rev, policy))
-
-    def _claimed(self, rev: int, text: str, policy: str | None) -> Claimed:
-        """A version that was claimed, from its text and that of the policy beside it."""
-        return Claimed(self._decode(rev, text), self._policy(rev, policy))
-
-    def _policy(self, rev: int, text: str | None) -> RetryPolicy | None:
-        return None if text is None else self._value(rev, text, RetryPolicy, "policy")
-
-    def _decode(self, rev: int, text: str) -> State:
-        """The version at a revision from its JSON text."""
-        return self._value(rev, text, State, "state")
-
-    def _value(self, rev: int, text: str, type: type[T], name: str) -> T:
-        """What is stored at a revision, from its JSON text."""
+    def _entry(self, rev: int, id: str, text: bytes | str) -> State | Unreadable:
+        """The version in a row, or that it cannot be read."""
         try:
-            return codec.decode(text, type, name)
+            state = codec.decode(text, State, "state")
         except DecodeError as error:
-            raise StoreCorruptError(
-                self._name, f"the version at revision {rev} cannot be read: {error}"
-            ) from error
+            return Unreadable(self._name, id, rev, str(error))
+        if state.rev != rev or (id and state.id != id):
+            why = f"what is there says that it is revision {state.rev} of state {state.id!r}"
+            return Unreadable(self._name, id, rev, why)
+        return state
+
+    def _claimed(
+        self, rev: int, id: str, text: bytes | str, policy: str | None
+    ) -> Claimed | Unreadable:
+        """The version in a row and the policy beside it, both as JSON."""
+        entry = self._entry(rev, id, text)
+        if type(entry) is Unreadable:
+            return entry
+        if policy is None:
+            return Claimed(entry, None)
+        try:
+            return Claimed(entry, codec.decode(policy, RetryPolicy, "policy"))
+        except DecodeError as error:
+            return Unreadable(self._name, id, rev, str(error))
 
 
 class StoreReader(Decoder):
@@ -117,3 +128,40 @@ class StoreReader(Decoder):
     @abstractmethod
     def _payload(self, ref: DataRef) -> bytes | None:
         """The content of a payload, None if it is not stored."""
+
+    # ------------------------------------------------------------ versions from their rows
+
+    def _newest_of(self, entries: Iterable[State | Unreadable]) -> State | None:
+        """The newest of these. Raises ``UnreadableVersionError`` if that cannot be read."""
+        newest = max(entries, key=lambda entry: entry.rev, default=None)
+        if isinstance(newest, Unreadable):
+            raise newest.error()
+        return newest
+
+    def _due_page(
+        self, limit: int, look: Callable[[int], tuple[Sequence[DueRow], int | None]]
+    ) -> DuePage:
+        """A page of what is due. ``look`` gives at most so many rows that are due, soonest first;
+        and if these are all, the soonest due time that is still to come."""
+        most = limit + 1
+        while True:
+            rows, following = look(most)
+            found: list[Due] = []
+            unreadable: list[Unreadable] = []
+            for row in rows:
+                due = self._due(row)
+                if type(due) is Unreadable:
+                    unreadable.append(due)
+                elif len(found) < limit:
+                    found.append(due)
+                else:
+                    return DuePage(tuple(found), row.time, tuple(unreadable))
+            if len(rows) < most:
+                return DuePage(tuple(found), following, tuple(unreadable))
+            most *= 2  # what cannot be read took the places of others
+
+    def _due(self, row: DueRow) -> Due | Unreadable:
+        claimed = self._claimed(row.rev, row.id, row.text, row.policy)
+        if type(claimed) is Unreadable:
+            return claimed
+        return Due(claimed.state, row.time, claimed.policy)

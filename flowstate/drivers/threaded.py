@@ -20,7 +20,7 @@ from ..driver import Driver
 from ..errors import StoreClosedError, StoreReadOnlyError
 from ..leases import Claimed, DuePage, Held, Holding, Place, Renewal
 from ..plan import Plan
-from ..query import Page, Query
+from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import State
 from .group_commit import GroupCommitter
@@ -48,12 +48,12 @@ class StoreWriter(Decoder):
     @abstractmethod
     def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]: ...
+    ) -> tuple[Claimed | Unreadable, ...]: ...
 
     @abstractmethod
     def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]: ...
+    ) -> tuple[Claimed | Unreadable, ...]: ...
 
     @abstractmethod
     def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal: ...
@@ -166,7 +166,7 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
 
     async def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         self._check_writable()
         if not await self._read(lambda reader: reader.may_claim(room, owner, claim, now)):
             return ()
@@ -174,7 +174,7 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
 
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         self._check_writable()
         if not versions:
             return ()

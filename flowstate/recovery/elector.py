@@ -23,6 +23,8 @@ from flowstate import (
     StateNotFoundError,
     Status,
     Transit,
+    Transition,
+    UnreadableVersionError,
 )
 from flowstate.leases import renewal_ms
 
@@ -89,6 +91,8 @@ class Elector:
     """Who leads, as far as this candidate knows; empty: nobody."""
     trusted_until: int = field(default=0, init=False)
     """Until when (ms) the leader may act."""
+    _unreadable: int = field(default=0, init=False)
+    """The revision at which the state of the election could not be read the last time that it could not."""
 
     @property
     def leads(self) -> bool:
@@ -101,6 +105,8 @@ class Elector:
                 state = await self.engine.get(LEADER_ID)
             except StateNotFoundError:
                 state = State(LEADER_ID)
+            except UnreadableVersionError as error:
+                state = self._unknown(error)
             self.leader = state.labels.get("leader", "")
             if state.transition.status is Status.RUNNING:
                 place = await self.engine.timers.place(LEADER_ID)
@@ -150,13 +156,23 @@ class Elector:
             self.trusted_until = began + self._trust_ms()
             self._become(Event.WON, won.rev)
 
+    def _unknown(self, error: UnreadableVersionError) -> State:
+        """The state of the election, when it cannot be read: perhaps somebody leads, until the lease that
+        the store has of it is over. Then it is replaced, for which its revision is enough."""
+        if error.rev != self._unreadable:
+            self._unreadable = error.rev
+            logger.error("%s; it is replaced once no lease is left of it", error)
+        running = Transition(to=LEADER_ID, status=Status.RUNNING)
+        return State(LEADER_ID, rev=error.rev, transition=running)
+
     async def _vacancy(self, term: int, ends: int) -> None:
         """Return when the term may have ended: it ran out, or its leader left."""
         async with anyio.create_task_group() as tasks:
 
             async def changed() -> None:
-                async for _ in self.engine.watch(Query(id=LEADER_ID), after=term):
-                    tasks.cancel_scope.cancel()
+                with suppress(UnreadableVersionError):  # it has changed, whatever it is now
+                    await anext(self.engine.watch(Query(id=LEADER_ID), after=term))
+                tasks.cancel_scope.cancel()
 
             tasks.start_soon(changed)
             await self._until(ends)

@@ -55,11 +55,11 @@ class Stats:
     retried: int
     """Leases that had run out."""
     gave_up: int
-    """States whose attempts were used up by it."""
+    """States whose attempts were used up."""
     lost_races: int
     """States that had moved on before they could be acted on."""
     errors: int
-    """Times that the store failed."""
+    """Times that the store failed, that a flow raised, or that something due could not be read."""
     late_ms: int
     """How late the last alarm fired."""
     max_late_ms: int
@@ -89,6 +89,8 @@ class Recoverer:
     _tasks: anyio.abc.TaskGroup = field(init=False, repr=False)
     _serving: anyio.CancelScope = field(factory=anyio.CancelScope, init=False, repr=False)
     _served: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
+    _unreadable: set[int] = field(factory=set[int], init=False, repr=False)
+    """The revisions of what was due and could not be read: each is told once."""
     _counts: Counter[str] = field(factory=Counter[str], init=False, repr=False)
     _late_ms: int = field(default=0, init=False)
     _max_late_ms: int = field(default=0, init=False)
@@ -141,7 +143,7 @@ class Recoverer:
             claimed=worker.claimed if worker else 0,
             fired=self._counts["fired"],
             retried=self._counts["retried"],
-            gave_up=self._counts["gave up"],
+            gave_up=self._counts["gave up"] + (worker.gave_up if worker else 0),
             lost_races=self._counts["lost races"],
             errors=self._counts["errors"] + (worker.errors if worker else 0),
             late_ms=self._late_ms,
@@ -194,6 +196,11 @@ class Recoverer:
         clock = self.engine.clock
         looked = clock.now()
         page = await self.engine.timers.due(BATCH)
+        for version in page.unreadable:
+            if version.rev not in self._unreadable:
+                self._unreadable.add(version.rev)
+                self._counts["errors"] += 1
+                logger.error("%s; it is due, and passed by", version.error())
         async with anyio.create_task_group() as tasks:
             for due in page.due:
                 if not due.state.id.startswith(KERNEL_PREFIX) and self._elector.leads:

@@ -9,7 +9,8 @@ import anyio
 import anyio.abc
 from attrs import define, field
 
-from flowstate import Engine, InvalidValueError
+from flowstate import Cause, Engine, InvalidValueError
+from flowstate.executions import Execution
 from flowstate.leases import renewal_ms
 
 from .pace import Backoff, look_and_sleep
@@ -32,8 +33,10 @@ class Worker:
     """States that it has claimed."""
     running: int = field(default=0, init=False)
     """States that it runs now."""
+    gave_up: int = field(default=0, init=False)
+    """States whose attempts were used up here."""
     errors: int = field(default=0, init=False)
-    """Times that the store failed."""
+    """Times that the store failed, or that a flow raised."""
     _tasks: anyio.abc.TaskGroup = field(init=False, repr=False)
     _free: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
 
@@ -91,6 +94,9 @@ class Worker:
         """Return once it may begin more than before."""
         await self.engine.timers.room_freed()
 
-    def _ended(self) -> None:
+    def _ended(self, execution: Execution) -> None:
         self.running -= 1
+        if execution.failed is not None:
+            self.errors += 1
+            self.gave_up += execution.failed.transition.cause is Cause.GAVE_UP
         self._free.set()

@@ -68,7 +68,8 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
     async def read(cls, driver: Driver, policy: RetryPolicy = RetryPolicy()) -> History:  # noqa: B008  (a value)
         """The history of a store, from its log alone. All of it is read into memory.
 
-        Raises ``CompactedError`` if some of the log was removed, since that cannot be judged.
+        Raises ``CompactedError`` if some of the log was removed, and ``UnreadableVersionError`` if
+        some cannot be read, since that cannot be judged.
         """
         log: list[State] = []
         upto, head = 0, await driver.head()
@@ -76,6 +77,8 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
             page = await driver.read(Query(), upto, PAGE)
             if page.compacted:
                 raise CompactedError(upto, page.compacted + 1)
+            for version in page.unreadable:
+                raise version.error()
             log += page.versions
             upto = page.upto
         return cls(log=tuple(log), policy=policy)

@@ -42,11 +42,11 @@ from ..data import Data, DataRef
 from ..frozendict import FrozenDict
 from ..leases import Due, DuePage
 from ..plan import Plan, Write
-from ..query import Page, Query
+from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import MAX_ALARMS, MAX_STACKED, Alarm, Cause, RetryPolicy, State, Status, Transition
 
-ANSWERS: frozenset[type[Struct]] = frozenset({Page, Due, DuePage, Compaction})
+ANSWERS: frozenset[type[Struct]] = frozenset({Page, Unreadable, Due, DuePage, Compaction})
 """What drivers answer with. Nobody stores these, so nothing is tried on them."""
 
 _HERE = State("here", transition=Transition(to="work", status=Status.PAUSED))

@@ -65,9 +65,7 @@ class WrapperDriver(Driver):
     async def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
     ) -> tuple[Claimed, ...]:
-        return await self.around(
-            "claim", lambda: self.driver.claim(room, limit, owner, claim, now)
-        )
+        return await self.around("claim", lambda: self.driver.claim(room, limit, owner, claim, now))
 
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int

@@ -76,7 +76,8 @@ async def test_a_timeout_to_the_same_flow_runs_it_again(engine: Engine, flows: F
 async def test_a_timeout_to_a_flow_of_others_is_theirs_at_once(
     engine: Engine, effects: list[str]
 ) -> None:
-    await engine.execute(await begin(engine, "a", "pay", timeout=60, on_timeout="undo"))
+    await engine.start(await begin(engine, "a", "pay", timeout=60, on_timeout="undo"))
+    await engine.idle()
     assert ["a"] == await ready(engine, "undo")
 
 

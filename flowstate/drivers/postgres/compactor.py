@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, LiteralString, TypeAlias
+from typing import Any, LiteralString, TypeAlias, cast
 
 from attrs import define, field, frozen
 
 from ...retention import Retained
-from ...state import Status
 from ..compaction import MAX_BATCH_BYTES, Batch, Candidate, Decider, Key
 from .arrays import BigInts, Texts
 from .rows import NOT_CURRENT, Statement, pairs
@@ -84,7 +83,7 @@ class Compactor(Decider):
             others=retention.keep - 1,
         )
         return {
-            id: Retained(oldest, latest, first, retention.removes_state(Status(status), at))
+            id: Retained(oldest, latest, first, self._removes_state(status, at))
             for id, oldest, latest, status, at, first in rows
         }
 
@@ -125,10 +124,12 @@ def _removing(batch: Batch) -> Iterator[Statement]:
 
 
 def _labels(version: Candidate) -> list[tuple[int, int]]:
-    """The rows of ``labels`` for a version."""
-    if version.labels is None:
+    """The rows of ``labels`` for a version, as far as it can be read."""
+    labels: object = json.loads(version.labels or "{}")
+    if not isinstance(labels, dict):
         return []
-    return [(key(name, value), version.rev) for name, value in json.loads(version.labels).items()]
+    given = cast("dict[str, object]", labels).items()
+    return [(key(name, value), version.rev) for name, value in given if isinstance(value, str)]
 
 
 # ---------------------------------------------------------------- statements

@@ -20,7 +20,7 @@ from ...leases import DuePage
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
-from ..reader import MAX_SCAN, SCAN_PER_VERSION, StoreReader
+from ..reader import MAX_SCAN, SCAN_PER_VERSION, DueRow, StoreReader
 from .arrays import BigInts, Documents, Texts
 from .compactor import Compactor, Removal
 from .connection import BY_INDEX, Connection, Target
@@ -53,18 +53,18 @@ class Reader(StoreReader):
     def get(self, id: str, rev: int | None) -> State | None:
         if rev is None:
             rows = self._rows(
-                "SELECT v.rev, v.state::text FROM {s}.versions v WHERE v.id = %(id)s "
+                "SELECT v.rev, v.id, v.state::text FROM {s}.versions v WHERE v.id = %(id)s "
                 "ORDER BY v.rev DESC LIMIT 1",
                 id=id,
             )
         else:
             rows = self._rows(
-                "SELECT v.rev, v.state::text FROM {s}.versions v "
+                "SELECT v.rev, v.id, v.state::text FROM {s}.versions v "
                 "WHERE v.rev = %(rev)s AND v.id = %(id)s",
                 id=id,
                 rev=rev,
             )
-        return self._decode(*rows[0]) if rows else None
+        return self._newest_of(self._entry(*row) for row in rows)
 
     def read(self, query: Query, after: int, limit: int) -> Page:
         if query.since_ms:
@@ -76,25 +76,19 @@ class Reader(StoreReader):
             text.replace("{filters}", filters), after=after, limit=limit, **more, **values
         )
         upto, floor, removed_at = rows[0][:3]
-        versions = tuple([self._decode(rev, text) for *_, rev, text in rows if rev is not None])
-        if len(versions) == limit:
-            upto = versions[-1].rev
-        return Page(versions, max(upto, after), query.compacted(floor, removed_at))
+        entries = [self._entry(*row[3:]) for row in rows if row[3] is not None]
+        if len(entries) == limit:
+            upto = entries[-1].rev
+        return Page.of(entries, max(upto, after), query.compacted(floor, removed_at))
 
     def find(self, query: Query) -> State | None:
         text, more = _newest(query)
         filters, values = _filters(query)
         rows = self._indexed(text.replace("{filters}", filters), **more, **values)
-        return self._decode(*rows[0]) if rows else None
+        return self._newest_of(self._entry(*row) for row in rows)
 
     def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        rows = self._indexed(_DUE, **_flows(flows), until=until, most=limit + 1)
-        due = [row for row in rows[:limit] if row[1] is not None]
-        others = rows[len(due) :]
-        return DuePage(
-            tuple([self._due(*row) for row in due]),
-            others[0][0] if others else None,
-        )
+        return self._due_page(limit, lambda most: self._soonest(until, flows, most))
 
     def due_flows(self) -> tuple[str, ...]:
         # from one flow to the next: a step of the index each, however many states are due
@@ -117,6 +111,14 @@ class Reader(StoreReader):
             return Compactor(retention, self._ask).removal(after, limit)
 
     # ------------------------------------------------------------ inside
+
+    def _soonest(
+        self, until: int, flows: Collection[str], most: int
+    ) -> tuple[list[DueRow], int | None]:
+        """For ``_due_page``."""
+        rows = self._indexed(_DUE, **_flows(flows), until=until, most=most)
+        due = [DueRow(*row) for row in rows if row[1] is not None]
+        return due, rows[-1][0] if len(due) < len(rows) else None
 
     def _payload(self, ref: DataRef) -> bytes | None:
         rows = self._rows(
@@ -193,7 +195,11 @@ def _filters(query: Query) -> tuple[LiteralString, dict[str, Any]]:
     filters: LiteralString = ""
     values: dict[str, Any] = {}
     if query.alternatives:
-        filters += " AND v.state -> 'labels' @> ANY(%(documents)s)"
+        # of what certainly cannot be read, nobody can tell whether it matches
+        filters += (
+            " AND (v.state -> 'labels' @> ANY(%(documents)s) OR v.state -> 'transition' IS NULL"
+            " OR jsonb_typeof(v.state -> 'labels') <> 'object')"
+        )
         values["documents"] = Documents.of(map(codec.encode, query.alternatives))
     if query.statuses:
         filters += " AND v.status = ANY(%(statuses)s)"
@@ -275,16 +281,16 @@ WITH due AS MATERIALIZED (
         AND s.due > %(until)s ORDER BY s.due LIMIT 1
     ) s ORDER BY s.due LIMIT 1
 )
-SELECT d.due, v.rev, v.state::text, d.policy FROM due d JOIN {s}.versions v ON v.rev = d.rev
-UNION ALL SELECT due, NULL, NULL, NULL FROM following
+SELECT d.due, v.rev, v.id, v.state::text, d.policy FROM due d JOIN {s}.versions v ON v.rev = d.rev
+UNION ALL SELECT due, NULL, NULL, NULL, NULL FROM following
 ORDER BY 1, 2
 """
 """What is due, and without a revision the soonest of what is not yet."""
 
 _PAGE: LiteralString = """
-SELECT h.rev, h.compacted, h.compacted_at, v.rev, v.state::text
+SELECT h.rev, h.compacted, h.compacted_at, v.rev, v.id, v.state::text
 FROM {s}.head h LEFT JOIN LATERAL (
-    SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev > %(after)s AND v.rev <= h.rev
+    SELECT v.rev, v.id, v.state FROM {s}.versions v WHERE v.rev > %(after)s AND v.rev <= h.rev
     ORDER BY v.rev LIMIT %(limit)s
 ) v ON true ORDER BY v.rev
 """
@@ -299,9 +305,9 @@ WITH bound AS MATERIALIZED (
         )
     END) AS upto FROM {s}.head h
 )
-SELECT b.upto, b.compacted, b.compacted_at, v.rev, v.state::text
+SELECT b.upto, b.compacted, b.compacted_at, v.rev, v.id, v.state::text
 FROM bound b LEFT JOIN LATERAL (
-    SELECT v.rev, v.state FROM {s}.versions v
+    SELECT v.rev, v.id, v.state FROM {s}.versions v
     WHERE v.rev > %(after)s AND v.rev <= b.upto{filters}
     ORDER BY v.rev LIMIT %(limit)s
 ) v ON true ORDER BY v.rev
@@ -316,12 +322,12 @@ bound AS MATERIALIZED (
         SELECT min(revs[cardinality(revs)]) FROM lists WHERE cardinality(revs) = %(most)s
     )) AS upto FROM {s}.head h
 )
-SELECT b.upto, b.compacted, b.compacted_at, v.rev, v.state::text
+SELECT b.upto, b.compacted, b.compacted_at, v.rev, v.id, v.state::text
 FROM bound b LEFT JOIN LATERAL (
-    SELECT v.rev, v.state
+    SELECT v.rev, v.id, v.state
     FROM (SELECT DISTINCT r.rev FROM lists, unnest(revs) AS r(rev) WHERE r.rev <= b.upto) c
     CROSS JOIN LATERAL (
-        SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = c.rev{filters}
+        SELECT v.rev, v.id, v.state FROM {s}.versions v WHERE v.rev = c.rev{filters}
     ) v
     ORDER BY v.rev LIMIT %(limit)s
 ) v ON true ORDER BY v.rev
@@ -355,14 +361,14 @@ as many as were asked for, the one that gets further."""
 _REVS_LABELLED_LATEST: LiteralString = _REVS_LABELLED.replace("{s}.labels", "{s}.current_labels")
 
 _FIND_ID: LiteralString = """
-SELECT v.rev, v.state::text FROM {s}.states s CROSS JOIN LATERAL (
-    SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = s.rev{filters}
+SELECT v.rev, v.id, v.state::text FROM {s}.states s CROSS JOIN LATERAL (
+    SELECT v.rev, v.id, v.state FROM {s}.versions v WHERE v.rev = s.rev{filters}
 ) v WHERE s.id = %(id)s
 """
 
 _FIND: LiteralString = """
-SELECT v.rev, v.state::text FROM {s}.states s CROSS JOIN LATERAL (
-    SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = s.rev{filters}
+SELECT v.rev, v.id, v.state::text FROM {s}.states s CROSS JOIN LATERAL (
+    SELECT v.rev, v.id, v.state FROM {s}.versions v WHERE v.rev = s.rev{filters}
 ) v ORDER BY s.rev DESC LIMIT 1
 """
 
@@ -386,9 +392,9 @@ rarest AS MATERIALIZED (
         END AS count FROM counted c
     ) r ORDER BY r.number, r.count
 )
-SELECT f.rev, f.state::text FROM rarest r CROSS JOIN LATERAL (
-    SELECT v.rev, v.state FROM {s}.current_labels l CROSS JOIN LATERAL (
-        SELECT v.rev, v.state FROM {s}.versions v WHERE v.rev = l.rev{filters}
+SELECT f.rev, f.id, f.state::text FROM rarest r CROSS JOIN LATERAL (
+    SELECT v.rev, v.id, v.state FROM {s}.current_labels l CROSS JOIN LATERAL (
+        SELECT v.rev, v.id, v.state FROM {s}.versions v WHERE v.rev = l.rev{filters}
     ) v WHERE l.key = r.key ORDER BY l.rev DESC LIMIT 1
 ) f ORDER BY f.rev DESC LIMIT 1
 """

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping
 from attrs import define
 
 from ...retention import Compaction, Retained
-from ...state import Status
 from ..compaction import Candidate, Decider, Key
 from .rows import among, delete, labels_of, payloads_of
 
@@ -56,7 +55,7 @@ class Compactor(Decider):
         retention = self.retention
         rows = self.connection.execute(_HISTORIES, (retention.keep - 1, json.dumps(list(ids))))
         return {
-            id: Retained(oldest, latest, first, retention.removes_state(Status(status), at))
+            id: Retained(oldest, latest, first, self._removes_state(status, at))
             for id, oldest, latest, status, at, first in rows
         }
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import define
 
 from ...leases import Claimed, Held, Renewal
+from ...query import Unreadable
+from .rows import ROW
 
-_Make = Callable[[int, str, str | None], Claimed]
+_Make: TypeAlias = Callable[[int, str, bytes, str | None], Claimed | Unreadable]
 
 
 @define(eq=False)
@@ -23,18 +25,18 @@ class Places:
 
     connection: sqlite3.Connection
     claimed: _Make
-    """Makes what is given of revision, state and policy."""
+    """Makes what is given of ``ROW`` and the policy."""
 
     def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         return self._held(owner, claim) or self._take(
             self._first(room, limit, now), owner, claim, now
         )
 
     def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         if held := self._held(owner, claim):
             return held
         wanted = set(versions)
@@ -74,7 +76,9 @@ class Places:
         following = self._rows(_FOLLOWING, json.dumps(begin), now, others) if others else []
         return [rev for _, _, rev in first] + [rev for (rev,) in following]
 
-    def _take(self, revs: Sequence[int], owner: str, claim: str, now: int) -> tuple[Claimed, ...]:
+    def _take(
+        self, revs: Sequence[int], owner: str, claim: str, now: int
+    ) -> tuple[Claimed | Unreadable, ...]:
         """Take what is ready."""
         if not revs:
             return ()
@@ -82,7 +86,7 @@ class Places:
         taken = {row[0]: row for row in self.connection.execute(_TAKE, values)}
         return tuple([self.claimed(*taken[rev]) for rev in revs])
 
-    def _held(self, owner: str, claim: str) -> tuple[Claimed, ...]:
+    def _held(self, owner: str, claim: str) -> tuple[Claimed | Unreadable, ...]:
         """What is taken by that claim."""
         return tuple([self.claimed(*row) for row in self._rows(_HELD, owner, claim)])
 
@@ -116,8 +120,8 @@ SELECT flow FROM flows WHERE flow IS NOT NULL
 """
 """From one flow to the next: a step of the index each, however much is ready."""
 
-_HELD = """
-SELECT rev, state, policy FROM versions WHERE owner = ? AND claim = ? ORDER BY rev
+_HELD = f"""
+SELECT {ROW}, policy FROM versions WHERE owner = ? AND claim = ? ORDER BY rev
 """
 
 _ARE_READY = """
@@ -159,7 +163,7 @@ WHERE rev IN (SELECT value FROM json_each(:revs))
 
 _TAKE = f"""
 UPDATE versions SET ready_since = NULL, owner = :owner, claim = :claim, {_LEASED}
-RETURNING rev, state, policy
+RETURNING {ROW}, policy
 """
 
 _CURRENT = """

@@ -11,21 +11,23 @@ import json
 import sqlite3
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from attrs import define, field, frozen
 
 from ...data import DataRef
 from ...leases import DuePage, Holding, Place
-from ...query import Page, Query
+from ...query import Page, Query, Unreadable
 from ...retention import Compaction, Retention
 from ...state import State
 from ..compaction import Batch
-from ..reader import MAX_SCAN, SCAN_PER_VERSION, StoreReader
+from ..reader import MAX_SCAN, SCAN_PER_VERSION, DueRow, StoreReader
 from . import schema
 from .compactor import Compactor
 from .errors import translated
 from .places import IS_HELD, READY_FLOWS
+from .rows import ROW
 
 
 @frozen
@@ -62,7 +64,7 @@ class Reader(StoreReader):
     def get(self, id: str, rev: int | None) -> State | None:
         with self._snapshot():
             row = self._one(_LATEST, id) if rev is None else self._one(_VERSION, rev, id)
-            return None if row is None else self._decode(*row)
+            return None if row is None else self._newest_of([self._entry(*row)])
 
     def read(self, query: Query, after: int, limit: int) -> Page:
         with self._snapshot():
@@ -79,12 +81,10 @@ class Reader(StoreReader):
             else:
                 upto = self._scan(after, floor, head, limit)
                 among = Condition("rev > ? AND rev <= ?", (after, upto))
-            versions: list[State] = []
-            for state in self._matching(query, among, "rev"):
-                versions.append(state)
-                if len(versions) == limit:
-                    return Page(tuple(versions), state.rev, compacted)
-            return Page(tuple(versions), upto, compacted)
+            entries = list(islice(self._matching(query, among, "rev"), limit))
+            if len(entries) == limit:
+                upto = entries[-1].rev
+            return Page.of(entries, upto, compacted)
 
     def find(self, query: Query) -> State | None:
         with self._snapshot():
@@ -92,17 +92,11 @@ class Reader(StoreReader):
                 next(self._matching(query, among, "rev DESC", table), None)
                 for table, among in self._current(query)
             ]
-            return max(filter(None, newest), key=lambda state: state.rev, default=None)
+            return self._newest_of(filter(None, newest))
 
     def due(self, until: int, limit: int) -> DuePage:
         with self._snapshot():
-            rows = self._rows(_DUE, until, limit + 1).fetchall()
-            if len(rows) > limit:
-                following: int | None = rows.pop()[0]
-            else:
-                row = self._one(_NEXT_DUE, until)
-                following = None if row is None else row[0]
-            return DuePage(tuple([self._due(*row) for row in rows]), following)
+            return self._due_page(limit, lambda most: self._soonest(until, most))
 
     def may_claim(self, room: Mapping[str, int], owner: str, claim: str, now: int) -> bool:
         with self._snapshot():
@@ -114,7 +108,7 @@ class Reader(StoreReader):
     def holdings(self, owner: str | None) -> tuple[Holding, ...]:
         with self._snapshot():
             rows = self._rows(_HOLDINGS) if owner is None else self._rows(_HOLDINGS_OF, owner)
-            return tuple([Holding(*row[:3], Place(None, *row[3:])) for row in rows])
+            return tuple([_holding(*row) for row in rows])
 
     def place(self, id: str) -> Place | None:
         with self._snapshot():
@@ -137,6 +131,12 @@ class Reader(StoreReader):
         with self._snapshot():
             schema.check_current(self.connection, self.path)
             return Compactor(retention, self.connection).decide(after, limit, begun_at=after)
+
+    def _soonest(self, until: int, most: int) -> tuple[list[DueRow], int | None]:
+        """For ``_due_page``."""
+        rows = [DueRow(*row) for row in self._rows(_DUE, until, most)]
+        following = self._one(_NEXT_DUE, until) if len(rows) < most else None
+        return rows, None if following is None else following[0]
 
     # ------------------------------------------------------------ candidates
 
@@ -210,16 +210,13 @@ class Reader(StoreReader):
 
     def _matching(
         self, query: Query, among: Condition, order: str, table: str = "versions"
-    ) -> Iterator[State]:
-        """The versions that match, out of those that a condition leaves."""
+    ) -> Iterator[State | Unreadable]:
+        """The versions that match, as far as can be told, out of those that a condition leaves."""
         where = among & _columns(query)
         rows = self.connection.execute(
-            f"SELECT rev, state FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
+            f"SELECT {ROW} FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
         )
-        for rev, text in rows:
-            state = self._decode(rev, text)
-            if query.matches(state):
-                yield state
+        return filter(query.may_match, (self._entry(*row) for row in rows))
 
     # ------------------------------------------------------------ rows
 
@@ -276,6 +273,10 @@ class Reader(StoreReader):
         return self.connection.execute(sql, parameters)
 
 
+def _holding(id: str, rev: int, flow: str, owner: str, claim: str, until: int | None) -> Holding:
+    return Holding(id, rev, flow, Place(None, owner, claim, until))
+
+
 def _columns(query: Query) -> Condition:
     """What the columns can tell; the rest is decided by ``query.matches``."""
     where = Condition("current = 1") if query.latest else Condition("1")
@@ -294,12 +295,12 @@ _HEAD = """
 SELECT max(rev) FROM versions
 """
 
-_LATEST = """
-SELECT rev, state FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
+_LATEST = f"""
+SELECT {ROW} FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
 """
 
-_VERSION = """
-SELECT rev, state FROM versions WHERE rev = ? AND id = ?
+_VERSION = f"""
+SELECT {ROW} FROM versions WHERE rev = ? AND id = ?
 """
 
 _LAST_OF = """
@@ -315,8 +316,8 @@ _COMPACTED = """
 SELECT rev, committed_at FROM compacted
 """
 
-_DUE = """
-SELECT due_at, rev, state, policy FROM versions
+_DUE = f"""
+SELECT due_at, {ROW}, policy FROM versions
 WHERE due_at <= ? AND due_at IS NOT NULL ORDER BY due_at, rev LIMIT ?
 """
 

@@ -74,6 +74,9 @@ class VersionRow(NamedTuple):
         return cls(*about, *line, None, place.owner, place.claim, until)
 
 
+ROW = "rev, id, CAST(state AS BLOB)"
+"""What a version is read from. Text that is not UTF-8 would be an error of the statement."""
+
 COLUMNS: Mapping[str, Sequence[str]] = {
     "versions": VersionRow._fields,
     "labels": ("key", "value", "rev"),

@@ -19,6 +19,7 @@ from ...clock import Clock
 from ...errors import StoreError, StoreFullError, UnknownOutcomeError
 from ...leases import Claimed, Held, Renewal
 from ...plan import Plan
+from ...query import Unreadable
 from ...retention import Compaction, Retention
 from ..plans import GroupPlan, Latest, Outcome, ids_of
 from ..schema import check_unchanged
@@ -66,12 +67,12 @@ class Writer(StoreWriter):
 
     def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         return self._move(lambda places: places.claim(room, limit, owner, claim, now))
 
     def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         return self._move(lambda places: places.take(versions, owner, claim, now))
 
     def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
