@@ -186,8 +186,8 @@ PLACES_SINCE = 3
 
 
 _OLDER_VERSIONS = f"""
-CREATE TEMP VIEW IF NOT EXISTS versions AS SELECT main.versions.*, NULL AS policy,
-{", ".join(f"{sql} AS {name}" for name, sql in OLDER_PLACES.items())} FROM main.versions
+CREATE TEMP VIEW IF NOT EXISTS versions AS SELECT v.*, NULL AS policy,
+{", ".join(f"{sql} AS {name}" for name, sql in OLDER_PLACES.items())} FROM main.versions AS v
 """
 
 
