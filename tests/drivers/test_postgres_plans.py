@@ -23,7 +23,8 @@ from ..postgres import Database, target
 from .wrapped import Wrapped, text_of
 
 VERSIONS = 1_000_000
-"""A tenth of them is current; of these nearly all are ready, the others taken. All have a label that a tenth of them shares, some a rare one."""
+"""A tenth of them is current; of these nearly all are ready, the others taken. All have a label that
+a tenth of them shares, some a rare one."""
 
 FILL: list[LiteralString] = [  # indexes last: it is quicker
     "SET flowstate.asks_version = 'on'",
