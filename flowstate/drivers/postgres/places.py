@@ -35,51 +35,62 @@ AND (s.alarm IS NULL OR s.alarm > %(now)s)
 """
 """What is ready for a flow r, without what is due."""
 
-_HELD_BY_CLAIM: LiteralString = """
-s.owner IS NOT NULL AND hashtextextended(s.owner, 0) = hashtextextended(%(owner)s, 0)
-AND hashtextextended(s.claim, 0) = hashtextextended(%(claim)s, 0)
-AND s.owner = %(owner)s AND s.claim = %(claim)s
+_HELD: LiteralString = """
+held AS MATERIALIZED (
+    SELECT a.number, s.rev, s.policy FROM asked a CROSS JOIN LATERAL (
+        SELECT s.rev, s.policy FROM {s}.states s WHERE s.owner IS NOT NULL
+        AND hashtextextended(s.owner, 0) = hashtextextended(a.owner, 0)
+        AND hashtextextended(s.claim, 0) = hashtextextended(a.claim, 0)
+        AND s.owner = a.owner AND s.claim = a.claim
+    ) s
+)
 """
+"""What is taken by the claims that are ``asked``."""
+
+_ONE: LiteralString = """
+asked AS MATERIALIZED (
+    SELECT 0 AS number, %(owner)s AS owner, %(claim)s AS claim, %(now)s AS now
+), """
 
 MAY_CLAIM: LiteralString = (
     "WITH RECURSIVE room AS MATERIALIZED (SELECT %(room)s::jsonb AS of), "
+    + _ONE
+    + _HELD
+    + ", "
     + READY_FLOWS
-    + "SELECT EXISTS (SELECT FROM {s}.states s WHERE "
-    + _HELD_BY_CLAIM
-    + ") OR EXISTS (SELECT FROM ready r CROSS JOIN LATERAL (SELECT FROM {s}.states s WHERE "
+    + "SELECT EXISTS (SELECT FROM held) OR EXISTS ("
+    + "SELECT FROM ready r CROSS JOIN LATERAL (SELECT FROM {s}.states s WHERE "
     + _IN_LINE
     + "ORDER BY s.since, s.rev LIMIT 1) s WHERE ((SELECT of FROM room) -> r.flow)::bigint > 0)"
 )
 
-_TAKING: LiteralString = (
-    """
-held AS MATERIALIZED (
-    SELECT s.rev, s.policy FROM {s}.states s WHERE """
-    + _HELD_BY_CLAIM
-    + """
-), locked AS MATERIALIZED (
-    SELECT c.place, c.rev, s.id, s.policy FROM chosen c CROSS JOIN LATERAL (
-        SELECT s.id, s.policy FROM {s}.states s
+_TAKING: LiteralString = """
+, locked AS MATERIALIZED (
+    SELECT c.*, s.policy FROM chosen c CROSS JOIN LATERAL (
+        SELECT s.policy FROM {s}.states s
         WHERE s.id = c.id AND s.rev = c.rev AND s.since IS NOT NULL
-        AND (s.alarm IS NULL OR s.alarm > %(now)s)
-        AND NOT EXISTS (SELECT FROM held) AND (SELECT version FROM {s}.meta) = %(known)s
+        AND (s.alarm IS NULL OR s.alarm > c.now) AND (SELECT version FROM {s}.meta) = %(known)s
         FOR UPDATE OF s SKIP LOCKED
-    ) s
+    ) s WHERE NOT EXISTS (SELECT FROM held h WHERE h.number = c.number)
 ), taken AS (
-    UPDATE {s}.states s SET since = NULL, owner = %(owner)s, claim = %(claim)s,
-        until = CASE WHEN s.lease > 0 THEN %(now)s + s.lease END
+    UPDATE {s}.states s SET since = NULL, owner = l.owner, claim = l.claim,
+        until = CASE WHEN s.lease > 0 THEN l.now + s.lease END
     FROM locked l WHERE s.id = l.id RETURNING s.rev
 ), given AS (
-    SELECT place, rev, policy FROM locked UNION ALL SELECT 0, rev, policy FROM held
+    SELECT number, place, rev, policy FROM locked
+    UNION ALL SELECT number, 0, rev, policy FROM held
 )
-SELECT g.rev, v.id, v.state::text, g.policy FROM given g JOIN {s}.versions v ON v.rev = g.rev
-ORDER BY g.place, g.rev
+SELECT g.number, g.rev, v.id, v.state::text, g.policy
+FROM given g JOIN {s}.versions v ON v.rev = g.rev ORDER BY g.place, g.rev
 """
-)
-"""Takes ``chosen`` as far as nobody else does; if something is taken by that claim, gives that."""
+"""Takes what is ``chosen`` for each claim, as far as nobody else does; if something is taken by
+that claim already, gives that."""
 
 CLAIM: LiteralString = (
     "WITH RECURSIVE room AS MATERIALIZED (SELECT %(room)s::jsonb AS of), "
+    + _ONE
+    + _HELD
+    + ", "
     + READY_FLOWS
     + """, first AS MATERIALIZED (
     SELECT r.key, r.flow, r.most, s.* FROM (
@@ -95,20 +106,29 @@ CLAIM: LiteralString = (
         LIMIT greatest(0, least(r.most - 1, %(limit)s - (SELECT count(*) FROM first)))
     ) s
 ), chosen AS MATERIALIZED (
-    SELECT c.id, c.rev, row_number() OVER (ORDER BY c.turn, c.since, c.rev) AS place FROM (
+    SELECT a.*, c.id, c.rev, row_number() OVER (ORDER BY c.turn, c.since, c.rev) AS place
+    FROM asked a CROSS JOIN (
         SELECT 1 AS turn, id, rev, since FROM first UNION ALL SELECT 2, id, rev, since FROM others
     ) c ORDER BY c.turn, c.since, c.rev LIMIT %(limit)s
-), """
+)"""
     + _TAKING
 )
 """Of each flow no more is read than may be given once each has given its first."""
 
 TAKE: LiteralString = (
-    """WITH chosen AS MATERIALIZED (
-    SELECT DISTINCT id, rev, 0 AS place FROM unnest(%(ids)s, %(revs)s) AS c(id, rev)
-), """
+    """WITH each AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(numbers)s, %(owners)s, %(claims)s, %(nows)s, %(ids)s, %(revs)s
+    ) AS e(number, owner, claim, now, id, rev)
+), asked AS MATERIALIZED (SELECT DISTINCT number, owner, claim FROM each), """
+    + _HELD
+    + """, chosen AS MATERIALIZED (
+    SELECT DISTINCT ON (id, rev) e.*, 0 AS place FROM each e
+    WHERE NOT EXISTS (SELECT FROM held h WHERE h.number = e.number) ORDER BY id, rev, number
+)"""
     + _TAKING
 )
+"""Several claims at once, numbered; what several name is given to the first."""
 
 HELD: LiteralString = """
 SELECT h.id, coalesce(s.rev = h.rev, false),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, LiteralString, TypeVar
 
@@ -60,6 +61,17 @@ class _Attempt:
 
 
 @define(eq=False)
+class Take:
+    """What ``Driver.take`` is asked, and what it comes to."""
+
+    versions: Collection[tuple[str, int]]
+    owner: str
+    claim: str
+    now: int
+    outcome: tuple[Claimed | Unreadable, ...] | Exception | None = field(default=None, init=False)
+
+
+@define(eq=False)
 class Writer(StoreWriter):
     """Writes on one connection. ``stop_retrying`` and ``written`` may be called in any thread.
 
@@ -74,6 +86,8 @@ class Writer(StoreWriter):
     _notification_pending: bool = field(default=False, init=False)
     """Whether something was written of which other processes were not notified."""
     _notified_at: float = field(default=0.0, init=False)
+    _asked: deque[Take] = field(factory=deque[Take], init=False)
+    """What is to be taken, in one transaction."""
     _retries_stopped: threading.Event = field(factory=threading.Event, init=False)
 
     @property
@@ -112,16 +126,36 @@ class Writer(StoreWriter):
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
     ) -> tuple[Claimed | Unreadable, ...]:
         given = {"room": json_object(room), "limit": limit}
-        return self._retrying(lambda: self._claim(CLAIM, owner, claim, now, **given))
+        given |= {"owner": owner, "claim": claim, "now": now}
+        return tuple([version for _, version in self._retrying(lambda: self._claim(CLAIM, given))])
 
     def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
     ) -> tuple[Claimed | Unreadable, ...]:
-        given = {
-            "ids": Texts.of(id for id, _ in versions),
-            "revs": BigInts.of(rev for _, rev in versions),
-        }
-        return self._retrying(lambda: self._claim(TAKE, owner, claim, now, **given))
+        return self.given(self.ask(versions, owner, claim, now))
+
+    def ask(self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int) -> Take:
+        """Have these taken with whatever else is, once the outcome of one is asked for. In any
+        thread."""
+        take = Take(versions, owner, claim, now)
+        self._asked.append(take)
+        return take
+
+    def given(self, take: Take) -> tuple[Claimed | Unreadable, ...]:
+        """What was taken. Raises why nothing was."""
+        if take.outcome is None:
+            takes = [self._asked.popleft() for _ in range(len(self._asked))]
+            try:
+                outcomes = self._take(takes)
+            except Exception as error:  # noqa: BLE001  (it is the outcome)
+                outcomes = [error] * len(takes)
+            for each, outcome in zip(takes, outcomes, strict=True):
+                each.outcome = outcome
+        outcome = take.outcome
+        assert outcome is not None  # noqa: S101  (it was asked)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
         found = self._retrying(lambda: self._move(RENEW, held, owner, now))
@@ -246,22 +280,41 @@ class Writer(StoreWriter):
         }
         return lambda of_state, expected: found.get((of_state, expected))
 
+    def _take(self, takes: Sequence[Take]) -> Sequence[tuple[Claimed | Unreadable, ...]]:
+        each = [
+            (number, take, id, rev)
+            for number, take in enumerate(takes)
+            for id, rev in take.versions
+        ]
+        given = {
+            "numbers": BigInts.of(number for number, *_ in each),
+            "owners": Texts.of(take.owner for _, take, *_ in each),
+            "claims": Texts.of(take.claim for _, take, *_ in each),
+            "nows": BigInts.of(take.now for _, take, *_ in each),
+            "ids": Texts.of(id for *_, id, _ in each),
+            "revs": BigInts.of(rev for *_, rev in each),
+        }
+        taken: list[list[Claimed | Unreadable]] = [[] for _ in takes]
+        for number, version in self._retrying(lambda: self._claim(TAKE, given)):
+            taken[number].append(version)
+        return [tuple(versions) for versions in taken]
+
     def _claim(
-        self, text: LiteralString, owner: str, claim: str, now: int, **given: Any
-    ) -> tuple[Claimed | Unreadable, ...]:
-        """Take what a statement chooses. Does not wait for those who commit, nor do they wait for
-        more than this one round trip."""
+        self, text: LiteralString, given: Mapping[str, Any]
+    ) -> list[tuple[int, Claimed | Unreadable]]:
+        """Take what a statement chooses; gives each version with the number of its claim. Does not
+        wait for those who commit, nor do they wait for more than this one round trip."""
         self._connect()
         with self.connection.pipeline():
             self._begin(synchronous="off")
             self._execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", self._claims)
-            found = self._named(text, owner=owner, claim=claim, now=now, known=VERSION, **given)
+            found = self._named(text, known=VERSION, **given)
             # whoever migrates waits for the table that was written to, so it was the same before
             asked = self._execute("SELECT version FROM {s}.meta")
             self._execute("COMMIT")
         ((version,),) = asked.fetchall()
         check_unchanged(self.target.url, version, VERSION)
-        return tuple([self._claimed(*row) for row in found.fetchall()])
+        return [(number, self._claimed(*row)) for number, *row in found.fetchall()]
 
     def _move(
         self, text: LiteralString, held: Collection[Held], owner: str, now: int
