@@ -23,8 +23,8 @@ from ..postgres import Database, target
 from .wrapped import Wrapped, text_of
 
 VERSIONS = 1_000_000
-"""A tenth of them is current; of these nearly all are ready, the others taken. All have a label that
-a tenth of them shares, some a rare one."""
+"""A tenth of them is current; of these nearly all are ready, the others taken. All have a label
+that a tenth of them shares, some a rare one."""
 
 FILL: list[LiteralString] = [  # indexes last: it is quicker
     "SET flowstate.asks_version = 'on'",
@@ -147,11 +147,16 @@ def test_no_read_scans_a_table_of_a_million_versions(million: Million, name: str
     check(million)
 
 
+def released(writer: Writer) -> bool:
+    writer.release([("s99778", 999_778, "claim 78")], "worker 8", 0)
+    return True
+
+
 CLAIMS: dict[str, Callable[[Writer], object]] = {
     "claim": lambda w: w.claim({"flow 3": 50, "flow 7": 50}, 100, "worker", "1", 0),
     "take": lambda w: w.take([("s1", 900_001), ("s2", 900_002)], "worker", "2", 0),
     "renew": lambda w: not w.renew([("s99777", 999_777, "claim 77")], "worker 7", 0).lost,
-    "release": lambda w: w.release([("s99778", 999_778, "claim 78")], "worker 8", 0) is None,
+    "release": released,
 }
 
 

@@ -20,13 +20,14 @@ from flowstate import (
     Engine,
     Pause,
     Resume,
+    RetryPolicy,
     State,
     StoreOpenError,
     StoreReadOnlyError,
     connect,
 )
 from flowstate.clock import MAX_INSTANT_MS
-from flowstate.leases import Renewal
+from flowstate.leases import Claimed, Renewal
 
 from ..postgres import Database, target, with_options
 from .wrapped import Wrapped, driver_through
@@ -106,12 +107,13 @@ async def works_with(new_driver: Callable[[], Driver]) -> None:
         assert b"pears" == await engine.data(state, "order", type=bytes)
         assert [state] == [due.state for due in (await driver.due(MAX_INSTANT_MS, 10)).due]
         (state,) = await engine.do(Commit(Resume(state)))
-        assert [state] == [c.state for c in await driver.claim({"work": 1}, 1, "w", "1", 5)]
+        given = (Claimed(state, RetryPolicy()),)
+        assert given == await driver.claim({"work": 1}, 1, "w", "1", 5)
         held = [("a", state.rev, "1")]
         assert Renewal(frozenset(), frozenset()) == await driver.renew(held, "w", 6)
         await driver.release(held, "w", 7)
         assert {"work": 7} == await other.line()
-        assert [state] == [c.state for c in await other.take([("a", state.rev)], "w", "2", 8)]
+        assert given == await other.take([("a", state.rev)], "w", "2", 8)
 
 
 async def test_nothing_of_a_session_is_relied_upon(url: str) -> None:

@@ -30,6 +30,7 @@ from flowstate import (
     connect,
 )
 from flowstate.drivers.postgres import schema
+from flowstate.leases import Claimed
 
 from ..postgres import Database, target, with_options
 
@@ -224,7 +225,7 @@ async def test_texts_of_any_length_are_indexed(url: str) -> None:
         (state,) = await engine.do(Commit(Resume(state)))
         assert [long] == [*await driver.line()]
         claimed = await driver.claim({long: 1}, 1, long, long, state.committed_at)
-        assert [state] == [each.state for each in claimed]
+        assert (Claimed(state, RetryPolicy()),) == claimed
         (holding,) = await driver.holdings(long)
         assert ("a", state.rev, long) == holding.held
 

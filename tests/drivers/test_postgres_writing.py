@@ -258,3 +258,64 @@ async def test_commits_are_as_synchronous_as_the_url_says(url: str, asked: str) 
     async with driver_through(url, before({WRITES: show})) as driver:
         await driver.commit(pause("a", "one"))
     assert [[(asked,)]] == [cursor.fetchall() for cursor in shown]
+
+
+# ---------------------------------------------------------------- claims
+
+
+async def line_up(driver: Driver, *ids: str) -> list[State]:
+    """New states that are ready, each committed by itself."""
+    states: list[State] = []
+    for id in ids:
+        running = Commit(Transit(State(id), "work"))
+        ready_now = plan(running, commit_id=id, now=0, policy=RetryPolicy(), place_of=ready)
+        states.extend(await driver.commit(ready_now))
+    return states
+
+
+async def test_a_claim_waits_for_nobody_who_commits(url: str) -> None:
+    """While somebody else has the head row and one of the states, the others are given."""
+    store = target(url)
+    async with connect(url) as driver:
+        a, b, c = await line_up(driver, "a", "b", "c")
+        with store.connect() as holder, holder.transaction(), anyio.fail_after(PATIENCE_S):
+            holder.execute(store.sql("SELECT FROM {s}.head FOR UPDATE"))
+            holder.execute(store.sql("SELECT FROM {s}.states WHERE id = 'a' FOR UPDATE"))
+            assert (Claimed(b, RetryPolicy()),) == await driver.claim({"work": 2}, 2, "w", "1", 5)
+            assert () == await driver.take([("a", a.rev)], "w", "2", 5)
+            assert (Claimed(c, RetryPolicy()),) == await driver.take([("c", c.rev)], "w", "3", 5)
+        assert (Claimed(a, RetryPolicy()),) == await driver.claim({"work": 2}, 2, "w", "4", 5)
+
+
+async def test_those_who_take_at_the_same_time_share_a_transaction(url: str) -> None:
+    """Each has what it asked for, and of what two ask for the first; a server that refuses refuses
+    all of them."""
+    begun: list[Connection] = []
+    given: dict[int, Any] = {}
+    refused: list[StoreError] = []
+
+    async def take(driver: Driver, number: int) -> None:
+        state = states[min(number, 18)]
+        try:
+            taken = await driver.take([(state.id, state.rev)], "w", f"{number}", 5)
+            given[number] = [each.state for each in taken if isinstance(each, Claimed)]
+        except StoreError as error:
+            refused.append(error)
+
+    async def take_all(driver: Driver) -> None:
+        async with anyio.create_task_group() as tasks:  # one turn of the loop
+            for number in range(20):
+                tasks.start_soon(take, driver, number)
+
+    async with connect(url) as driver:
+        states = await line_up(driver, *(f"{number}" for number in range(19)))
+    read_only = with_options(url, options="-c default_transaction_read_only=on")
+    async with connect(read_only) as driver:
+        await take_all(driver)
+    assert [StoreReadOnlyError] * 20 == [type(error) for error in refused]
+    async with driver_through(url, before({"FOR UPDATE OF s SKIP LOCKED": begun.append})) as driver:
+        await take_all(driver)
+        assert 1 == len(begun)
+        assert {**{n: [state] for n, state in enumerate(states)}, 19: []} == given
+        (holding,) = [each for each in await driver.holdings("w") if each.id == "18"]
+        assert "18" == holding.place.claim

@@ -23,6 +23,7 @@ from flowstate.drivers.postgres.connection import Connection, Target
 from flowstate.drivers.postgres.errors import translate
 from flowstate.drivers.postgres.rows import Keys, Statement, statements
 from flowstate.drivers.url import StoreUrl
+from flowstate.leases import Place
 from flowstate.transitions import plan
 
 from ..errors import BenchError
@@ -169,7 +170,11 @@ def _rate(work: Callable[[int], float], seconds: float) -> float:
 
 
 def _plan(commit: Commit) -> Plan:
-    return plan(commit, commit_id=COMMIT_ID, now=INSTANT_MS, policy=RetryPolicy())
+    return plan(commit, commit_id=COMMIT_ID, now=INSTANT_MS, policy=RetryPolicy(), place_of=_taken)
+
+
+def _taken(_state: State, now: int, lease: int) -> Place:
+    return Place(None, "owner", "", now + lease)
 
 
 def _group(commits: list[Plan], first: int) -> list[Statement]:

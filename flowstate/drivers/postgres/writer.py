@@ -146,16 +146,14 @@ class Writer(StoreWriter):
         if take.outcome is None:
             takes = [self._asked.popleft() for _ in range(len(self._asked))]
             try:
-                outcomes = self._take(takes)
+                self._take(takes)
             except Exception as error:  # noqa: BLE001  (it is the outcome)
-                outcomes = [error] * len(takes)
-            for each, outcome in zip(takes, outcomes, strict=True):
-                each.outcome = outcome
-        outcome = take.outcome
-        assert outcome is not None  # noqa: S101  (it was asked)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+                for each in takes:
+                    each.outcome = error
+        assert take.outcome is not None  # noqa: S101  (it was asked)
+        if isinstance(take.outcome, Exception):
+            raise take.outcome
+        return take.outcome
 
     def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
         found = self._retrying(lambda: self._move(RENEW, held, owner, now))
@@ -280,7 +278,7 @@ class Writer(StoreWriter):
         }
         return lambda of_state, expected: found.get((of_state, expected))
 
-    def _take(self, takes: Sequence[Take]) -> Sequence[tuple[Claimed | Unreadable, ...]]:
+    def _take(self, takes: Sequence[Take]) -> None:
         each = [
             (number, take, id, rev)
             for number, take in enumerate(takes)
@@ -297,7 +295,8 @@ class Writer(StoreWriter):
         taken: list[list[Claimed | Unreadable]] = [[] for _ in takes]
         for number, version in self._retrying(lambda: self._claim(TAKE, given)):
             taken[number].append(version)
-        return [tuple(versions) for versions in taken]
+        for take, versions in zip(takes, taken, strict=True):
+            take.outcome = tuple(versions)
 
     def _claim(
         self, text: LiteralString, given: Mapping[str, Any]
