@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...codec import encode_policy, encode_state
+from ...codec import decode, encode_policy, encode_state
 from ...plan import references
 from ...state import State
 from ..compaction import Key
@@ -52,7 +52,7 @@ class VersionRow(NamedTuple):
             state.rev,
             state.id,
             state.transition.status.value,
-            json.dumps(dict(state.labels), ensure_ascii=False) if state.labels else None,
+            encode_state(state.labels).decode() if state.labels else None,
             state.committed_at,
             version.commit_id,
             int(version.is_current),
@@ -113,7 +113,10 @@ def payloads_of(payloads: str | None) -> dict[Key, int]:
 
 def labels_of(rev: int, labels: str | None) -> list[tuple[str, str, int]]:
     """The rows of ``labels`` for a version with this in ``versions.labels``."""
-    return [] if labels is None else [(*pair, rev) for pair in json.loads(labels).items()]
+    if labels is None:
+        return []
+    pairs: dict[str, str] = decode(labels, dict, "labels")
+    return [(key, value, rev) for key, value in pairs.items()]
 
 
 def delete(connection: sqlite3.Connection, table: str, keys: Sequence[Sequence[Any]]) -> None:
