@@ -4,13 +4,13 @@ asks of a connection that reads."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .. import codec
 from ..data import DataRef
 from ..errors import DataNotFoundError, DecodeError
-from ..leases import Due, DuePage
+from ..leases import Due, DuePage, Holding, Place
 from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import RetryPolicy, State
@@ -71,7 +71,22 @@ class StoreReader(ABC):
     def read(self, query: Query, after: int, limit: int) -> Page: ...
 
     @abstractmethod
-    def due(self, until: int, flows: Collection[str], limit: int) -> DuePage: ...
+    def due(self, until: int, limit: int) -> DuePage: ...
+
+    @abstractmethod
+    def holdings(self, owner: str | None) -> tuple[Holding, ...]: ...
+
+    @abstractmethod
+    def place(self, id: str) -> Place | None: ...
+
+    @abstractmethod
+    def line(self) -> Mapping[str, int]: ...
+
+    def has_for(self, room: Mapping[str, int], owner: str, claim: str) -> bool:
+        """Whether a claim may be given something: it is ready, or taken by that claim already."""
+        return any(room.get(flow) for flow in self.line()) or any(
+            holding.place.claim == claim for holding in self.holdings(owner)
+        )
 
     @abstractmethod
     def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:

@@ -8,7 +8,7 @@ what is abstract there is what it has to write.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -19,9 +19,9 @@ from attrs import define, field
 from ..data import DataRef
 from ..driver import Driver
 from ..errors import StoreClosedError, StoreReadOnlyError
-from ..leases import DuePage
+from ..leases import Claimed, DuePage, Held, Holding, Place, Renewal
 from ..plan import Plan
-from ..query import Page, Query
+from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import State
 from .group_commit import GroupCommitter
@@ -44,8 +44,24 @@ class StoreWriter(ABC):
         plan that fails fails alone."""
 
     @abstractmethod
-    def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+    def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed | Unreadable, ...]:
+        """What ``Driver.claim`` promises, once a look has shown that there is something to give."""
+
+    @abstractmethod
+    def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed | Unreadable, ...]:
+        """What ``Driver.take`` promises."""
+
+    @abstractmethod
+    def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
         """What ``Driver.renew`` promises, of at least one lease."""
+
+    @abstractmethod
+    def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        """What ``Driver.release`` promises, of at least one lease, but for waking who waits."""
 
     @abstractmethod
     def close(self) -> None:
@@ -147,16 +163,40 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
         with self._poller.watching():
             await self._head.wait(after)
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        return await self._read(lambda reader: reader.due(until, flows, limit))
+    async def due(self, until: int, limit: int) -> DuePage:
+        return await self._read(lambda reader: reader.due(until, limit))
 
-    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
+    async def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed | Unreadable, ...]:
         self._check_writable()
-        if not leases:
-            return frozenset()
-        moved = await self._committer.run(partial(self._writer.renew, leases, until))
-        self._head.hint()
-        return moved
+        if not await self._read(lambda reader: reader.has_for(room, owner, claim)):
+            return ()
+        return await self._write(partial(self._writer.claim, room, limit, owner, claim, now))
+
+    async def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed | Unreadable, ...]:
+        return await self._write(partial(self._writer.take, versions, owner, claim, now))
+
+    async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
+        if not held:
+            return Renewal(frozenset(), frozenset())
+        return await self._write(partial(self._writer.renew, held, owner, now))
+
+    async def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        if held:
+            await self._write(partial(self._writer.release, held, owner, now))
+            self._head.hint()
+
+    async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
+        return await self._read(lambda reader: reader.holdings(owner))
+
+    async def place(self, id: str) -> Place | None:
+        return await self._read(lambda reader: reader.place(id))
+
+    async def line(self) -> Mapping[str, int]:
+        return await self._read(lambda reader: reader.line())
 
     async def load(self, ref: DataRef) -> bytes:
         return await self._read(lambda reader: reader.load(ref))
