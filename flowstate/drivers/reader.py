@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .. import codec
 from ..data import DataRef
 from ..errors import DataNotFoundError, DecodeError
-from ..leases import Due, DuePage, Holding, Place
+from ..leases import Claimed, Due, DuePage, Holding, Place
 from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import RetryPolicy, State
@@ -38,17 +38,46 @@ def payload_not_found(ref: DataRef) -> DataNotFoundError:
     return DataNotFoundError(f"payload {ref.checksum} stored at revision {ref.rev}")
 
 
-class StoreReader(ABC):
-    """Reads a store on a connection of its own, in one worker thread at a time.
-
-    The methods give what those of ``Driver`` promise, and raise its errors. What each of them finds
-    is of one moment.
-    """
+class Decoder(ABC):
+    """Makes values of rows."""
 
     @property
     @abstractmethod
     def _name(self) -> str:
         """What errors call the store: a path or an address, never a password."""
+
+    def _entry(self, rev: int, id: str, text: bytes | str) -> State | Unreadable:
+        """The version in a row, or that it cannot be read."""
+        try:
+            state = codec.decode(text, State, "state")
+        except DecodeError as error:
+            return Unreadable(self._name, id, rev, str(error))
+        if state.rev != rev or (id and state.id != id):
+            why = f"what is there says that it is revision {state.rev} of state {state.id!r}"
+            return Unreadable(self._name, id, rev, why)
+        return state
+
+    def _claimed(
+        self, rev: int, id: str, text: bytes | str, policy: str | None
+    ) -> Claimed | Unreadable:
+        """The version in a row and the policy beside it, both as JSON."""
+        entry = self._entry(rev, id, text)
+        if type(entry) is Unreadable:
+            return entry
+        if policy is None:
+            return Claimed(entry, None)
+        try:
+            return Claimed(entry, codec.decode(policy, RetryPolicy, "policy"))
+        except DecodeError as error:
+            return Unreadable(self._name, id, rev, str(error))
+
+
+class StoreReader(Decoder):
+    """Reads a store on a connection of its own, in one worker thread at a time.
+
+    The methods give what those of ``Driver`` promise, and raise its errors. What each of them finds
+    is of one moment.
+    """
 
     @property
     def is_usable(self) -> bool:
@@ -74,6 +103,10 @@ class StoreReader(ABC):
     def due(self, until: int, limit: int) -> DuePage: ...
 
     @abstractmethod
+    def may_claim(self, room: Mapping[str, int], owner: str, claim: str, now: int) -> bool:
+        """Whether ``Driver.claim`` with these has something to give, ready or taken already."""
+
+    @abstractmethod
     def holdings(self, owner: str | None) -> tuple[Holding, ...]: ...
 
     @abstractmethod
@@ -81,12 +114,6 @@ class StoreReader(ABC):
 
     @abstractmethod
     def line(self) -> Mapping[str, int]: ...
-
-    def has_for(self, room: Mapping[str, int], owner: str, claim: str) -> bool:
-        """Whether a claim may be given something: it is ready, or taken by that claim already."""
-        return any(room.get(flow) for flow in self.line()) or any(
-            holding.place.claim == claim for holding in self.holdings(owner)
-        )
 
     @abstractmethod
     def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
@@ -103,17 +130,6 @@ class StoreReader(ABC):
         """The content of a payload, None if it is not stored."""
 
     # ------------------------------------------------------------ versions from their rows
-
-    def _entry(self, rev: int, id: str, text: bytes | str) -> State | Unreadable:
-        """The version in a row, or that it cannot be read."""
-        try:
-            state = codec.decode(text, State, "state")
-        except DecodeError as error:
-            return Unreadable(self._name, id, rev, str(error))
-        if state.rev != rev or (id and state.id != id):
-            why = f"what is there says that it is revision {state.rev} of state {state.id!r}"
-            return Unreadable(self._name, id, rev, why)
-        return state
 
     def _newest_of(self, entries: Iterable[State | Unreadable]) -> State | None:
         """The newest of these. Raises ``UnreadableVersionError`` if that cannot be read."""
@@ -145,14 +161,7 @@ class StoreReader(ABC):
             most *= 2  # what cannot be read took the places of others
 
     def _due(self, row: DueRow) -> Due | Unreadable:
-        """The version in a row, with its due time and the policy beside it."""
-        entry = self._entry(row.rev, row.id, row.text)
-        if type(entry) is Unreadable:
-            return entry
-        if row.policy is None:
-            return Due(entry, row.time)
-        try:
-            policy = codec.decode(row.policy, RetryPolicy, "policy")
-        except DecodeError as error:
-            return Unreadable(self._name, row.id, row.rev, str(error))
-        return Due(entry, row.time, policy)
+        claimed = self._claimed(row.rev, row.id, row.text, row.policy)
+        if type(claimed) is Unreadable:
+            return claimed
+        return Due(claimed.state, row.time, claimed.policy)

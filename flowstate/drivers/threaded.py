@@ -7,9 +7,8 @@ what is abstract there is what it has to write.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import Generic, TypeVar
 
 import anyio
@@ -29,14 +28,17 @@ from .head import Head
 from .plans import Outcome
 from .poller import Poller, Source
 from .pool import Pool
-from .reader import StoreReader
+from .reader import Decoder, StoreReader
 
 MAX_READERS = 4
 """Reads at the same time; each has a thread and a connection."""
 
 
-class StoreWriter(ABC):
-    """Writes to a store, on the one connection that does. Its methods run in the writer thread."""
+class StoreWriter(Decoder):
+    """Writes to a store, on the one connection that does. Its methods run in the writer thread.
+
+    Those that move places give what those of ``Driver`` promise, of at least one version.
+    """
 
     @abstractmethod
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
@@ -46,22 +48,18 @@ class StoreWriter(ABC):
     @abstractmethod
     def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed | Unreadable, ...]:
-        """What ``Driver.claim`` promises, once a look has shown that there is something to give."""
+    ) -> tuple[Claimed | Unreadable, ...]: ...
 
     @abstractmethod
     def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed | Unreadable, ...]:
-        """What ``Driver.take`` promises."""
+    ) -> tuple[Claimed | Unreadable, ...]: ...
 
     @abstractmethod
-    def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
-        """What ``Driver.renew`` promises, of at least one lease."""
+    def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal: ...
 
     @abstractmethod
-    def release(self, held: Collection[Held], owner: str, now: int) -> None:
-        """What ``Driver.release`` promises, of at least one lease, but for waking who waits."""
+    def release(self, held: Collection[Held], owner: str, now: int) -> None: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -170,23 +168,28 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
     ) -> tuple[Claimed | Unreadable, ...]:
         self._check_writable()
-        if not await self._read(lambda reader: reader.has_for(room, owner, claim)):
+        if not await self._read(lambda reader: reader.may_claim(room, owner, claim, now)):
             return ()
-        return await self._write(partial(self._writer.claim, room, limit, owner, claim, now))
+        return await self._write(lambda: self._writer.claim(room, limit, owner, claim, now))
 
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
     ) -> tuple[Claimed | Unreadable, ...]:
-        return await self._write(partial(self._writer.take, versions, owner, claim, now))
+        self._check_writable()
+        if not versions:
+            return ()
+        return await self._write(lambda: self._writer.take(versions, owner, claim, now))
 
     async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
+        self._check_writable()
         if not held:
             return Renewal(frozenset(), frozenset())
-        return await self._write(partial(self._writer.renew, held, owner, now))
+        return await self._write(lambda: self._writer.renew(held, owner, now))
 
     async def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        self._check_writable()
         if held:
-            await self._write(partial(self._writer.release, held, owner, now))
+            await self._write(lambda: self._writer.release(held, owner, now))
             self._head.hint()
 
     async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:

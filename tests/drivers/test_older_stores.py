@@ -36,7 +36,8 @@ from flowstate import (
 )
 from flowstate.codec import decode
 from flowstate.drivers.postgres import schema as postgres_schema
-from flowstate.recovery import Recoverer
+from flowstate.leases import Claimed, Place
+from flowstate.recovery import LEADER_ID, Recoverer
 from flowstate.testing.virtual import START_MS, TimedDriver, VirtualClock
 
 from ..postgres import Database, target, with_options
@@ -113,9 +114,51 @@ async def test_every_version_reads_as_it_did(store: Driver) -> None:
 
 
 async def test_what_was_due_is_due_without_a_policy(store: Driver) -> None:
-    due = await store.due(FOREVER, await store.due_flows(), 1_000)
-    expected = {(id, rev, time, None) for id, rev, time in READ["due"]}
-    assert expected == {(d.state.id, d.state.rev, d.time, d.policy) for d in due.due}
+    """But for what was released: that is ready."""
+    due = await store.due(FOREVER, 1_000)
+    expected = {(id, rev, time, None) for id, rev, time in READ["due"] if id != "released"}
+    assert expected == {(d.state.id, d.state.rev, d.at, d.policy) for d in due.due}
+
+
+async def test_what_was_leased_is_taken_and_what_was_released_is_ready(store: Driver) -> None:
+    """Nobody knows by whom; the due time is the end of the lease. What is not to be retried is
+    taken without end."""
+    running = {s.id: s for s in VERSIONS if s.transition.status is Status.RUNNING}
+    ends = {id: time for id, rev, time in READ["due"] if rev == running.get(id, VERSIONS[0]).rev}
+    del ends["released"]
+    taken = {each.id: each for each in await store.holdings()}
+    assert {**ends, "unretried": None} == {id: each.place.until for id, each in taken.items()}
+    for id, each in taken.items():
+        assert (running[id].rev, running[id].transition.to) == (each.rev, each.flow)
+        assert each.place == await store.place(id)
+    assert set(await store.holdings("0.1")) == set(taken.values())
+    assert {"hang": START_MS} == await store.line()
+    assert Place(START_MS) == await store.place("released")
+    for id in ("paused", "delayed", "ended", "nobody"):
+        assert await store.place(id) is None
+
+
+async def test_what_was_released_is_leased_for_as_long_as_by_default(store: Driver) -> None:
+    """The policy of the engine that committed it is not known."""
+    (claimed,) = await store.claim({"hang": 1}, 1, "owner", "claim", START_MS)
+    assert Claimed(running("released"), None) == claimed
+    assert Place(None, "owner", "claim", START_MS + 30_000) == await store.place("released")
+
+
+async def test_what_is_given_back_has_its_own_alarm_and_lease(store: Driver) -> None:
+    """Those of its state."""
+    for id, until, due in (("timed", 5_000, 5_000), ("own policy", 90_000, None)):
+        state = running(id)
+        await store.release([(id, state.rev, "")], "0.1", START_MS)
+        ready = {d.state.id: d.at - START_MS for d in (await store.due(FOREVER, 1_000)).due}
+        assert due == ready.get(id)
+        await store.take([(id, state.rev)], "owner", id, START_MS)
+        taken = {d.state.id: d.at - START_MS for d in (await store.due(FOREVER, 1_000)).due}
+        assert until == taken[id]
+
+
+def running(id: str) -> State:
+    return next(state for state in VERSIONS if state.id == id)
 
 
 async def test_everything_goes_on(store: Driver, clock: VirtualClock) -> None:
@@ -147,7 +190,7 @@ async def test_everything_goes_on(store: Driver, clock: VirtualClock) -> None:
         for id, end in ends.items()
         for was in [before[id]]
     }
-    assert VERSIONS[8] == unretried
+    assert running("unretried") == unretried
 
 
 async def begun(engine: Engine, ends: dict[str, State]) -> list[tuple[str, int]]:
@@ -159,19 +202,18 @@ async def begun(engine: Engine, ends: dict[str, State]) -> list[tuple[str, int]]
     return found
 
 
-@pytest.mark.parametrize(("group", "wait_s"), [("default", 0), ("night", 10)])
-async def test_groups_are_led_again(
-    store: Driver, clock: VirtualClock, group: str, wait_s: int
-) -> None:
-    """One whose leader had left, and one whose leader had died: after its lease."""
-    id = f"flowstate.recovery/{group}"
-    async with (
-        clock.running(),
-        Engine(store, Flows(), clock=clock) as engine,
-        Recoverer(engine, group, name="new"),
-    ):
-        won = await engine.wait(id, lambda state: state.labels.get("leader") == "new")
-    assert wait_s <= (won.committed_at - START_MS) / 1_000 < wait_s + 2
+async def test_the_store_is_led_at_once(store: Driver, clock: VirtualClock) -> None:
+    """One leads all of it now. The states by which groups of 0.1 were led stay as they were, also
+    once the lease of such a leader is over, and keep nobody busy."""
+    async with clock.running(), Engine(store, flows(), clock=clock) as engine:
+        async with Recoverer(engine, name="new") as recoverer:
+            won = await anext(engine.watch(Query(id=LEADER_ID)))
+            assert won.labels["leader"] == "new"
+            assert won.committed_at < START_MS + 1_000
+            await engine.wait("own policy", Status.ENDED)
+            assert 0 == recoverer.stats().errors
+        night = "flowstate.recovery/night"
+        assert running(night) == await engine.get(night)
 
 
 async def test_watchers_and_compaction_go_on(store: Driver, clock: VirtualClock) -> None:
@@ -208,7 +250,8 @@ async def test_a_store_that_may_only_be_read_is_read_as_it_is(url: str) -> None:
     async with connect(f"{url}?mode=ro") as driver:
         await test_every_version_reads_as_it_did(driver)
         await test_what_was_due_is_due_without_a_policy(driver)
-        assert (await driver.due(START_MS, ["boom"], 1)).next == START_MS + 1_000
+        await test_what_was_leased_is_taken_and_what_was_released_is_ready(driver)
+        assert (await driver.due(START_MS, 1)).next == START_MS + 1_000
     assert before == path.read_bytes()
 
 

@@ -34,12 +34,14 @@ from flowstate import (
     State,
     Status,
     Transit,
+    Unreadable,
     UnreadableVersionError,
     Versions,
     connect,
 )
 from flowstate.clock import MAX_INSTANT_MS
-from flowstate.recovery import PREFIX, Recoverer
+from flowstate.leases import Claimed, Place, Renewal
+from flowstate.recovery import LEADER_ID, Recoverer
 from flowstate.testing.conformance.base import create, move, plan, put, read_all, revs
 from flowstate.testing.wrapper import WrapperDriver
 
@@ -328,10 +330,10 @@ async def test_what_is_due_and_cannot_be_read_is_left_out_and_told(
         (30, 1, [b], 30),
         (30, 2, [b, c], None),
     ]:
-        page = await driver.due(until_ms, ["work"], limit)
+        page = await driver.due(until_ms, limit)
         assert (due, following) == ([each.state for each in page.due], page.next)
         assert [("a", a.rev)] == [(each.id, each.rev) for each in page.unreadable]
-    assert () == (await driver.due(9, ["work"], 10)).unreadable, "it is not due yet"
+    assert () == (await driver.due(9, 10)).unreadable, "it is not due yet"
 
 
 async def test_many_that_cannot_be_read_do_not_starve_one(rows: Rows, driver: Driver) -> None:
@@ -339,11 +341,11 @@ async def test_many_that_cannot_be_read_do_not_starve_one(rows: Rows, driver: Dr
     damaged = await put(driver, *(Delay(State(f"{n}"), "work", at=n) for n in range(1, 1_501)))
     (good,) = await put(driver, Delay(State("good"), "work", at=2_000))
     rows.damage(*revs(damaged))
-    page = await driver.due(2_000, ["work", "other"], 1)
+    page = await driver.due(2_000, 1)
     assert [good] == [due.state for due in page.due]
     assert revs(damaged) == [each.rev for each in page.unreadable]
-    assert 2_000 == (await driver.due(2_000, ["work"], 0)).next
-    assert 2_000 == (await driver.due(1_999, ["work"], 0)).next
+    assert 2_000 == (await driver.due(2_000, 0)).next
+    assert 2_000 == (await driver.due(1_999, 0)).next
 
 
 async def test_what_has_a_policy_beside_it_that_cannot_be_read_is_passed_by_too(
@@ -355,7 +357,9 @@ async def test_what_has_a_policy_beside_it_that_cannot_be_read_is_passed_by_too(
         a, b = await driver.commit(plan(*begin, policy=RetryPolicy()))
         with sqlite_rows.connected() as connection:
             connection.execute("UPDATE versions SET policy = '?' WHERE rev = ?", [a.rev])
-        page = await driver.due(MAX_INSTANT_MS, ["work"], 10)
+        damaged, good = await driver.claim({"work": 2}, 2, "owner", "claim", 0)
+        assert ("a", a.rev, Claimed(b, RetryPolicy())) == (damaged.id, damaged.rev, good)
+        page = await driver.due(MAX_INSTANT_MS, 10)
         assert [b] == [due.state for due in page.due]
         assert [("a", a.rev)] == [(each.id, each.rev) for each in page.unreadable]
         assert a == await driver.get("a")
@@ -364,18 +368,35 @@ async def test_what_has_a_policy_beside_it_that_cannot_be_read_is_passed_by_too(
 # ---------------------------------------------------------------- writing
 
 
-async def test_it_can_be_superseded_and_its_lease_renewed(rows: Rows, driver: Driver) -> None:
-    """For which its id and revision are enough: the state can be read again then."""
-    a, b, c = await fill(driver)
-    rows.damage(b.rev)
-    assert {"c"} == await driver.renew([("b", b.rev), ("c", a.rev)], 40)
-    assert [a, c] == [due.state for due in (await driver.due(39, ["work"], 10)).due]
-    assert 1 == len((await driver.due(40, ["work"], 10)).unreadable)
-    moved = await move(driver, b)
-    assert moved == await driver.get("b")
-    assert () == (await driver.due(40, ["work"], 10)).unreadable
-    page = await driver.read(Query(latest=True, labels=MAIL), 0, 10)
-    assert (revs([a, moved]), ()) == (revs(page.versions), page.unreadable)
+async def test_it_is_taken_so_that_it_is_out_of_the_line(rows: Rows, driver: Driver) -> None:
+    """Whoever claims it is told, also when it asks again, and can renew and release it."""
+    begin = [Transit(State(id), "work") for id in "abc"]
+    a, b, c = await driver.commit(plan(*begin, policy=RetryPolicy()))
+    rows.damage(a.rev, c.rev)
+    for _ in range(2):
+        claimed = await driver.claim({"work": 2}, 5, "owner", "first", 0)
+        assert [("a", a.rev), b] == [which(each) for each in claimed]
+    assert [("c", c.rev)] == [which(each) for each in await take(driver, "second", c)]
+    assert {} == await driver.line()
+    assert {"a", "b", "c"} == {each.id for each in await driver.holdings("owner")}
+    held = [("a", a.rev, "first"), ("c", c.rev, "first")]
+    assert Renewal(frozenset(), frozenset("c")) == await driver.renew(held, "owner", 5)
+    assert Place(None, "owner", "first", 30_005) == await driver.place("a")
+    await driver.release(held, "owner", 7)
+    assert Place(7) == await driver.place("a")
+    assert [("a", a.rev)] == [which(each) for each in await take(driver, "third", a, b, c)]
+    moved = await move(driver, a)
+    assert moved == await driver.get("a")
+    assert {"b", "c"} == {each.id for each in await driver.holdings()}
+
+
+async def take(driver: Driver, claim: str, *states: State) -> Sequence[Claimed | Unreadable]:
+    return await driver.take([(state.id, state.rev) for state in states], "owner", claim, 8)
+
+
+def which(claimed: Claimed | Unreadable) -> State | tuple[str, int]:
+    """Its state; the id and revision of what cannot be read."""
+    return claimed.state if isinstance(claimed, Claimed) else (claimed.id, claimed.rev)
 
 
 # ---------------------------------------------------------------- compaction
@@ -531,15 +552,15 @@ async def test_it_stops_nobody_else_in_recovery(
 
 
 @pytest.mark.parametrize("damage", [DAMAGES["a wrong shape"], of_unknown_status])
-async def test_a_group_whose_state_cannot_be_read_elects_a_leader(
+async def test_a_leader_is_elected_if_the_state_of_the_last_one_cannot_be_read(
     rows: Rows, driver: Driver, damage: Damage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once the lease is over that was left of it; its state can be read again then."""
     async with Engine(driver) as engine:
-        group = State(f"{PREFIX}default", retry=RetryPolicy(lease=1))
+        group = State(LEADER_ID, retry=RetryPolicy(lease=1))
         (left,) = await put(driver, Transit(group, group.id))
         ends = engine.clock.now() + 200
-        await driver.renew([(left.id, left.rev)], ends)
+        await driver.take([(left.id, left.rev)], "other", "term", ends - 1_000)
         rows.damage(left.rev, by=damage)
         watcher = engine.watch(Query(id=group.id), after=left.rev)
         async with Recoverer(engine, name="me", lease=1):

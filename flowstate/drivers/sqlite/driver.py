@@ -39,9 +39,6 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
     def durability(self) -> Durability:  # type: ignore[override]
         return Durability.PROCESS if self.file.synchronous == "normal" else Durability.POWER
 
-    async def due_flows(self) -> tuple[str, ...]:
-        return await self._read(lambda reader: reader.due_flows())
-
     # ------------------------------------------------------------ inside
 
     @property
@@ -64,7 +61,7 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
             except BaseException:
                 connection.close()
                 raise
-        return Writer(connection, self.file.path, self.clock)
+        return Writer(connection, self.file, self.clock)
 
     def _open_reader(self) -> Reader:
         with translated(self.file.path):

@@ -12,6 +12,7 @@ import threading
 from attrs import define, field
 
 from ..poller import Seen, Source
+from . import schema
 from .connection import File
 
 INTERVAL_S = 0.004
@@ -36,8 +37,18 @@ class FileSource(Source):
         if version == self._version:
             return None
         (head,) = self._connection.execute("SELECT max(rev) FROM versions").fetchone()
+        released = self._released(self._connection)
         self._version = version
-        return Seen(head or 0, version)
+        return Seen(head or 0, released)
+
+    def _released(self, connection: sqlite3.Connection) -> int:
+        """How often anything was released. Whatever else changes without a new revision, claims
+        and renewals, need wake nobody."""
+        (schema_version,) = connection.execute("PRAGMA user_version").fetchone()
+        if schema_version < schema.PLACES_SINCE:  # opened to be read only, and as it was
+            return 0
+        (released,) = connection.execute("SELECT count FROM released").fetchone()
+        return int(released)
 
     def pause(self) -> None:
         if self._woken.wait(INTERVAL_S):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 import sqlite3
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from ...data import DataRef
-from ...leases import DuePage
+from ...leases import DuePage, Holding, Place
 from ...query import Page, Query, Unreadable
 from ...retention import Compaction, Retention
 from ...state import State
@@ -26,6 +26,8 @@ from ..reader import MAX_SCAN, SCAN_PER_VERSION, DueRow, StoreReader
 from . import schema
 from .compactor import Compactor
 from .errors import translated
+from .places import IS_HELD, READY_FLOWS
+from .rows import ROW
 
 
 @frozen
@@ -92,18 +94,32 @@ class Reader(StoreReader):
             ]
             return self._newest_of(filter(None, newest))
 
-    def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
+    def due(self, until: int, limit: int) -> DuePage:
         with self._snapshot():
-            return self._due_page(limit, lambda most: self._soonest(until, flows, most))
+            return self._due_page(limit, lambda most: self._soonest(until, most))
 
-    def due_flows(self) -> tuple[str, ...]:
+    def may_claim(self, room: Mapping[str, int], owner: str, claim: str, now: int) -> bool:
         with self._snapshot():
-            sql = self._due_sql(_NEXT_FLOW)
-            flows: list[str] = []
-            # from one flow to the next: a step of the index each, however many states are due
-            while row := self._one(sql, flows[-1] if flows else ""):
-                flows.append(row[0])
-            return tuple(flows)
+            if self._one(IS_HELD, owner, claim) is not None:
+                return True
+            flows = [flow for (flow,) in self._rows(READY_FLOWS) if room.get(flow, 0) > 0]
+            return bool(flows) and self._one(_IS_READY, json.dumps(flows), now) is not None
+
+    def holdings(self, owner: str | None) -> tuple[Holding, ...]:
+        with self._snapshot():
+            rows = self._rows(_HOLDINGS) if owner is None else self._rows(_HOLDINGS_OF, owner)
+            return tuple([_holding(*row) for row in rows])
+
+    def place(self, id: str) -> Place | None:
+        with self._snapshot():
+            since, owner, claim, until = self._one(_PLACE, id) or (None, None, None, None)
+        if since is not None:
+            return Place(since)
+        return None if owner is None else Place(None, owner, claim, until)
+
+    def line(self) -> Mapping[str, int]:
+        with self._snapshot():
+            return dict(self._rows(_LINE).fetchall())
 
     def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
         with self._snapshot():
@@ -116,20 +132,11 @@ class Reader(StoreReader):
             schema.check_current(self.connection, self.path)
             return Compactor(retention, self.connection).decide(after, limit, begun_at=after)
 
-    def _soonest(
-        self, until: int, flows: Collection[str], most: int
-    ) -> tuple[list[DueRow], int | None]:
+    def _soonest(self, until: int, most: int) -> tuple[list[DueRow], int | None]:
         """For ``_due_page``."""
-        sql = self._due_sql(_DUE)
-        soonest = heapq.nsmallest(
-            most, (row for flow in flows for row in self._rows(sql, flow, until, most))
-        )
-        following = None
-        if len(soonest) < most:
-            sql = self._due_sql(_NEXT_DUE)
-            rows = [self._one(sql, flow, until) for flow in flows]
-            following = min((row[0] for row in rows if row is not None), default=None)
-        return [DueRow(*row) for row in soonest], following
+        rows = [DueRow(*row) for row in self._rows(_DUE, until, most)]
+        following = self._one(_NEXT_DUE, until) if len(rows) < most else None
+        return rows, None if following is None else following[0]
 
     # ------------------------------------------------------------ candidates
 
@@ -207,7 +214,7 @@ class Reader(StoreReader):
         """The versions that match, as far as can be told, out of those that a condition leaves."""
         where = among & _columns(query)
         rows = self.connection.execute(
-            f"SELECT {_ROW} FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
+            f"SELECT {ROW} FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
         )
         return filter(query.may_match, (self._entry(*row) for row in rows))
 
@@ -223,6 +230,9 @@ class Reader(StoreReader):
         with translated(self.path):
             self.connection.execute("BEGIN")
             try:
+                if self._version < schema.VERSION:
+                    (self._version,) = self._one("PRAGMA user_version") or (0,)
+                    schema.show_places(self.connection, self._version)
                 yield
             finally:
                 self.connection.rollback()
@@ -239,16 +249,8 @@ class Reader(StoreReader):
         floor, committed_at = self._one(_COMPACTED) or (0, 0)
         return floor, committed_at
 
-    def _due_sql(self, sql: str) -> str:
-        """A statement about what is due, with the columns that the schema has."""
-        if self._has(schema.POLICY_SINCE):
-            return sql
-        return sql.replace("due_at", "due").replace("policy", "NULL")
-
     def _has(self, version: int) -> bool:
         """Whether the schema is at that version, or a later one."""
-        if self._version < version:
-            (self._version,) = self._one("PRAGMA user_version") or (0,)
         return self._version >= version
 
     def _rev_before(self, instant: int, head: int) -> int:
@@ -271,6 +273,10 @@ class Reader(StoreReader):
         return self.connection.execute(sql, parameters)
 
 
+def _holding(id: str, rev: int, flow: str, owner: str, claim: str, until: int | None) -> Holding:
+    return Holding(id, rev, flow, Place(None, owner, claim, until))
+
+
 def _columns(query: Query) -> Condition:
     """What the columns can tell; the rest is decided by ``query.matches``."""
     where = Condition("current = 1") if query.latest else Condition("1")
@@ -289,15 +295,12 @@ _HEAD = """
 SELECT max(rev) FROM versions
 """
 
-_ROW = "rev, id, CAST(state AS BLOB)"
-"""The columns of ``Row``. Text that is not UTF-8 would be an error of the statement."""
-
 _LATEST = f"""
-SELECT {_ROW} FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
+SELECT {ROW} FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
 """
 
 _VERSION = f"""
-SELECT {_ROW} FROM versions WHERE rev = ? AND id = ?
+SELECT {ROW} FROM versions WHERE rev = ? AND id = ?
 """
 
 _LAST_OF = """
@@ -314,17 +317,38 @@ SELECT rev, committed_at FROM compacted
 """
 
 _DUE = f"""
-SELECT due_at, {_ROW}, policy FROM versions
-WHERE due_flow = ? AND due_at <= ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
+SELECT due_at, {ROW}, policy FROM versions
+WHERE due_at <= ? AND due_at IS NOT NULL ORDER BY due_at, rev LIMIT ?
 """
 
 _NEXT_DUE = """
-SELECT due_at FROM versions
-WHERE due_flow = ? AND due_at > ? AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
+SELECT due_at FROM versions WHERE due_at > ? AND due_at IS NOT NULL ORDER BY due_at LIMIT 1
 """
 
-_NEXT_FLOW = """
-SELECT due_flow FROM versions WHERE due_flow > ? AND due_at IS NOT NULL ORDER BY due_flow LIMIT 1
+_IS_READY = """
+SELECT 1 FROM json_each(?) AS wanted WHERE EXISTS (
+    SELECT 1 FROM versions WHERE flow = wanted.value AND ready_since IS NOT NULL
+    AND (alarm IS NULL OR alarm > ?)
+) LIMIT 1
+"""
+
+_LINE = f"""
+SELECT flow, (
+    SELECT ready_since FROM versions WHERE flow = ready.flow AND ready_since IS NOT NULL
+    ORDER BY ready_since LIMIT 1
+) FROM ({READY_FLOWS}) AS ready
+"""
+
+_HOLDINGS = """
+SELECT id, rev, flow, owner, claim, leased_until FROM versions WHERE owner IS NOT NULL
+"""
+
+_HOLDINGS_OF = """
+SELECT id, rev, flow, owner, claim, leased_until FROM versions WHERE owner = ?
+"""
+
+_PLACE = """
+SELECT ready_since, owner, claim, leased_until FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
 """
 
 _PAYLOAD = """

@@ -25,21 +25,30 @@ class VersionRow(NamedTuple):
     committed_at: int
     commit_id: str
     current: int
-    due_at: int | None
-    due_flow: str | None
     state: str
     payload_keys: str | None
     """JSON text, as ``payloads_of`` takes it."""
-    policy: str | None
+    due_at: int | None = None
+    """The sooner of ``alarm`` and ``leased_until``. This and all below is of current versions."""
+    policy: str | None = None
     """JSON text."""
+    alarm: int | None = None
+    flow: str | None = None
+    """The flow that it is ready for or taken at. This and all below is of RUNNING ones."""
+    lease: int | None = None
+    """Its length."""
+    ready_since: int | None = None
+    owner: str | None = None
+    """Who has taken it; NULL if it is ready."""
+    claim: str | None = None
+    leased_until: int | None = None
 
     @classmethod
     def of(cls, version: Version) -> VersionRow:
         state = version.state
         write = version.write
-        due = write.due if version.is_current else None
-        policy = None if due is None else write.policy
-        return cls(  # by place, as it is made for every version: names would cost twice as much
+        # by place, as it is made for every version: names would cost twice as much
+        about = (
             state.rev,
             state.id,
             state.transition.status.value,
@@ -47,13 +56,26 @@ class VersionRow(NamedTuple):
             state.committed_at,
             version.commit_id,
             int(version.is_current),
-            due,
-            None if due is None else write.flow,
             encode_state(state).decode(),
             payloads_json(state) if state.data or state.stacked else None,
-            None if policy is None else encode_policy(policy),
         )
+        if not version.is_current:
+            return cls(*about)
+        policy = None if write.policy is None else encode_policy(write.policy)
+        alarm = write.alarm
+        place = write.place
+        if place is None:
+            return cls(*about, alarm, policy, alarm)
+        until = place.until
+        due = alarm if until is None or (alarm is not None and alarm < until) else until
+        line = (due, policy, alarm, state.transition.to, write.lease)
+        if place.since is not None:
+            return cls(*about, *line, place.since)
+        return cls(*about, *line, None, place.owner, place.claim, until)
 
+
+ROW = "rev, id, CAST(state AS BLOB)"
+"""What a version is read from. Text that is not UTF-8 would be an error of the statement."""
 
 COLUMNS: Mapping[str, Sequence[str]] = {
     "versions": VersionRow._fields,

@@ -10,13 +10,14 @@ the view ``states`` the current version of every state, ``state`` the whole vers
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ...clock import MAX_INSTANT_MS
 from ...codec import decode
 from ...errors import DecodeError, StoreOpenError
-from ...state import State
+from ...state import RetryPolicy, State
 from ..schema import check_known, check_unchanged
 from .rows import payloads_json
 
@@ -96,26 +97,98 @@ def _add_references(db: Database) -> None:
     )
 
 
-def _add_policies(db: Database) -> None:
-    """The policy beside each due time, as JSON text; a version from before has none.
+def _add_places(db: Database) -> None:
+    """Beside each current version its alarm, and if it is RUNNING where it stands, how long whoever
+    takes it has it for (ms) and the policy that it goes by (JSON text); how often anything was
+    released.
 
     Flowstate 0.1 does not ask for the version when it writes, and a process that runs it may have
-    the store open. With two columns renamed its renewals and its compaction fail as well as its
+    the store open. With columns renamed its renewals and its compaction fail as well as its
     commits, and what it reads of the log it still can.
     """
-    db.execute("ALTER TABLE versions ADD COLUMN policy TEXT")
-    db.execute("ALTER TABLE versions RENAME COLUMN due TO due_at")
-    db.execute("ALTER TABLE versions RENAME COLUMN payloads TO payload_keys")
+    db.execute("DROP VIEW states")
+    db.execute("DROP INDEX versions_due")
+    for column in (
+        "policy TEXT",
+        "alarm INTEGER",
+        "lease INTEGER",
+        "ready_since INTEGER",
+        "owner TEXT",
+        "claim TEXT",
+        "leased_until INTEGER",
+    ):
+        db.execute(f"ALTER TABLE versions ADD COLUMN {column}")
+    older = {new: old for old, new in RENAMED.items()}
+    places = ", ".join(f"{older.get(name, name)} = {sql}" for name, sql in OLDER_PLACES.items())
+    db.execute(
+        f"UPDATE versions SET {places} "
+        "WHERE current = 1 AND (due IS NOT NULL OR status = 'running')"
+    )
+    for old, new in RENAMED.items():
+        db.execute(f"ALTER TABLE versions RENAME COLUMN {old} TO {new}")
+    db.execute("CREATE INDEX versions_due ON versions (due_at) WHERE due_at IS NOT NULL")
+    # with all that a claim asks for, so that it looks at no row that it does not take
+    db.execute(
+        "CREATE INDEX versions_ready ON versions (flow, ready_since, rev, alarm) "
+        "WHERE ready_since IS NOT NULL"
+    )
+    db.execute("CREATE INDEX versions_taken ON versions (owner, claim) WHERE owner IS NOT NULL")
+    db.execute("CREATE TABLE released (count INTEGER NOT NULL)")
+    db.execute("INSERT INTO released VALUES (0)")
+    db.create_view(
+        "states",
+        "SELECT id, rev, status, state ->> '$.transition.to' AS flow, labels, "
+        "datetime(committed_at / 1000, 'unixepoch') AS committed, "
+        "datetime(due_at / 1000, 'unixepoch') AS due, "
+        "datetime(ready_since / 1000, 'unixepoch') AS ready_since, owner, "
+        "datetime(leased_until / 1000, 'unixepoch') AS leased_until, state "
+        "FROM versions WHERE current = 1",
+    )
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create, _add_references, _add_policies)
+UNKNOWN_OWNER = "0.1"
+"""Who has taken what flowstate 0.1 had leased: it stored no owners."""
+
+RENAMED: Mapping[str, str] = {"due": "due_at", "due_flow": "flow", "payloads": "payload_keys"}
+"""Columns of flowstate 0.1 -> their names since."""
+
+_RUNNING = "(current = 1 AND status = 'running')"
+_READY = f"({_RUNNING} AND coalesce(due, 0) < 0)"
+"""What was released had a due time that was so far below zero."""
+_TAKEN = f"({_RUNNING} AND coalesce(due, 0) >= 0)"
+_STATE = "CASE WHEN json_valid(state) THEN state END"
+_ALARM = f"iif({_RUNNING}, {_STATE} ->> '$.transition.alarm.at', due)"
+_SECONDS = f"coalesce({_STATE} ->> '$.retry.lease', {RetryPolicy().lease})"
+"""The length of the lease, if there is one. The policy of the engine that committed it was not
+stored."""
+
+OLDER_PLACES: Mapping[str, str] = {
+    "due_at": f"iif({_READY}, {_ALARM}, due)",
+    "flow": f"iif({_RUNNING}, coalesce({_STATE} ->> '$.transition.to', due_flow), NULL)",
+    "alarm": _ALARM,
+    "lease": f"iif({_RUNNING}, iif(due IS NULL, 0, CAST({_SECONDS} * 1000 AS INTEGER)), NULL)",
+    "ready_since": f"iif({_READY}, due + {MAX_INSTANT_MS + 1}, NULL)",
+    "owner": f"iif({_TAKEN}, '{UNKNOWN_OWNER}', NULL)",
+    "claim": f"iif({_TAKEN}, '', NULL)",
+    "leased_until": f"iif({_TAKEN}, due, NULL)",
+}
+"""What the columns for places have to be for a version that flowstate 0.1 stored, by its columns.
+"""
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create, _add_references, _add_places)
 """Migration n makes version n + 1 of version n. Only ever add to the end."""
 
 VERSION = len(MIGRATIONS)
 COMPACTED_SINCE = 2
 """The first version that knows of compaction. Who may only read finds an older one as it is."""
-POLICY_SINCE = 3
-"""The first version that has policies beside due times. Before it ``due_at`` was ``due``."""
+PLACES_SINCE = 3
+"""The first version that has places beside versions."""
+
+
+_OLDER_VERSIONS = f"""
+CREATE TEMP VIEW IF NOT EXISTS versions AS SELECT v.*, NULL AS policy,
+{", ".join(f"{sql} AS {name}" for name, sql in OLDER_PLACES.items())} FROM main.versions AS v
+"""
 
 
 def version(connection: sqlite3.Connection, path: str) -> int:
@@ -129,6 +202,15 @@ def version(connection: sqlite3.Connection, path: str) -> int:
         )
     check_known(path, found, VERSION)
     return int(found)
+
+
+def show_places(connection: sqlite3.Connection, version: int) -> None:
+    """Have ``versions`` show the columns for places, on this connection, also in an older store:
+    one that was opened to be read only, and so is as it was."""
+    if 0 < version < PLACES_SINCE:
+        connection.execute(_OLDER_VERSIONS)
+    else:
+        connection.execute("DROP VIEW IF EXISTS temp.versions")
 
 
 def check_current(connection: sqlite3.Connection, path: str) -> None:

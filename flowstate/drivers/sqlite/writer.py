@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
-from attrs import define
+from attrs import define, field
 
 from ...clock import Clock
 from ...errors import StoreError, StoreFullError, UnknownOutcomeError
+from ...leases import Claimed, Held, Renewal
 from ...plan import Plan
+from ...query import Unreadable
 from ...retention import Compaction, Retention
 from ..plans import GroupPlan, Latest, Outcome, ids_of
 from ..schema import check_unchanged
 from ..threaded import StoreWriter
 from .compactor import Compactor
+from .connection import File
 from .errors import translate
+from .places import Places
 from .rows import COLUMNS, VersionRow, delete, labels_of, payloads_of
 from .schema import VERSION
 
@@ -38,8 +42,17 @@ class Writer(StoreWriter):
     """Writes on one connection."""
 
     connection: sqlite3.Connection
-    path: str
+    file: File
     clock: Clock
+    _synchronous: str = field(init=False)
+    """As the connection is set."""
+
+    def __attrs_post_init__(self) -> None:
+        self._synchronous = self.file.synchronous
+
+    @property
+    def _name(self) -> str:
+        return self.file.path
 
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
         try:
@@ -52,8 +65,21 @@ class Writer(StoreWriter):
         except StoreError as error:
             return [error] * len(plans)
 
-    def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        return self._transact(lambda: self._renew(leases, until))
+    def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed | Unreadable, ...]:
+        return self._move(lambda places: places.claim(room, limit, owner, claim, now))
+
+    def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed | Unreadable, ...]:
+        return self._move(lambda places: places.take(versions, owner, claim, now))
+
+    def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
+        return self._move(lambda places: places.renew(held, owner, now))
+
+    def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        self._move(lambda places: places.release(held, owner, now))
 
     def compact(self, retention: Retention, after: int, limit: int) -> Compaction:
         """Remove a batch of what may be removed."""
@@ -64,24 +90,36 @@ class Writer(StoreWriter):
 
     # ------------------------------------------------------------ one transaction
 
-    def _transact(self, write: Callable[[], T]) -> T:
-        """Write something in one transaction: all of it or, if anything is raised, nothing.
+    def _move(self, move: Callable[[Places], T]) -> T:
+        """Move places in one transaction, which waits for no disk: what follows on it does."""
+        places = Places(self.connection, self._claimed)
+        return self._transact(lambda: move(places), "normal")
+
+    def _transact(self, write: Callable[[], T], synchronous: str = "") -> T:
+        """Write something in one transaction: all of it or, if anything is raised, nothing. It is
+        as durable as the file is to be, unless *synchronous* says less.
 
         Raises ``SchemaVersionError`` if the store was migrated since it was opened.
         """
         try:
+            self._synchronize(synchronous or self.file.synchronous)
             self.connection.execute("BEGIN IMMEDIATE")
             # not as a table in another statement: SQLite would prepare it anew each time
             (version,) = self.connection.execute("PRAGMA user_version").fetchone()
-            check_unchanged(self.path, version, VERSION)
+            check_unchanged(self._name, version, VERSION)
             written = write()
             self._commit()
         except BaseException as error:
             self.connection.rollback()
             if isinstance(error, sqlite3.Error):
-                raise translate(self.path, error) from error
+                raise translate(self._name, error) from error
             raise
         return written
+
+    def _synchronize(self, synchronous: str) -> None:
+        if synchronous != self._synchronous:
+            self.connection.execute(f"PRAGMA synchronous = {synchronous}")
+            self._synchronous = synchronous
 
     def _commit(self) -> None:
         try:
@@ -90,15 +128,8 @@ class Writer(StoreWriter):
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_IOERR:
                 raise
             raise UnknownOutcomeError(
-                self.path, f"the disk failed while committing ({error})"
+                self._name, f"the disk failed while committing ({error})"
             ) from error
-
-    def _renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        execute = self.connection.execute
-        current = set(execute(_CURRENT, (json.dumps([rev for _, rev in leases]),)))
-        held = [rev for id, rev in leases if (id, rev) in current]
-        execute(_RENEW, (until, json.dumps(held)))
-        return frozenset(id for id, rev in leases if (id, rev) not in current)
 
     def _write(self, plans: Sequence[Plan]) -> list[Outcome]:
         group = self._group(plans)
@@ -185,15 +216,7 @@ SELECT rev, committed_at, commit_id FROM versions WHERE id = ? AND rev > ? ORDER
 """
 
 _SUPERSEDE = """
-UPDATE versions SET current = 0, due_at = NULL, due_flow = NULL, policy = NULL
+UPDATE versions SET current = 0, due_at = NULL, policy = NULL, alarm = NULL, flow = NULL,
+lease = NULL, ready_since = NULL, owner = NULL, claim = NULL, leased_until = NULL
 WHERE rev IN (SELECT value FROM json_each(?))
-"""
-
-_CURRENT = """
-SELECT id, rev FROM versions WHERE current = 1 AND rev IN (SELECT value FROM json_each(?))
-"""
-
-_RENEW = """
-UPDATE versions SET due_at = ?
-WHERE due_at IS NOT NULL AND rev IN (SELECT value FROM json_each(?))
 """
