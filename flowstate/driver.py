@@ -105,26 +105,29 @@ class Driver(ABC):
         """Take ready versions for *owner*, each until *now* (ms) and the length of its own lease.
 
         *room* is how many of each flow at most, *limit* how many in all. First comes what is first
-        in line of each flow, then the others by line: since when they are ready, then by revision.
-        What is due at *now* is not given. Each is given to one claim only. Asked again with the
-        same *claim*, gives what is still taken by it and takes nothing. What cannot be read is
-        taken too, so that it is out of the line, and given as what could not be read.
+        in line of each flow, then the others; of both by line: since when they are ready, then by
+        revision. They are given in this order. What is due at *now* is passed by. Each is given to
+        one claim only. Asked again with the same *claim*, gives what is still taken by it, in any
+        order, and takes nothing; a claim that nothing is taken by is a new one. What cannot be read
+        is taken too, so that it is out of the line, and given as what could not be read.
 
-        The cost goes by the flows that have something ready, and by what is given. Looks before it
-        locks anything. Makes no revision; need not survive the death of the machine.
+        The cost goes by the flows that have something ready, whatever else *room* names, and by
+        what is given. Looks before it locks anything. Makes no revision; need not survive the death
+        of the machine.
         """
 
     @abstractmethod
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
     ) -> tuple[Claimed | Unreadable, ...]:
-        """The same of these (id, rev), as far as they are ready, in any order."""
+        """The same of these (id, rev), each named once, as far as they are ready; in any order. As
+        for ``claim``, what is still taken by the same *claim* is given instead if there is any."""
 
     @abstractmethod
     async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
         """Move the ends of these leases to *now* (ms) and the length of each, without a new
-        revision. Tells those that have moved on, and those that are not taken by that claim of
-        *owner*; they are left alone."""
+        revision, also of one that has run out. Tells those that have moved on or are not there, and
+        those that are not taken by that claim of *owner*; they are left alone."""
 
     @abstractmethod
     async def release(self, held: Collection[Held], owner: str, now: int) -> None:

@@ -124,8 +124,7 @@ def test_a_state_that_is_due_becomes_what_the_law_says_whatever_else_it_is() -> 
     wrong = [
         case
         for case in cases()
-        if expected(case, becomes[row_of(case)])
-        != fire(case.state, NOW, case.policy)
+        if expected(case, becomes[row_of(case)]) != fire(case.state, NOW, case.policy)
     ]
     assert [] == wrong
 

@@ -20,15 +20,18 @@ from typing import Any
 import pytest
 from attrs import define
 
-from flowstate import DataNotFoundError, Driver, Query, Retention, RetryPolicy, State, Transit
+from flowstate import DataNotFoundError, Driver, Query, Retention, State, Transit
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.data import BYTES, DataRef, checksum
-from flowstate.testing.conformance.base import plan
+from flowstate.leases import Place
+from flowstate.testing.conformance.base import plan, standing
 
 pytestmark = pytest.mark.anyio
 
 COMMITS = 20
 """Before the one that not all can see."""
+NEWEST = 2 * COMMITS + 1
+"""The revision of the one that not all can see: two states are in each commit."""
 HELD_UP_S = 0.05
 WORD = 8
 """Bytes of LMDB's counter."""
@@ -59,7 +62,7 @@ class Counter:
 async def load_newest(driver: Driver) -> bytes | None:
     content = f"{COMMITS}".encode()
     try:
-        return await driver.load(DataRef(COMMITS + 1, len(content), BYTES, checksum(content)))
+        return await driver.load(DataRef(NEWEST, len(content), BYTES, checksum(content)))
     except DataNotFoundError:
         return None
 
@@ -70,24 +73,28 @@ async def look_of_the_poller(driver: Any) -> object:
 
 LOOKS: dict[str, Look] = {
     "get": lambda driver: driver.get("a"),
-    "get a revision": lambda driver: driver.get("a", COMMITS + 1),
+    "get a revision": lambda driver: driver.get("a", NEWEST),
     "find": lambda driver: driver.find(Query(id="a")),
-    "read": lambda driver: driver.read(Query(), 0, 2 * COMMITS),
+    "read": lambda driver: driver.read(Query(), 0, 4 * COMMITS),
     "head": lambda driver: driver.head(),
-    "due": lambda driver: driver.due(MAX_INSTANT_MS, ["work"], 1),
+    "due": lambda driver: driver.due(MAX_INSTANT_MS, 1),
+    "holdings": lambda driver: driver.holdings(),
+    "place": lambda driver: driver.place("a"),
+    "line": lambda driver: driver.line(),
     "load": load_newest,
     "compact": lambda driver: driver.compact(
-        Retention(MAX_INSTANT_MS), 0, 2 * COMMITS, dry_run=True
+        Retention(MAX_INSTANT_MS), 0, 4 * COMMITS, dry_run=True
     ),
     "poller": look_of_the_poller,
 }
 
 
 async def move(driver: Driver, state: State, turn: int) -> State:
-    """Commit another version, with a payload and a due time of its own."""
+    """Commit another version, with a payload and a lease of its own, and a state that is ready."""
     attached = state.attach("turn", f"{turn}".encode())
-    moved = plan(Transit(attached, "work"), now=turn, policy=RetryPolicy())
-    (state,) = await driver.commit(moved)
+    place = standing(Place(None, "worker", "", turn), Place(turn))
+    moved = plan(Transit(attached, "work"), Transit(State(f"{turn}"), f"{turn}"), place=place)
+    state, _ = await driver.commit(moved)
     return state
 
 

@@ -1,4 +1,4 @@
-"""Each of the seven laws of docs/concepts.md has its proofs, and they are found by its number."""
+"""Each of the eight laws of docs/concepts.md has its proofs, and they are found by its number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from markdown_it import MarkdownIt
 from flowstate.testing import DriverConformance, Law, conformance
 
 CONCEPTS = Path(__file__).parents[1] / "docs" / "concepts.md"
-NAMES = ["Order", "Atomicity", "Durability", "Isolation", "Known outcome", "Cost", "Watch"]
+NAMES = [
+    "Order",
+    "Atomicity",
+    "Durability",
+    "Isolation",
+    "Known outcome",
+    "Cost",
+    "Watch",
+    "Exclusive claims",
+]
 
 
 def proofs() -> list[tuple[Law, Path]]:

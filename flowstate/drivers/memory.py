@@ -77,8 +77,10 @@ class MemoryDriver(Driver):
     """The ids that something is due for, when it is."""
     _line: Agenda = field(factory=Agenda, init=False)
     """The ids that are ready, by their flows, since when they are."""
-    _taken: dict[str, None] = field(factory=dict[str, None], init=False)
-    """The ids that are taken."""
+    _taken: dict[str, dict[str, None]] = field(factory=dict[str, dict[str, None]], init=False)
+    """owner -> the ids that it has taken."""
+    _claims: dict[str, dict[str, None]] = field(factory=dict[str, dict[str, None]], init=False)
+    """claim -> the ids that are taken by it."""
     _removed: int = field(default=0, init=False)
     """How many versions compaction has removed."""
     _compacted: int = field(default=0, init=False)
@@ -189,8 +191,7 @@ class MemoryDriver(Driver):
     async def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
     ) -> tuple[Claimed, ...]:
-        again = [id for id in self._taken if self._place(id).is_held(owner, claim)]
-        if again:
+        if again := self._taken_by(owner, claim):
             return self._claimed(again)
 
         def is_not_due(id: str) -> bool:
@@ -210,15 +211,14 @@ class MemoryDriver(Driver):
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
     ) -> tuple[Claimed, ...]:
-        again = [id for id in self._taken if self._place(id).is_held(owner, claim)]
-        if again:
+        if again := self._taken_by(owner, claim):
             return self._claimed(again)
         ready = [
             id
             for id, rev in versions
-            if self._latest_rev(id) == rev
-            and (place := self._histories[id].place) is not None
-            and place.since is not None
+            if (history := self._current(id, rev)) is not None
+            and history.place is not None
+            and history.place.since is not None
             and not self._is_due(id, now)
         ]
         return self._take(ready, owner, claim, now)
@@ -227,29 +227,35 @@ class MemoryDriver(Driver):
         moved: set[str] = set()
         lost: set[str] = set()
         for id, rev, claim in held:
-            if self._latest_rev(id) != rev:
+            history = self._current(id, rev)
+            if history is None:
                 moved.add(id)
-            elif not self._is_held(id, rev, owner, claim):
+            elif history.place is None or not history.place.is_held(owner, claim):
                 lost.add(id)
             else:
-                history = self._histories[id]
                 self._stand(history, _taken(history.write, owner, claim, now))
         return Renewal(frozenset(moved), frozenset(lost))
 
     async def release(self, held: Collection[Held], owner: str, now: int) -> None:
         for id, rev, claim in held:
-            if self._is_held(id, rev, owner, claim):
-                self._stand(self._histories[id], Place(now))
+            history = self._current(id, rev)
+            if (
+                history is not None
+                and history.place is not None
+                and history.place.is_held(owner, claim)
+            ):
+                self._stand(history, Place(now))
         if self._head.waiting:
             self._head.hint()
 
     async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
+        owners = self._taken if owner is None else [owner]
+        held = [self._histories[id] for each in owners for id in self._taken.get(each, ())]
         return tuple(
             [
-                Holding(id, state.rev, state.transition.to, place)
-                for id in self._taken
-                if owner in {None, (place := self._place(id)).owner}
-                and (state := self._histories[id].latest)
+                Holding(history.latest.id, history.latest.rev, history.latest.transition.to, place)
+                for history in held
+                if (place := history.place) is not None
             ]
         )
 
@@ -320,13 +326,18 @@ class MemoryDriver(Driver):
         id, alarm = state.id, state.transition.alarm
         history.place = place
         due = None if alarm is None else alarm.at
-        if place is None or place.since is not None:
-            if before is not None and before.since is None:
-                del self._taken[id]
-        else:
-            self._taken[id] = None
-            if place.until is not None and (due is None or place.until < due):
-                due = place.until
+        taken = place if place is not None and place.since is None else None
+        if before is not None and before.since is None:
+            if taken is None or taken.owner != before.owner:
+                _remove_from(self._taken, before.owner, id)
+            if before.claim:
+                _remove_from(self._claims, before.claim, id)
+        if taken is not None:
+            self._taken.setdefault(taken.owner, {})[id] = None
+            if taken.claim:
+                self._claims.setdefault(taken.claim, {})[id] = None
+            if taken.until is not None and (due is None or taken.until < due):
+                due = taken.until
         if place is not None and place.since is not None:
             self._line.set(id, state.rev, place.since, state.transition.to)
         elif before is not None and before.since is not None:
@@ -342,15 +353,14 @@ class MemoryDriver(Driver):
         assert place is not None  # noqa: S101  (it is RUNNING)
         return place
 
-    def _is_held(self, id: str, rev: int, owner: str, claim: str) -> bool:
-        """Whether a version is current, and taken by that claim of that owner."""
+    def _current(self, id: str, rev: int) -> _History | None:
+        """The history of a state if that is its current revision."""
         history = self._histories.get(id)
-        return (
-            history is not None
-            and history.latest.rev == rev
-            and history.place is not None
-            and history.place.is_held(owner, claim)
-        )
+        return history if history is not None and history.latest.rev == rev else None
+
+    def _taken_by(self, owner: str, claim: str) -> list[str]:
+        """The ids that are taken by that claim of that owner."""
+        return [id for id in self._claims.get(claim, ()) if self._place(id).owner == owner]
 
     def _is_due(self, id: str, now: int) -> bool:
         """Whether the alarm of a state has come."""
@@ -539,6 +549,14 @@ class MemoryDriver(Driver):
 def _taken(write: Write, owner: str, claim: str, now: int) -> Place:
     """The place of a version that is taken now, or renewed."""
     return Place(None, owner, claim, now + write.lease if write.lease else None)
+
+
+def _remove_from(ids: dict[str, dict[str, None]], key: str, id: str) -> None:
+    """Remove an id from those of a key."""
+    of_key = ids[key]
+    del of_key[id]
+    if not of_key:
+        del ids[key]
 
 
 def _above(revs: list[int], after: int) -> Iterator[int]:

@@ -20,6 +20,7 @@ import anyio.to_thread
 from ..commands import Command, Commit, Pause, Transit
 from ..driver import Driver
 from ..drivers import connect
+from ..leases import ready
 from ..plan import Plan
 from ..state import RetryPolicy, State
 from ..transitions import plan
@@ -57,7 +58,7 @@ def turn_plan(states: tuple[State, ...], writer: str, turn: int) -> Plan:
         ).attach("turn", commit_id.encode())
         is_paused = (turn + n) % 4 == 0
         moves.append(Pause(labelled) if is_paused else Transit(labelled, "next"))
-    return plan(Commit(*moves), commit_id=commit_id, now=0, policy=RetryPolicy())
+    return plan(Commit(*moves), commit_id=commit_id, now=0, policy=RetryPolicy(), place_of=ready)
 
 
 async def main(url: str, writer: str, commits: int, size: int, step: Step) -> None:

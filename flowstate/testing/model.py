@@ -5,17 +5,17 @@ Slow and obvious. ``DriverMachine`` compares drivers with it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 
 from attrs import define, field
 
 from ..codec import encode_state
 from ..errors import RevMismatchError
-from ..leases import Due, DuePage
-from ..plan import Plan, references
+from ..leases import Claimed, Due, DuePage, Held, Holding, Place, Renewal
+from ..plan import Plan, Write, references
 from ..query import Query
 from ..retention import Compaction, Retention
-from ..state import RetryPolicy, State
+from ..state import State
 
 
 @define
@@ -23,10 +23,10 @@ class Model:
     """A store without a clock: its caller says which revision and time a commit got."""
 
     log: list[State] = field(factory=list[State])
-    due_times: dict[int, tuple[int, str, RetryPolicy | None]] = field(
-        factory=dict[int, tuple[int, str, RetryPolicy | None]]
-    )
-    """revision -> (due time in ms, flow, policy), of current and superseded versions."""
+    writes: dict[int, Write] = field(factory=dict[int, Write])
+    """revision -> what was written, of current and superseded versions."""
+    places: dict[int, Place | None] = field(factory=dict[int, Place | None])
+    """revision -> where it stands, of current and superseded versions."""
     payloads: dict[tuple[int, str], bytes] = field(factory=dict[tuple[int, str], bytes])
     outcomes: dict[str, tuple[State, ...]] = field(factory=dict[str, tuple[State, ...]])
     """commit id -> the versions that it wrote; removed once none of them is left."""
@@ -63,8 +63,8 @@ class Model:
         versions = plan.stamp(first_rev, committed_at)
         self.log.extend(versions)
         for version, write in zip(versions, plan.writes, strict=True):
-            if write.due is not None:
-                self.due_times[version.rev] = (write.due, write.flow, write.policy)
+            self.writes[version.rev] = write
+            self.places[version.rev] = write.place
         for checksum, content in plan.payloads.items():
             self.payloads[first_rev, checksum] = content
         self.outcomes[plan.commit_id] = versions
@@ -82,29 +82,102 @@ class Model:
         found = [state for state in self.current.values() if query.matches(state)]
         return found[-1] if found else None
 
-    def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
+    # ------------------------------------------------------------ due times and places
+
+    def due_time(self, state: State) -> int | None:
+        """When a current version is due."""
+        alarm, place = state.transition.alarm, self.places[state.rev]
+        times = [None if alarm is None else alarm.at, None if place is None else place.until]
+        return min((time for time in times if time is not None), default=None)
+
+    def due(self, until: int, limit: int) -> DuePage:
         """What is due, soonest first, and when the next one is."""
         times = [
-            Due(state, time, policy)
+            Due(state, at, self.writes[state.rev].policy)
             for state in self.current.values()
-            if state.rev in self.due_times
-            for time, flow, policy in [self.due_times[state.rev]]
-            if flow in flows
+            if (at := self.due_time(state)) is not None
         ]
-        times.sort(key=lambda due: (due.time, due.state.rev))
-        found = tuple([due for due in times if due.time <= until][:limit])
+        times.sort(key=lambda due: (due.at, due.state.rev))
+        found = tuple([due for due in times if due.at <= until][:limit])
         others = times[len(found) :]
-        return DuePage(found, others[0].time if others else None)
+        return DuePage(found, others[0].at if others else None)
 
-    def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        moved_on: set[str] = set()
-        for id, rev in leases:
-            state = self.current.get(id)
-            if state is None or state.rev != rev:
-                moved_on.add(id)
-            elif rev in self.due_times:
-                self.due_times[rev] = (until, *self.due_times[rev][1:])
-        return frozenset(moved_on)
+    def ready(self) -> list[tuple[int, State]]:
+        """The current versions that are ready, with the instants since when, by line."""
+        places = [(self.places[state.rev], state) for state in self.current.values()]
+        found = [(p.since, state) for p, state in places if p is not None and p.since is not None]
+        return sorted(found, key=lambda pair: (pair[0], pair[1].rev))
+
+    def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        first: list[State] = []
+        others: list[State] = []
+        rest = dict(room)
+        for _, state in self.ready():
+            flow = state.transition.to
+            if rest.get(flow, 0) > 0 and not self._is_due(state, now):
+                (first if rest[flow] == room[flow] else others).append(state)
+                rest[flow] -= 1
+        return self._take([*first, *others][:limit], owner, claim, now)
+
+    def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        ready = [state for _, state in self.ready() if not self._is_due(state, now)]
+        wanted = [state for state in ready if (state.id, state.rev) in versions]
+        return self._take(wanted, owner, claim, now)
+
+    def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
+        mine = {holding.held: holding for holding in self.holdings(owner)}
+        for each in held:
+            if each in mine:
+                self._lease(mine[each].rev, owner, mine[each].place.claim, now)
+        current = {(state.id, state.rev) for state in self.current.values()}
+        moved = {id for id, rev, _ in held if (id, rev) not in current}
+        lost = {each[0] for each in held if each[:2] in current and each not in mine}
+        return Renewal(frozenset(moved), frozenset(lost))
+
+    def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        for holding in self.holdings(owner):
+            if holding.held in held:
+                self.places[holding.rev] = Place(now)
+
+    def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
+        return tuple(
+            Holding(state.id, state.rev, state.transition.to, place)
+            for state in self.current.values()
+            if (place := self.places[state.rev]) is not None
+            and place.since is None
+            and owner in {None, place.owner}
+        )
+
+    def place(self, id: str) -> Place | None:
+        current = self.current.get(id)
+        return None if current is None else self.places[current.rev]
+
+    def line(self) -> dict[str, int]:
+        return {state.transition.to: since for since, state in reversed(self.ready())}
+
+    def _take(
+        self, states: Iterable[State], owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        """Take these, unless something is still taken by the claim: then it is that."""
+        revs = [each.rev for each in self.holdings(owner) if each.place.claim == claim]
+        if not revs:
+            revs = [state.rev for state in states]
+            for rev in revs:
+                self._lease(rev, owner, claim, now)
+        current = {state.rev: state for state in self.current.values()}
+        return tuple(Claimed(current[rev], self.writes[rev].policy) for rev in revs)
+
+    def _lease(self, rev: int, owner: str, claim: str, now: int) -> None:
+        lease = self.writes[rev].lease
+        self.places[rev] = Place(None, owner, claim, now + lease if lease else None)
+
+    def _is_due(self, state: State, now: int) -> bool:
+        due = self.due_time(state)
+        return due is not None and due <= now
 
     # ------------------------------------------------------------ compaction
 

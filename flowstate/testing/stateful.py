@@ -24,7 +24,8 @@ from ..commands import Command, Commit, Delay, End, Pause, Require, Resume, Tran
 from ..data import DataRef
 from ..driver import Driver
 from ..errors import RevMismatchError
-from ..plan import Plan, Write
+from ..leases import Held, Place
+from ..plan import Plan
 from ..query import Query
 from ..retention import Retention
 from ..state import RetryPolicy, State, Status
@@ -38,7 +39,13 @@ T = TypeVar("T")
 IDS = ("a", "b", "b/1", "ä", "100%")
 
 TIMES = st.integers(1, 40)
-"""Due times, and the times up to which due states are asked for (ms)."""
+"""Times of alarms, claims and renewals (ms)."""
+LEASE_MS = 1_000
+"""That of states without a policy of their own."""
+_until = TIMES | st.integers(LEASE_MS, LEASE_MS + 40)
+_flows = st.sampled_from(["work", "wake"])
+_owners = st.sampled_from(["me", "you"])
+_claims = st.sampled_from(["1", "2", "3", "4"])
 _labels = st.dictionaries(st.sampled_from(["k", "ß"]), st.sampled_from(["", "x'y"]))
 _statuses = st.frozensets(st.sampled_from(Status), max_size=2)
 _prefixes = st.sampled_from(["b", "ä", "100%", "_"])
@@ -127,7 +134,11 @@ class DriverMachine(RuleBasedStateMachine):
         if all(isinstance(command, Require) for command in commands):
             commands.append(Transit(State(f"new-{len(self.plans)}"), "work"))
         plan = transitions.plan(
-            Commit(*commands), commit_id=f"commit-{len(self.plans)}", now=0, policy=POLICY
+            Commit(*commands),
+            commit_id=f"commit-{len(self.plans)}",
+            now=0,
+            policy=POLICY,
+            place_of=partial(_place_of, sum(step[-1] for step in steps)),
         )
         self.plans.append(plan)
         self._commit(plan)
@@ -195,28 +206,86 @@ class DriverMachine(RuleBasedStateMachine):
     @rule(drawn=_states)
     def commit_as_it_is(self, drawn: State) -> None:
         """Commit a state with any transition, whatever led to it, and find it by its labels."""
-        payloads: dict[str, bytes] = {}
         state = replace(drawn, rev=self._version(drawn.id, "current").rev)
-        state = transitions.take_payloads(state, payloads)
-        alarm = state.transition.alarm
-        due, flow = (None, "") if alarm is None else (alarm.at, alarm.to)
-        commit_id = f"commit-{len(self.plans)}"
-        self.plans.append(Plan(commit_id, (Write(state, due, flow, state.retry),), (), payloads))
-        self._commit(self.plans[-1])
+        plan = transitions.plan_state(
+            state,
+            commit_id=f"commit-{len(self.plans)}",
+            now=0,
+            policy=POLICY,
+            place_of=partial(_place_of, len(self.plans)),
+        )
+        self.plans.append(plan)
+        self._commit(plan)
         query = Query(labels=state.labels)
         assert self._do(self.driver.find, query) == self.model.find(query)
 
     @rule(
-        ids=st.lists(st.sampled_from(IDS), max_size=4, unique=True),
-        offset=st.sampled_from([0, 0, 1]),
-        until=TIMES,
+        room=st.dictionaries(_flows, st.integers(0, 3)),
+        limit=_limits,
+        owner=_owners,
+        claim=_claims,
+        now=TIMES,
     )
-    def renew(self, ids: list[str], offset: int, until: int) -> None:
-        """Renew leases of current versions, and of versions that are not current."""
+    def claim(self, room: dict[str, int], limit: int, owner: str, claim: str, now: int) -> None:
+        """Claim what is ready, or ask again for what was claimed."""
+        again = any(each.place.is_held(owner, claim) for each in self.model.holdings())
+        expected = self.model.claim(room, limit, owner, claim, now)
+        found = self._do(self.driver.claim, room, limit, owner, claim, now)
+        if again:  # in any order
+            assert len(found) == len(expected)
+            assert set(found) == set(expected)
+        else:
+            assert found == expected
+
+    @rule(
+        ids=st.lists(st.sampled_from(IDS), max_size=4, unique=True),
+        offset=st.sampled_from([0, 0, 0, 1]),
+        owner=_owners,
+        claim=_claims,
+        now=TIMES,
+    )
+    def take(self, ids: list[str], offset: int, owner: str, claim: str, now: int) -> None:
+        """Take current versions, and versions that are not current."""
         current = self.model.current
-        leases = [(id, (current[id].rev if id in current else 1) - offset) for id in ids]
-        expected = self.model.renew(leases, until)
-        assert self._do(self.driver.renew, leases, until) == expected
+        versions = [(id, (current[id].rev if id in current else 1) - offset) for id in ids]
+        expected = self.model.take(versions, owner, claim, now)
+        found = self._do(self.driver.take, versions, owner, claim, now)
+        assert len(found) == len(expected)
+        assert set(found) == set(expected)
+
+    @rule(
+        ids=st.lists(st.sampled_from(IDS), max_size=4, unique=True),
+        offset=st.sampled_from([0, 0, 0, 1]),
+        claim=st.none() | _claims,
+        owner=_owners,
+        now=TIMES,
+        release=st.booleans(),
+    )
+    def renew_or_release(  # noqa: PLR0913, PLR0917  (each is drawn for itself)
+        self,
+        ids: list[str],
+        offset: int,
+        claim: str | None,
+        owner: str,
+        now: int,
+        release: bool,  # noqa: FBT001  (drawn by name)
+    ) -> None:
+        """Renew or release what is held, or what is held otherwise: by another owner or claim, or
+        at another revision."""
+        held = [self._held(id, offset, claim) for id in ids]
+        if release:
+            self.model.release(held, owner, now)
+            self._do(self.driver.release, held, owner, now)
+        else:
+            expected = self.model.renew(held, owner, now)
+            assert self._do(self.driver.renew, held, owner, now) == expected
+
+    def _held(self, id: str, offset: int, claim: str | None) -> Held:
+        """How a version is held, with another claim if one is given."""
+        current, place = self.model.current.get(id), self.model.place(id)
+        rev = (1 if current is None else current.rev) - offset
+        taken_by = "" if place is None else place.claim
+        return id, rev, taken_by if claim is None else claim
 
     @precondition(lambda self: self.model.log)
     @rule(
@@ -301,21 +370,28 @@ class DriverMachine(RuleBasedStateMachine):
             counts = since <= self.model.compacted_at
             assert page.compacted == (self.model.compacted if counts else 0)
 
-    @rule(
-        until=TIMES,
-        flows=st.sampled_from([["wake"], ["work", "wake"], ["work"], []]),
-        limit=_limits,
-    )
-    def due(self, until: int, flows: list[str], limit: int) -> None:
+    @rule(until=_until, limit=_limits)
+    def due(self, until: int, limit: int) -> None:
         """What is due, soonest first, and when the next one is; which of those at one instant come
         first is open."""
-        expected = self.model.due(until, flows, 10_000)
-        found = self._do(self.driver.due, until, flows, limit)
-        times = [due.time for due in expected.due]
-        assert [due.time for due in found.due] == times[:limit]
+        expected = self.model.due(until, 10_000)
+        found = self._do(self.driver.due, until, limit)
+        times = [due.at for due in expected.due]
+        assert [due.at for due in found.due] == times[:limit]
         assert found.next == (times[limit] if len(times) > limit else expected.next)
         assert len(set(found.due)) == len(found.due)
         assert all(due in expected.due for due in found.due)
+
+    @rule(id=st.sampled_from(IDS))
+    def places(self, id: str) -> None:
+        """Where a state stands, what is taken by whom, and what something is ready for."""
+        assert self._do(self.driver.place, id) == self.model.place(id)
+        for owner in (None, "me", "you"):
+            expected = self.model.holdings(owner)
+            found = self._do(self.driver.holdings, owner)
+            assert len(found) == len(expected)
+            assert set(found) == set(expected)
+        assert self._do(self.driver.line) == self.model.line()
 
     @rule()
     def load(self) -> None:
@@ -335,4 +411,12 @@ class DriverMachine(RuleBasedStateMachine):
         assert self._do(self.driver.head) == self.model.head
 
 
-POLICY = RetryPolicy(enabled=False)
+POLICY = RetryPolicy(lease=LEASE_MS / 1000)
+
+
+def _place_of(n: int, state: State, now: int, lease: int) -> Place:
+    """A place for a state that is RUNNING: most are ready, since some time."""
+    n += len(state.id)
+    if n % 4:
+        return Place(n % 7)
+    return Place(None, "me" if n % 8 else "you", "", now + lease if lease else None)

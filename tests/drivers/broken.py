@@ -6,7 +6,6 @@ itself: ``test_conformance_bites.py`` runs it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 from unicodedata import normalize
@@ -19,7 +18,6 @@ from msgspec.structs import force_setattr, replace
 from flowstate import (
     Compaction,
     DataRef,
-    DuePage,
     Page,
     Plan,
     Query,
@@ -33,6 +31,7 @@ from flowstate.drivers.memory import MemoryDriver
 from flowstate.testing import DriverConformance, Store
 from flowstate.testing.model import Model
 
+from . import broken_places
 from .model_driver import ModelDriver, ModelStore
 from .test_memory import MemoryStore
 
@@ -239,91 +238,6 @@ class FindsThePast(Model):
     def find(self, query: Query) -> State | None:
         matching = [state for state in self.log if query.matches(state)]
         return matching[-1] if matching else None
-
-
-class DueInAnyOrder(ModelDriver):
-    """Gives what is due, the latest first."""
-
-    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        page = await super().due(until, flows, limit)
-        return DuePage(page.due[::-1], page.next)
-
-
-class LooksAgainForOneFlow(ModelDriver):
-    """Says when to look again for the first of the flows, whatever there is for the others."""
-
-    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        page = await super().due(until, flows, limit)
-        first = await super().due(until, [*flows][:1], limit)
-        return DuePage(page.due, first.next)
-
-
-class LooksAgainForWhatIsToCome(ModelDriver):
-    """Says when to look again as if the page held all that is due: what the limit left out waits
-    until then."""
-
-    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        page = await super().due(until, flows, limit)
-        everything = await super().due(until, flows, 1_000)
-        return DuePage(page.due, everything.next)
-
-
-class ForgetsFlows(ModelDriver):
-    """Names only the flows that something is due for now."""
-
-    async def due_flows(self) -> tuple[str, ...]:
-        flows = await super().due_flows()
-        return tuple([flow for flow in flows if (await self.due(10**9, [flow], 1)).due])
-
-
-class RefusesToTravelBack(ModelDriver):
-    """Takes a due time before all others for a mistake."""
-
-    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        return await super().renew(leases, max(0, until))
-
-
-class RenewsInSilence(ModelDriver):
-    """Does not say which states moved on."""
-
-    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        await super().renew(leases, until)
-        return frozenset()
-
-
-class RenewsWithoutPolicy(Model):
-    """Keeps the policy beside a due time until that is renewed."""
-
-    def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        moved_on = super().renew(leases, until)
-        self.due_times |= {
-            rev: (*self.due_times[rev][:2], None) for _, rev in leases if rev in self.due_times
-        }
-        return moved_on
-
-
-class KeepsTheFirstPolicy(ModelDriver):
-    """Has one policy for each state, that of the first version which had one."""
-
-    async def commit(self, plan: Plan) -> States:
-        kept = {
-            version.id: self.model.due_times[version.rev][2]
-            for version in reversed(self.model.log)
-            if version.rev in self.model.due_times
-        }
-        writes = [
-            replace(write, policy=kept.get(write.state.id) or write.policy) for write in plan.writes
-        ]
-        return await super().commit(replace(plan, writes=tuple(writes)))
-
-
-class RenewsWhatMovedOn(Model):
-    """Renews by id alone."""
-
-    def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        current = self.current
-        super().renew([(id, current[id].rev) for id, _ in leases if id in current], until)
-        return super().renew(leases, until)
 
 
 class NeverWakes(ModelDriver):
@@ -656,14 +570,6 @@ class ForgetsNotes(ModelDriver):
         return replace(page, versions=versions)
 
 
-class TrimsFlows(ModelDriver):
-    """Takes spaces around the name of a flow for nothing."""
-
-    async def commit(self, plan: Plan) -> States:
-        writes = [replace(w, flow=w.flow.strip() or w.flow) for w in plan.writes]
-        return await super().commit(replace(plan, writes=tuple(writes)))
-
-
 class KnowsAsciiIds(ModelDriver):
     """Takes a commit whose id is not plain ASCII for a new one."""
 
@@ -715,9 +621,9 @@ class ExpectsSmallRevisions(ModelDriver):
 
 
 CAUGHT_BY: dict[Broken, str] = {
+    **broken_places.CAUGHT_BY,
     ComposesText: "test_what_is_accepted_comes_back_equal",
     ForgetsNotes: "test_what_a_command_accepts_comes_back_equal",
-    TrimsFlows: "test_whatever_is_due_is_found_under_its_flow",
     KnowsAsciiIds: "test_whatever_a_plan_is_called_is_kept",
     IgnoresCase: "test_a_query_that_is_accepted_is_answered",
     LoadsSmallRevisions: "test_a_reference_that_is_accepted_can_be_asked_for",
@@ -743,15 +649,6 @@ CAUGHT_BY: dict[Broken, str] = {
     GetsNowhere: "test_a_page_without_matches_still_gets_on",
     FindsTheOldest: "test_find_gives_the_newest_current_match",
     FindsThePast: "test_find_overlooks_what_a_state_was",
-    DueInAnyOrder: "test_soonest_first",
-    LooksAgainForOneFlow: "test_a_page_says_when_to_look_again",
-    LooksAgainForWhatIsToCome: "test_a_page_says_when_to_look_again",
-    ForgetsFlows: "test_the_flows_that_something_is_due_for",
-    RefusesToTravelBack: "test_a_released_lease_is_due_before_all",
-    RenewsInSilence: "test_renew_gives_back_what_moved_on",
-    RenewsWithoutPolicy: "test_the_policy_stays_beside_the_due_time",
-    KeepsTheFirstPolicy: "test_the_policy_goes_with_its_version",
-    RenewsWhatMovedOn: "test_renew_gives_back_what_moved_on",
     NeverWakes: "test_a_commit_wakes_who_waits",
     WakesOne: "test_a_commit_wakes_all_who_wait",
     TurnsTimeRound: "test_time_never_runs_back_along_the_log",
@@ -788,6 +685,8 @@ CAUGHT_BY: dict[Broken, str] = {
 def store_of(broken: Broken) -> Store:
     """A store with this driver, or with the driver over this model."""
     made = broken()
+    if isinstance(made, broken_places.OneOfSeveral):
+        return broken_places.SeveralDrivers(made)
     if isinstance(made, MemoryDriver):
         return MemoryStore(made)
     return ModelStore(made if isinstance(made, ModelDriver) else ModelDriver(made))

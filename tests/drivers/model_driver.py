@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 from attrs import define, field
@@ -23,6 +23,7 @@ from flowstate import (
 )
 from flowstate.clock import SystemClock
 from flowstate.drivers.head import Head
+from flowstate.leases import Claimed, Held, Holding, Place, Renewal
 from flowstate.testing import Store, StoredVersion
 from flowstate.testing.model import Model
 
@@ -30,7 +31,7 @@ from flowstate.testing.model import Model
 @define(eq=False)
 class ModelDriver(Driver):
     """All that is stored is in ``model``, which has the rules as well: a driver that keeps to
-    others subclasses this, or ``Model``. Its due flows are the contract's own."""
+    others subclasses this, or ``Model``."""
 
     durability: ClassVar[Durability] = Durability.NONE
 
@@ -61,13 +62,34 @@ class ModelDriver(Driver):
     async def wait(self, after: int) -> None:
         await self._news.wait(after)
 
-    async def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        return self.model.due(until, flows, limit)
+    async def due(self, until: int, limit: int) -> DuePage:
+        return self.model.due(until, limit)
 
-    async def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        gone = self.model.renew(leases, until)
+    async def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        return self.model.claim(room, limit, owner, claim, now)
+
+    async def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed, ...]:
+        return self.model.take(versions, owner, claim, now)
+
+    async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
+        return self.model.renew(held, owner, now)
+
+    async def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        self.model.release(held, owner, now)
         self._news.hint()
-        return gone
+
+    async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
+        return self.model.holdings(owner)
+
+    async def place(self, id: str) -> Place | None:
+        return self.model.place(id)
+
+    async def line(self) -> Mapping[str, int]:
+        return self.model.line()
 
     async def load(self, ref: DataRef) -> bytes:
         content = self.model.payloads.get((ref.rev, ref.checksum))

@@ -14,7 +14,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from flowstate import RevMismatchError
 from flowstate.testing import DriverMachine, Store
 
-from . import broken
+from . import broken, broken_places
 
 CRASH = re.compile(r" - (Attribute|Index|Key|Name|Type|Value)Error")
 
@@ -64,10 +64,22 @@ def test_a_driver_that_breaks_a_law_is_caught(
         broken.SkipsAVersion,
         broken.FindsTheOldest,
         broken.FindsThePast,
-        broken.DueInAnyOrder,
-        broken.LooksAgainForOneFlow,
-        broken.LooksAgainForWhatIsToCome,
-        broken.RenewsInSilence,
+        broken_places.ClaimsByRevision,
+        broken_places.ServesTheLongestWaiting,
+        broken_places.AddsUpRoom,
+        broken_places.RemembersAnswers,
+        broken_places.TakesFromOthers,
+        broken_places.GivesWhatIsDue,
+        broken_places.KeepsTheFirstEnd,
+        broken_places.RenewsInSilence,
+        broken_places.ReleasesByOwner,
+        broken_places.ForgetsAlarms,
+        broken_places.LeavesPlaces,
+        broken_places.CarriesPlacesOn,
+        broken_places.NamesTheLastInLine,
+        broken_places.LinesUpAgain,
+        broken_places.DueInAnyOrder,
+        broken_places.LooksAgainForWhatIsToCome,
         broken.KeepsOneTooFew,
         broken.RemovesEndedStatesUnasked,
         broken.RemovesTheHead,

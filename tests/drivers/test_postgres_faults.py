@@ -30,6 +30,7 @@ from flowstate import (
     UnknownOutcomeError,
     connect,
 )
+from flowstate.leases import ready
 from flowstate.plan import Plan
 from flowstate.transitions import plan
 
@@ -76,7 +77,9 @@ def through(proxy: Proxy, url: str, **options: str) -> str:
 
 
 def pause(id: str, commit_id: str) -> Plan:
-    return plan(Commit(Pause(State(id))), commit_id=commit_id, now=0, policy=RetryPolicy())
+    return plan(
+        Commit(Pause(State(id))), commit_id=commit_id, now=0, policy=RetryPolicy(), place_of=ready
+    )
 
 
 def stored(url: str) -> Counter[str]:
@@ -304,7 +307,7 @@ async def test_a_role_that_may_only_read_transactions(url: str, postgres: Databa
             with pytest.raises(StoreReadOnlyError, match="target_session_attrs=read-write"):
                 await driver.commit(pause("b", "two"))
         with pytest.raises(StoreReadOnlyError):
-            await driver.renew([("a", 1)], 100)
+            await driver.renew([("a", 1, "")], "w", 100)
         assert 1 == await driver.head()
     assert stored(url) == {"one": 1}
 

@@ -19,11 +19,14 @@ from flowstate import (
     Driver,
     Engine,
     Pause,
+    Resume,
     State,
     StoreOpenError,
     StoreReadOnlyError,
     connect,
 )
+from flowstate.clock import MAX_INSTANT_MS
+from flowstate.leases import Renewal
 
 from ..postgres import Database, target, with_options
 from .wrapped import Wrapped, driver_through
@@ -101,8 +104,14 @@ async def works_with(new_driver: Callable[[], Driver]) -> None:
                 (state,) = await engine.do(Commit(Delay(state, "work", after=1)))
         assert state == await engine.find({"queue": "mail"})
         assert b"pears" == await engine.data(state, "order", type=bytes)
-        assert frozenset() == await driver.renew([("a", state.rev)], 5)
-        assert [state] == [due.state for due in (await driver.due(5, ["work"], 10)).due]
+        assert [state] == [due.state for due in (await driver.due(MAX_INSTANT_MS, 10)).due]
+        (state,) = await engine.do(Commit(Resume(state)))
+        assert [state] == [c.state for c in await driver.claim({"work": 1}, 1, "w", "1", 5)]
+        held = [("a", state.rev, "1")]
+        assert Renewal(frozenset(), frozenset()) == await driver.renew(held, "w", 6)
+        await driver.release(held, "w", 7)
+        assert {"work": 7} == await other.line()
+        assert [state] == [c.state for c in await other.take([("a", state.rev)], "w", "2", 8)]
 
 
 async def test_nothing_of_a_session_is_relied_upon(url: str) -> None:
@@ -176,7 +185,9 @@ async def test_a_role_with_the_rights_that_the_errors_ask_for(url: str, roles: R
         with pytest.raises(StoreReadOnlyError, match=r"permission denied for table head.*GRANT "):
             await engine.do(Commit(Pause(State("a"))))
         with pytest.raises(StoreReadOnlyError, match="GRANT SELECT, INSERT, UPDATE, DELETE"):
-            await driver.renew([("b", 1)], 5)
+            await driver.renew([("b", 1, "")], "w", 5)
+        with pytest.raises(StoreReadOnlyError, match="GRANT SELECT, INSERT, UPDATE, DELETE"):
+            await driver.take([("b", 1)], "w", "1", 5)
 
     roles.grant(role, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {s} TO {r}")
     await works(role)

@@ -20,6 +20,7 @@ from flowstate import (
     Engine,
     Pause,
     Query,
+    Resume,
     RetryPolicy,
     SchemaVersionError,
     State,
@@ -138,7 +139,9 @@ async def test_a_store_opened_read_only_refuses_to_write(url: str) -> None:
         with pytest.raises(StoreReadOnlyError, match="mode=ro"):
             await engine.do(Commit(End(state)))
         with pytest.raises(StoreReadOnlyError, match="mode=ro"):
-            await driver.renew([("a", 1)], 5)
+            await driver.renew([("a", 1, "")], "w", 5)
+        with pytest.raises(StoreReadOnlyError, match="mode=ro"):
+            await driver.claim({"work": 1}, 1, "w", "1", 5)
 
 
 @pytest.mark.parametrize("name", ['quo"ted', "x'; DROP SCHEMA public; --", "Ümläut {s} %s %(a)s"])
@@ -218,9 +221,12 @@ async def test_texts_of_any_length_are_indexed(url: str) -> None:
         state = State("a", labels={long: long, "queue": "mail"})
         (state,) = await engine.do(Commit(Delay(state, long, after=0)))
         assert state == await engine.find({long: long})
-        page = await driver.due(state.committed_at * 2, [long], 10)
-        assert [state] == [due.state for due in page.due]
-        assert (long,) == await driver.due_flows()
+        (state,) = await engine.do(Commit(Resume(state)))
+        assert [long] == [*await driver.line()]
+        claimed = await driver.claim({long: 1}, 1, long, long, state.committed_at)
+        assert [state] == [each.state for each in claimed]
+        (holding,) = await driver.holdings(long)
+        assert ("a", state.rev, long) == holding.held
 
 
 async def test_a_row_that_does_not_decode_is_named_and_hides_no_other(

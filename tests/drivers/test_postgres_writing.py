@@ -28,6 +28,7 @@ from flowstate import (
 )
 from flowstate.drivers.postgres import rows
 from flowstate.drivers.postgres.connection import Connection
+from flowstate.leases import Claimed, ready
 from flowstate.transitions import plan
 
 from ..postgres import Database, target, with_options
@@ -58,7 +59,7 @@ async def test_a_lock_that_is_held_too_long_is_told(url: str) -> None:
             with pytest.raises(StoreBusyError, match="nothing was written"):
                 await driver.commit(pause("a", "one"))
             with pytest.raises(StoreBusyError):
-                await driver.renew([("a", 1)], 100)
+                await driver.release([("a", 1, "")], "w", 100)
         assert [1] == [state.rev for state in await driver.commit(pause("a", "two"))]
 
 
@@ -71,7 +72,7 @@ async def test_a_transaction_that_has_to_be_done_again_is(url: str, state: str) 
             for text in AGAIN_TWICE:
                 connection.execute(store.sql(text.replace("STATE", state)), ())
         (a,) = await driver.commit(pause("a", "one"))
-        assert frozenset() == await driver.renew([("a", a.rev)], 5)
+        assert frozenset() == (await driver.renew([("a", a.rev, "")], "w", 5)).moved
         with store.connect() as connection:
             (tries,) = connection.execute(store.sql("SELECT last_value FROM {s}.tries")).fetchall()
     assert 3 <= tries[0]
@@ -87,10 +88,11 @@ AGAIN_TWICE: list[Any] = [
 ]
 
 
-async def test_commits_and_renewals_in_any_order_never_deadlock(url: str) -> None:
-    """Two drivers move and renew the same states, each in another order: whoever writes has locked
-    the head row first, so nobody waits for two things at once."""
+async def test_commits_and_claims_in_any_order_never_deadlock(url: str) -> None:
+    """Two drivers move, claim, renew and release the same states, each in another order: nobody
+    who has locked a row waits for another."""
     failed: list[psycopg.Error] = []
+    given: set[str] = set()
 
     class Noting(Wrapped):
         """Notes what a driver would see to by itself."""
@@ -104,6 +106,15 @@ async def test_commits_and_renewals_in_any_order_never_deadlock(url: str) -> Non
                 failed.append(error)
                 raise
 
+    async def claim(driver: Driver, owner: str) -> None:
+        for number in range(60):
+            claimed = await driver.claim({"on": 12}, 12, owner, f"{number}", number)
+            states = [each.state for each in claimed if isinstance(each, Claimed)]
+            held = [(state.id, state.rev, f"{number}") for state in states]
+            await driver.renew(held[::-1], owner, number)
+            await driver.release(held, owner, number)
+            given.update(state.id for state in states)
+
     async def work(driver: Driver, ids: list[str]) -> None:
         for number in range(60):
             found = [await driver.get(id) for id in ids]
@@ -113,10 +124,10 @@ async def test_commits_and_renewals_in_any_order_never_deadlock(url: str) -> Non
                 commit_id=f"{ids[0]}-{number}",
                 now=0,
                 policy=RetryPolicy(),
+                place_of=ready,
             )
             with suppress(RevMismatchError):
                 await driver.commit(moves)
-            await driver.renew([(state.id, state.rev) for state in states], number)
 
     names = [f"{n}" for n in range(20)]
     async with driver_through(url, Noting) as one, driver_through(url, Noting) as two:
@@ -126,7 +137,10 @@ async def test_commits_and_renewals_in_any_order_never_deadlock(url: str) -> Non
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(work, one, names)
                 tasks.start_soon(work, two, names[::-1])
+                tasks.start_soon(claim, one, "one")
+                tasks.start_soon(claim, two, "two")
         assert 20 < await one.head()
+    assert len(given) > 10
     assert [] == failed
 
 

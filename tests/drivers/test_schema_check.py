@@ -33,6 +33,7 @@ from flowstate.clock import MAX_INSTANT_MS
 from flowstate.drivers.postgres import schema as postgres_schema
 from flowstate.drivers.postgres.connection import Connection, Target
 from flowstate.drivers.sqlite import schema as sqlite_schema
+from flowstate.leases import Place, ready
 from flowstate.transitions import plan
 
 from ..helpers import until
@@ -105,6 +106,7 @@ class RawPostgres(Raw):
     def migrate(self, to: int) -> None:
         with self.connection.transaction():
             self.connection.execute(self.target.sql("SELECT FROM {s}.head FOR UPDATE"), ())
+            self.connection.execute(self.target.sql("LOCK TABLE {s}.states"), ())
             self.connection.execute(self.target.sql("UPDATE {s}.meta SET version = %s"), (to,))
 
     def rows(self) -> Sequence[Any]:
@@ -151,20 +153,34 @@ def raw_of(url: str) -> Iterator[Raw]:
 
 def pausing(id: str, rev: int = 0) -> Plan:
     commit = Commit(Pause(State(id, rev=rev, labels={"queue": "mail"}).attach("order", b"pears")))
-    return plan(commit, commit_id=f"{id}-{rev}", now=0, policy=RetryPolicy())
+    return plan(commit, commit_id=f"{id}-{rev}", now=0, policy=RetryPolicy(), place_of=ready)
 
 
 async def fill(driver: Driver) -> None:
-    """Versions that compaction would remove, and a lease."""
+    """Versions that compaction would remove, one that is ready, and one that is taken."""
     for rev in range(3):
         await driver.commit(pausing("paused", rev))
-    running = Commit(Transit(State("running"), "work"))
-    await driver.commit(plan(running, commit_id="running", now=0, policy=RetryPolicy()))
+    for id, place in (("running", Place(0)), ("taken", Place(None, "one", "", 30_000))):
+        running = plan(
+            Commit(Transit(State(id), "work")),
+            commit_id=id,
+            now=0,
+            policy=RetryPolicy(),
+            place_of=partial(_placed, place),
+        )
+        await driver.commit(running)
+
+
+def _placed(place: Place, _state: State, _now: int, _lease: int) -> Place:
+    return place
 
 
 WRITING: dict[str, Callable[[Driver], Awaitable[object]]] = {
     "commit": lambda driver: driver.commit(pausing("new")),
-    "renew": lambda driver: driver.renew([("running", 4)], 5),
+    "claim": lambda driver: driver.claim({"work": 1}, 1, "another", "1", 5),
+    "take": lambda driver: driver.take([("running", 4)], "another", "1", 5),
+    "renew": lambda driver: driver.renew([("taken", 5, "")], "one", 5),
+    "release": lambda driver: driver.release([("taken", 5, "")], "one", 5),
     "compact": lambda driver: driver.compact(ALL, 0, 1_000),
 }
 

@@ -185,8 +185,8 @@ class _BareTable:
                 "CREATE TABLE versions (rev INTEGER PRIMARY KEY, id TEXT, status TEXT, "
                 "labels TEXT, committed_at INTEGER, commit_id TEXT, current INTEGER, "
                 "state TEXT, payload_keys TEXT, due_at INTEGER, policy TEXT, alarm INTEGER, "
-                "flow TEXT, lease INTEGER, ready_since INTEGER, owner TEXT, claim TEXT, "
-                "leased_until INTEGER)"
+                "flow TEXT, lease INTEGER, since INTEGER, owner TEXT, claim TEXT, "
+                "until INTEGER)"
             )
             connection.execute("CREATE TABLE payloads (rev INTEGER, checksum TEXT, content BLOB)")
             yield connection

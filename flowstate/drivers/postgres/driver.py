@@ -62,9 +62,6 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
             self._writer.stop_retrying()
         await super().close()
 
-    async def due_flows(self) -> tuple[str, ...]:
-        return await self._read(lambda reader: reader.due_flows())
-
     # ------------------------------------------------------------ inside
 
     @property

@@ -7,7 +7,7 @@ is ever left open.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, LiteralString
 
@@ -16,7 +16,7 @@ from attrs import define
 
 from ... import codec
 from ...data import DataRef
-from ...leases import DuePage
+from ...leases import DuePage, Holding, Place
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
@@ -25,6 +25,7 @@ from .arrays import BigInts, Documents, Texts
 from .compactor import Compactor, Removal
 from .connection import BY_INDEX, Connection, Target
 from .errors import is_lost, translate
+from .places import DUE, LINE, MAY_CLAIM, PLACE, TAKEN, TAKEN_BY, json_object
 from .schema import key
 
 
@@ -87,19 +88,29 @@ class Reader(StoreReader):
         rows = self._indexed(text.replace("{filters}", filters), **more, **values)
         return self._newest_of(self._entry(*row) for row in rows)
 
-    def due(self, until: int, flows: Collection[str], limit: int) -> DuePage:
-        return self._due_page(limit, lambda most: self._soonest(until, flows, most))
+    def due(self, until: int, limit: int) -> DuePage:
+        return self._due_page(limit, lambda most: self._soonest(until, most))
 
-    def due_flows(self) -> tuple[str, ...]:
-        # from one flow to the next: a step of the index each, however many states are due
-        rows = self._indexed(
-            "WITH RECURSIVE f AS ((SELECT s.due_key, s.due_flow FROM {s}.states s "
-            "WHERE s.due IS NOT NULL ORDER BY s.due_key LIMIT 1) "
-            "UNION ALL SELECT n.due_key, n.due_flow FROM f CROSS JOIN LATERAL ("
-            "SELECT s.due_key, s.due_flow FROM {s}.states s WHERE s.due IS NOT NULL "
-            "AND s.due_key > f.due_key ORDER BY s.due_key LIMIT 1) n) SELECT due_flow FROM f"
+    def may_claim(self, room: Mapping[str, int], owner: str, claim: str, now: int) -> bool:
+        given = {"room": json_object(room), "owner": owner, "claim": claim, "now": now}
+        may: bool = self._indexed(MAY_CLAIM, **given)[0][0]
+        return may
+
+    def holdings(self, owner: str | None) -> tuple[Holding, ...]:
+        rows = self._indexed(TAKEN) if owner is None else self._indexed(TAKEN_BY, owner=owner)
+        return tuple(
+            [Holding(id, rev, flow, Place(None, *place)) for id, rev, flow, *place in rows]
         )
-        return tuple(sorted(flow for (flow,) in rows))
+
+    def place(self, id: str) -> Place | None:
+        rows = self._rows(PLACE, id=id)
+        if not rows:
+            return None
+        since, owner, claim, until = rows[0]
+        return Place(since, owner or "", claim or "", until)
+
+    def line(self) -> Mapping[str, int]:
+        return dict(self._indexed(LINE))
 
     def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
         with self._snapshot():
@@ -112,11 +123,9 @@ class Reader(StoreReader):
 
     # ------------------------------------------------------------ inside
 
-    def _soonest(
-        self, until: int, flows: Collection[str], most: int
-    ) -> tuple[list[DueRow], int | None]:
+    def _soonest(self, until: int, most: int) -> tuple[list[DueRow], int | None]:
         """For ``_due_page``."""
-        rows = self._indexed(_DUE, **_flows(flows), until=until, most=most)
+        rows = self._indexed(DUE, until=until, most=most)
         due = [DueRow(*row) for row in rows if row[1] is not None]
         return due, rows[-1][0] if len(due) < len(rows) else None
 
@@ -261,31 +270,7 @@ def _wanted(query: Query) -> Mapping[str, Any]:
     }
 
 
-def _flows(flows: Collection[str]) -> Mapping[str, Any]:
-    return {"keys": BigInts.of(key(flow) for flow in flows), "flows": Texts.of(flows)}
-
-
 # ---------------------------------------------------------------- statements
-
-_DUE: LiteralString = """
-WITH due AS MATERIALIZED (
-    SELECT s.* FROM unnest(%(keys)s, %(flows)s) AS f(key, flow) CROSS JOIN LATERAL (
-        SELECT s.due, s.rev, s.policy FROM {s}.states s
-        WHERE s.due_key = f.key AND s.due_flow = f.flow AND s.due IS NOT NULL
-        AND s.due <= %(until)s ORDER BY s.due LIMIT %(most)s
-    ) s ORDER BY s.due, s.rev LIMIT %(most)s
-), following AS (
-    SELECT s.due FROM unnest(%(keys)s, %(flows)s) AS f(key, flow) CROSS JOIN LATERAL (
-        SELECT s.due FROM {s}.states s
-        WHERE s.due_key = f.key AND s.due_flow = f.flow AND s.due IS NOT NULL
-        AND s.due > %(until)s ORDER BY s.due LIMIT 1
-    ) s ORDER BY s.due LIMIT 1
-)
-SELECT d.due, v.rev, v.id, v.state::text, d.policy FROM due d JOIN {s}.versions v ON v.rev = d.rev
-UNION ALL SELECT due, NULL, NULL, NULL, NULL FROM following
-ORDER BY 1, 2
-"""
-"""What is due, and without a revision the soonest of what is not yet."""
 
 _PAGE: LiteralString = """
 SELECT h.rev, h.compacted, h.compacted_at, v.rev, v.id, v.state::text

@@ -9,6 +9,7 @@ from attrs import frozen
 from msgspec import Struct
 
 from ...codec import encode_policy, encode_state
+from ...leases import Place
 from ...plan import Write, references
 from ...state import State
 from ..plans import GroupPlan, Version
@@ -61,7 +62,9 @@ class Row(Struct, gc=False):
     text: bytes
     """The state as JSON."""
     label_keys: Keys
-    due_flow: str | None
+    place: Place | None
+    taken: Place | None
+    """Its place, if it is taken."""
 
 
 @frozen
@@ -88,9 +91,13 @@ VERSION_COLUMNS: tuple[Column[Row], ...] = (
 STATE_COLUMNS: tuple[Column[Row], ...] = (
     Column("id", Texts.of, lambda row: row.state.id),
     Column("rev", BigInts.of, lambda row: row.state.rev),
-    Column("due", BigInts.of, lambda row: row.version.write.due),
-    Column("due_key", BigInts.of, lambda row: None if row.due_flow is None else key(row.due_flow)),
-    Column("due_flow", Texts.of, lambda row: row.due_flow),
+    Column("alarm", BigInts.of, lambda row: row.version.write.alarm),
+    Column("lease", BigInts.of, lambda row: row.version.write.lease),
+    Column("flow", Texts.of, lambda row: row.place and row.state.transition.to),
+    Column("since", BigInts.of, lambda row: row.place and row.place.since),
+    Column("owner", Texts.of, lambda row: row.taken and row.taken.owner),
+    Column("claim", Texts.of, lambda row: row.taken and row.taken.claim),
+    Column("until", BigInts.of, lambda row: row.taken and row.taken.until),
     Column("policy", Texts.of, lambda row: _policy(row.version.write)),
     Column("label_keys", Texts.of, lambda row: _array_text(row.label_keys), "::bigint[]"),
 )
@@ -99,14 +106,14 @@ STATE_COLUMNS: tuple[Column[Row], ...] = (
 
 def _row(version: Version) -> Row:
     state = version.state
-    due_flow = None if version.write.due is None else version.write.flow
-    return Row(version, state, encode_state(state), _label_keys(state), due_flow)
+    place = version.write.place
+    taken = place if place is not None and place.since is None else None
+    return Row(version, state, encode_state(state), _label_keys(state), place, taken)
 
 
 def _policy(write: Write) -> str | None:
-    """The policy beside a due time, as JSON text."""
-    policy = None if write.due is None else write.policy
-    return None if policy is None else encode_policy(policy)
+    """The policy that it goes by, as JSON text."""
+    return None if write.policy is None else encode_policy(write.policy)
 
 
 def _values(columns: Sequence[Column[T]], rows: Sequence[T]) -> tuple[Array, ...]:

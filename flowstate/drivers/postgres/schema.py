@@ -1,9 +1,11 @@
 """The tables of a store, and how an older store becomes a newer one.
 
-``versions`` is the log, ``states`` has a row for each state: which version is its latest, and when
-that is due. Revisions come from the one row of ``head``: whoever writes locks it first and keeps
-it until the end of the transaction, so that commits become visible in the order of their
-revisions. What is indexed by a text of any length is indexed by its ``key``, a hash.
+``versions`` is the log, ``states`` has a row for each state: which version is its latest, when that
+is due, and if it is RUNNING, where it stands. Revisions come from the one row of ``head``: whoever
+writes locks it first and keeps it until the end of the transaction, so that commits become visible
+in the order of their revisions. Claims do without it, and change nothing but places. What is
+indexed by a text of any length is indexed by a hash of it: labels by their ``key``, flows, owners
+and claims by PostgreSQL's own ``hashtextextended``.
 """
 
 from __future__ import annotations
@@ -76,29 +78,71 @@ _CREATE: tuple[LiteralString, ...] = (
     "COMMENT ON COLUMN {s}.labels.key IS 'the first 8 bytes of BLAKE2b of name, NUL, value'",
 )
 
-_ADD_POLICIES: tuple[LiteralString, ...] = (
-    'ALTER TABLE {s}.states ADD COLUMN policy text COLLATE "C"',
-    "COMMENT ON COLUMN {s}.states.policy IS 'the retry policy that due goes by, as JSON text'",
+_ADD_PLACES: tuple[LiteralString, ...] = (
+    "DROP INDEX {s}.states_due",
+    """ALTER TABLE {s}.states
+        ADD COLUMN alarm bigint,
+        ADD COLUMN lease bigint NOT NULL DEFAULT 0,
+        ADD COLUMN flow text COLLATE "C",
+        ADD COLUMN since bigint,
+        ADD COLUMN owner text COLLATE "C",
+        ADD COLUMN claim text COLLATE "C",
+        ADD COLUMN until bigint,
+        ADD COLUMN policy text COLLATE "C"
+    """,
+    # alarms of what is not RUNNING are all that can have been due there
+    "UPDATE {s}.states SET alarm = due WHERE due >= 0",
+    """UPDATE {s}.states s SET
+        alarm = CASE WHEN jsonb_typeof(v.state -> 'transition' -> 'alarm' -> 'at') = 'number'
+            THEN (v.state -> 'transition' -> 'alarm' ->> 'at')::bigint END,
+        lease = CASE WHEN s.due IS NULL THEN 0
+            WHEN jsonb_typeof(v.state -> 'retry' -> 'lease') = 'number'
+            THEN round((v.state -> 'retry' ->> 'lease')::numeric * 1000)::bigint
+            ELSE 30000 END,
+        flow = coalesce(v.state -> 'transition' ->> 'to', ''),
+        since = CASE WHEN s.due < 0 THEN s.due + 253402300800000 END,
+        owner = CASE WHEN s.due < 0 THEN NULL ELSE '0.1' END,
+        claim = CASE WHEN s.due < 0 THEN NULL ELSE '' END,
+        until = CASE WHEN s.due >= 0 THEN s.due END
+    FROM {s}.versions v WHERE v.rev = s.rev AND v.status = 'running'""",
+    "ALTER TABLE {s}.states DROP COLUMN due, DROP COLUMN due_key, DROP COLUMN due_flow",
+    """CREATE INDEX states_due ON {s}.states (least(alarm, until), rev)
+        WHERE least(alarm, until) IS NOT NULL""",
+    """CREATE INDEX states_line ON {s}.states (hashtextextended(flow, 0), since, rev)
+        WHERE since IS NOT NULL""",
+    """CREATE INDEX states_taken ON {s}.states
+        (hashtextextended(owner, 0), hashtextextended(claim, 0)) WHERE owner IS NOT NULL""",
+    "COMMENT ON COLUMN {s}.head.hints IS 'how often something was released'",
+    "COMMENT ON COLUMN {s}.states.alarm IS 'when its alarm comes (ms)'",
+    "COMMENT ON COLUMN {s}.states.lease IS 'how long who takes it has it for (ms); 0: for ever'",
+    "COMMENT ON COLUMN {s}.states.flow IS 'the flow that is to run it, if it is RUNNING'",
+    "COMMENT ON COLUMN {s}.states.since IS 'since when it is ready (ms)'",
+    "COMMENT ON COLUMN {s}.states.owner IS 'who has taken it'",
+    "COMMENT ON COLUMN {s}.states.claim IS 'the id of the claim by which it was taken'",
+    "COMMENT ON COLUMN {s}.states.until IS 'when the lease of its owner ends (ms)'",
+    "COMMENT ON COLUMN {s}.states.policy IS 'the retry policy that it goes by, as JSON text'",
     """CREATE FUNCTION {s}.refuse_older() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         RAISE EXCEPTION 'the store was migrated by a newer flowstate, and this process knows '
             'nothing of it; nothing was written. Upgrade flowstate, and restart this process';
     END $$""",
-    """CREATE TRIGGER refuse_older BEFORE INSERT OR UPDATE ON {s}.states FOR EACH STATEMENT
-        WHEN (pg_catalog.current_setting('flowstate.asks_version', true) IS DISTINCT FROM 'on')
-        EXECUTE FUNCTION {s}.refuse_older()""",
     """CREATE TRIGGER refuse_older BEFORE DELETE ON {s}.versions FOR EACH STATEMENT
         WHEN (pg_catalog.current_setting('flowstate.asks_version', true) IS DISTINCT FROM 'on')
         EXECUTE FUNCTION {s}.refuse_older()""",
 )
-"""The policy beside each due time; a version from before has none.
+"""Places beside current versions, and the policy that each goes by.
+
+In 0.1 what was RUNNING had one time, ``due``: that of its alarm, or the end of its lease if that
+was sooner, or since when it was released, which is below 0. What was leased is taken by an owner
+whom nobody knows. The length of a lease was not stored: it is that of the state's own policy, or
+what policies have unless told otherwise.
 
 Flowstate 0.1 does not ask for the version when it writes, and a process that runs it may have the
-store open. Each of its commits and renewals writes to ``states``, its compaction deletes from
-``versions``: the triggers refuse whoever does not say that it asks, as ``Writer`` does in each
-transaction.
+store open. Each of its commits and renewals writes to columns of ``states`` that are gone. Its
+compaction deletes from ``versions``: the trigger refuses whoever does not say that it asks, as
+``Writer`` does in each transaction.
 """
 
-MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (_CREATE, _ADD_POLICIES)
+MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (_CREATE, _ADD_PLACES)
 """Migration n makes version n + 1 of version n. Only ever add to the end."""
 
 VERSION = len(MIGRATIONS)
@@ -205,8 +249,9 @@ def _migrate(connection: Connection, target: Target) -> None:
             found = _version(connection, target)
             if found == VERSION:
                 return
-            if found:  # whoever writes has locked it, and asks for the version then
+            if found:  # whoever writes has locked one of them, and asks for the version then
                 connection.execute(target.sql("SELECT FROM {s}.head FOR UPDATE"), ())
+                connection.execute(target.sql("LOCK TABLE {s}.states"), ())
             if not _schema_exists(connection, target):
                 connection.execute(target.sql("CREATE SCHEMA {s}"), ())
             for migration in MIGRATIONS[found:]:

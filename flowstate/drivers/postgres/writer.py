@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -21,7 +21,9 @@ from ...errors import (
     StoreUnreachableError,
     UnknownOutcomeError,
 )
+from ...leases import Claimed, Held, Renewal
 from ...plan import NextVersion, Plan
+from ...query import Unreadable
 from ...retention import Compaction
 from ..plans import GroupPlan, Latest, Outcome, ids_of
 from ..schema import check_unchanged
@@ -30,13 +32,15 @@ from .arrays import BigInts, Texts
 from .compactor import Removal
 from .connection import BY_INDEX, Connection, Target, pauses
 from .errors import RETRYABLE, is_lost, translate
+from .places import CLAIM, HELD, RELEASE, RENEW, TAKE, json_object
 from .rows import Keys, statements
-from .schema import VERSION
+from .schema import VERSION, key
 
 T = TypeVar("T")
 
 LOCK_TIMEOUT = "10s"
 """How long to wait for other processes that commit."""
+LOCK_HEAD: LiteralString = "SELECT FROM {s}.head FOR UPDATE"
 IDLE_TIMEOUT = "5s"
 """How long a process that hangs in the middle of a commit can block the others."""
 NOTIFY_EVERY_S = 0.005
@@ -72,6 +76,15 @@ class Writer(StoreWriter):
     _notified_at: float = field(default=0.0, init=False)
     _retries_stopped: threading.Event = field(factory=threading.Event, init=False)
 
+    @property
+    def _name(self) -> str:
+        return self.target.url
+
+    @property
+    def _claims(self) -> int:
+        """The key of the lock that orders claims."""
+        return key("flowstate claims", self.target.schema)
+
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
         unknown: UnknownOutcomeError | None = None
         waits = pauses(self.target.reconnect)
@@ -95,9 +108,30 @@ class Writer(StoreWriter):
             return [*self.write(plans[:half]), *self.write(plans[half:])]
         return [failure] * len(plans)
 
-    def renew(self, leases: Collection[tuple[str, int]], until: int) -> frozenset[str]:
-        current = self._retrying(lambda: self._renew(leases, until))
-        return frozenset(id for id, rev in leases if (id, rev) not in current)
+    def claim(
+        self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
+    ) -> tuple[Claimed | Unreadable, ...]:
+        given = {"room": json_object(room), "limit": limit}
+        return self._retrying(lambda: self._claim(CLAIM, owner, claim, now, **given))
+
+    def take(
+        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
+    ) -> tuple[Claimed | Unreadable, ...]:
+        given = {
+            "ids": Texts.of(id for id, _ in versions),
+            "revs": BigInts.of(rev for _, rev in versions),
+        }
+        return self._retrying(lambda: self._claim(TAKE, owner, claim, now, **given))
+
+    def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
+        found = self._retrying(lambda: self._move(RENEW, held, owner, now))
+        moved = frozenset(id for id, is_current, _ in found if not is_current)
+        lost = frozenset(id for id, is_current, is_held in found if is_current and not is_held)
+        return Renewal(moved, lost)
+
+    def release(self, held: Collection[Held], owner: str, now: int) -> None:
+        found = self._retrying(lambda: self._move(RELEASE, held, owner, now))
+        self._notification_pending |= any(is_held for *_, is_held in found)
 
     def compact(self, removal: Removal) -> Compaction | None:
         """Remove a batch; None if another batch was removed since this one was decided, perhaps
@@ -138,7 +172,8 @@ class Writer(StoreWriter):
     def _transact(self, plans: Sequence[Plan], attempt: _Attempt) -> None:
         self._connect()
         with self.connection.pipeline() as pipeline:
-            self._begin()
+            self._begin(self.target.synchronous)
+            self._execute(LOCK_HEAD)
             asked = self._ask(plans)
             pipeline.sync()  # so that the server sees it idle if we hang
             group = self._group(asked.fetchall())
@@ -156,18 +191,17 @@ class Writer(StoreWriter):
         self.newest = max(self.newest, group.first + len(group.versions) - 1)
         self._notification_pending |= bool(group.versions)
 
-    def _begin(self) -> None:
+    def _begin(self, synchronous: str) -> None:
         self._execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         self._execute(
             "SELECT pg_catalog.set_config('synchronous_commit', %s, true), "
             "pg_catalog.set_config('lock_timeout', %s, true), "
             "pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true), "
             "pg_catalog.set_config('flowstate.asks_version', 'on', true), " + BY_INDEX,
-            self.target.synchronous,
+            synchronous,
             LOCK_TIMEOUT,
             IDLE_TIMEOUT,
         )
-        self._execute("SELECT FROM {s}.head FOR UPDATE")
 
     def _ask(self, plans: Sequence[Plan]) -> psycopg.Cursor[Any]:
         """The schema's version, the head, and the latest versions of the states that the plans are
@@ -212,43 +246,47 @@ class Writer(StoreWriter):
         }
         return lambda of_state, expected: found.get((of_state, expected))
 
-    def _renew(self, leases: Collection[tuple[str, int]], until: int) -> set[tuple[str, int]]:
-        """Those of the leases whose version is current."""
-        ids = Texts.of(id for id, _ in leases)
-        revs = BigInts.of(rev for _, rev in leases)
+    def _claim(
+        self, text: LiteralString, owner: str, claim: str, now: int, **given: Any
+    ) -> tuple[Claimed | Unreadable, ...]:
+        """Take what a statement chooses. Does not wait for those who commit, nor do they wait for
+        more than this one round trip."""
         self._connect()
         with self.connection.pipeline():
-            self._begin()
+            self._begin(synchronous="off")
+            self._execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", self._claims)
+            found = self._named(text, owner=owner, claim=claim, now=now, known=VERSION, **given)
+            # whoever migrates waits for the table that was written to, so it was the same before
             asked = self._execute("SELECT version FROM {s}.meta")
-            current = self._execute(
-                "SELECT s.id, s.rev FROM unnest(%s, %s) AS l(id, rev) "
-                "JOIN {s}.states s ON s.id = l.id AND s.rev = l.rev",
-                ids,
-                revs,
-            )
-            hinted = self._execute(
-                "WITH moved AS (UPDATE {s}.states s SET due = %s "
-                "FROM (SELECT o.id, o.rev, o.due FROM unnest(%s, %s) AS l(id, rev) "
-                "JOIN {s}.states o ON o.id = l.id AND o.rev = l.rev WHERE o.due IS NOT NULL) o "
-                "WHERE s.id = o.id AND s.rev = o.rev AND (SELECT version FROM {s}.meta) = %s "
-                "RETURNING o.due > s.due AS is_nearer) "
-                "UPDATE {s}.head SET hints = hints + 1 "
-                "WHERE (SELECT bool_or(is_nearer) FROM moved)",
-                until,
-                ids,
-                revs,
-                VERSION,
-            )
             self._execute("COMMIT")
         ((version,),) = asked.fetchall()
         check_unchanged(self.target.url, version, VERSION)
-        self._notification_pending |= hinted.rowcount > 0
-        return set(current.fetchall())
+        return tuple([self._claimed(*row) for row in found.fetchall()])
+
+    def _move(
+        self, text: LiteralString, held: Collection[Held], owner: str, now: int
+    ) -> list[tuple[str, bool, bool]]:
+        """Move what is held, by a statement; gives for each the id, whether it is at that revision,
+        and whether it was taken by that claim."""
+        ids, revs, claims = zip(*held, strict=True)
+        given = {"ids": Texts.of(ids), "revs": BigInts.of(revs), "claims": Texts.of(claims)}
+        self._connect()
+        with self.connection.pipeline():
+            self._begin(synchronous="off")
+            self._execute(LOCK_HEAD)
+            asked = self._execute("SELECT version FROM {s}.meta")
+            found = self._named(HELD, owner=owner, **given)
+            self._named(text, owner=owner, now=now, known=VERSION, **given)
+            self._execute("COMMIT")
+        ((version,),) = asked.fetchall()
+        check_unchanged(self.target.url, version, VERSION)
+        return found.fetchall()
 
     def _compact(self, removal: Removal) -> Compaction | None:
         self._connect()
         with self.connection.pipeline() as pipeline:
-            self._begin()
+            self._begin(self.target.synchronous)
+            self._execute(LOCK_HEAD)
             asked = self._execute("SELECT h.batches, m.version FROM {s}.head h, {s}.meta m")
             pipeline.sync()  # so that the server sees it idle if we hang
             ((batches, version),) = asked.fetchall()
@@ -276,6 +314,9 @@ class Writer(StoreWriter):
                     raise failure from error
 
     def _execute(self, text: LiteralString, *parameters: Any) -> psycopg.Cursor[Any]:
+        return self.connection.execute(self.target.sql(text), parameters, binary=True)
+
+    def _named(self, text: LiteralString, **parameters: Any) -> psycopg.Cursor[Any]:
         return self.connection.execute(self.target.sql(text), parameters, binary=True)
 
     def _connect(self) -> None:

@@ -325,28 +325,28 @@ SELECT due_at FROM versions WHERE due_at > ? AND due_at IS NOT NULL ORDER BY due
 
 _IS_READY = """
 SELECT 1 FROM json_each(?) AS wanted WHERE EXISTS (
-    SELECT 1 FROM versions WHERE flow = wanted.value AND ready_since IS NOT NULL
+    SELECT 1 FROM versions WHERE flow = wanted.value AND since IS NOT NULL
     AND (alarm IS NULL OR alarm > ?)
 ) LIMIT 1
 """
 
 _LINE = f"""
 SELECT flow, (
-    SELECT ready_since FROM versions WHERE flow = ready.flow AND ready_since IS NOT NULL
-    ORDER BY ready_since LIMIT 1
+    SELECT since FROM versions WHERE flow = ready.flow AND since IS NOT NULL
+    ORDER BY since LIMIT 1
 ) FROM ({READY_FLOWS}) AS ready
 """
 
 _HOLDINGS = """
-SELECT id, rev, flow, owner, claim, leased_until FROM versions WHERE owner IS NOT NULL
+SELECT id, rev, flow, owner, claim, until FROM versions WHERE owner IS NOT NULL
 """
 
 _HOLDINGS_OF = """
-SELECT id, rev, flow, owner, claim, leased_until FROM versions WHERE owner = ?
+SELECT id, rev, flow, owner, claim, until FROM versions WHERE owner = ?
 """
 
 _PLACE = """
-SELECT ready_since, owner, claim, leased_until FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
+SELECT since, owner, claim, until FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
 """
 
 _PAYLOAD = """

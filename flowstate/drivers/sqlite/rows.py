@@ -29,7 +29,7 @@ class VersionRow(NamedTuple):
     payload_keys: str | None
     """JSON text, as ``payloads_of`` takes it."""
     due_at: int | None = None
-    """The sooner of ``alarm`` and ``leased_until``. This and all below is of current versions."""
+    """The sooner of ``alarm`` and ``until``. This and all below is of current versions."""
     policy: str | None = None
     """JSON text."""
     alarm: int | None = None
@@ -37,11 +37,11 @@ class VersionRow(NamedTuple):
     """The flow that it is ready for or taken at. This and all below is of RUNNING ones."""
     lease: int | None = None
     """Its length."""
-    ready_since: int | None = None
+    since: int | None = None
     owner: str | None = None
     """Who has taken it; NULL if it is ready."""
     claim: str | None = None
-    leased_until: int | None = None
+    until: int | None = None
 
     @classmethod
     def of(cls, version: Version) -> VersionRow:

@@ -10,19 +10,21 @@ A driver is done when this passes::
 there; tests of what is not declared are skipped. Every test runs on asyncio and, if it is
 installed, on trio.
 
-Each of the seven laws of docs/concepts.md is proved by one module, whose first line has its number:
+Each of the eight laws of docs/concepts.md is proved by one module, whose first line has its number:
 ``order`` (1), ``atomicity`` (2), ``durability`` (3), ``isolation`` (4), ``outcome`` (5), ``cost``
-(6), ``watch`` (7). The rest of the contract has no numbers: ``conflicts``, ``accepted``, ``read``,
-``query``, ``due``, ``head``, ``retention``, ``compaction``. The first line of a module is the
-heading that ``flowstate check`` prints above what its mixins prove. A module has one mixin, or two
-if what it proves has two parts (``read`` and ``retention``: versions and payloads). ``base`` and
-``runs`` have what they share, and prove nothing.
+(6), ``watch`` (7), ``claims`` (8). The rest of the contract has no numbers: ``conflicts``,
+``accepted``, ``read``, ``query``, ``due``, ``places``, ``leases``, ``head``, ``retention``,
+``compaction``. The first line of a module is the heading that ``flowstate check`` prints above what
+its mixins prove. A module has one mixin, or two if what it proves has two parts (``read`` and
+``retention``: versions and payloads). ``base`` and ``runs`` have what they share, and prove
+nothing.
 """
 
 from __future__ import annotations
 
 from .accepted import AcceptedLaws
 from .atomicity import AtomicityLaws
+from .claims import ClaimLaws
 from .compaction import BatchLaws
 from .conflicts import ConflictLaws
 from .cost import CostLaws
@@ -30,8 +32,10 @@ from .due import DueLaws
 from .durability import DurabilityLaws
 from .head import HeadLaws
 from .isolation import IsolationLaws
+from .leases import LeaseLaws
 from .order import OrderLaws
 from .outcome import OutcomeLaws
+from .places import PlaceLaws
 from .query import QueryLaws
 from .read import DataLaws, ReadLaws
 from .retention import PayloadRetentionLaws, RetentionLaws
@@ -52,6 +56,9 @@ class DriverConformance(
     DataLaws,
     QueryLaws,
     DueLaws,
+    ClaimLaws,
+    PlaceLaws,
+    LeaseLaws,
     HeadLaws,
     WatchLaws,
     RetentionLaws,

@@ -20,19 +20,20 @@ from ...data import Data, DataRef
 from ...driver import Driver
 from ...engine import Engine
 from ...errors import DataNotFoundError, InvalidValueError, RevMismatchError
-from ...leases import Due
+from ...leases import Claimed, Due, lease_ms, ready
 from ...plan import Plan, Write
 from ...query import Query
 from ...retention import Retention
 from ...state import Alarm, RetryPolicy, State, Status, Transition
+from ...transitions import write_of
 from ..odd import Try, fields, odd_parts, tries
-from .base import POLICY, Laws, create, plan, put, read_all
+from .base import POLICY, Laws, create, due_at, given, plan, put, read_all
 
 HELD = (State, Transition, Alarm, RetryPolicy, Data, DataRef)
 """What a state is, or holds."""
 MOVES = tuple(transitions.MOVES)
 """The commands that write a state."""
-ASKED = (Write, Plan, Query, Retention)
+ASKED = (Query, Retention)
 """What a driver is given besides."""
 BATCH = 50
 """States in a commit; one of them may have a megabyte or two."""
@@ -60,44 +61,52 @@ class AcceptedLaws(Laws):
         await written.commit(driver)
         await written.check(driver)
 
-    async def test_whatever_is_due_is_found_under_its_flow(self, driver: Driver) -> None:
-        """Whatever due times, flows and policies a plan takes are found again, exactly as they
-        are."""
-        writes = [
-            Write(
-                State(f"{n}", transition=Transition(write.flow, Status.RUNNING)),
-                write.due,
-                write.flow,
-                write.policy,
-            )
-            for n, (_, write) in enumerate(accepted(Write))
-            if write.due is not None
-        ]
-        writes += [
-            replace(writes[0], state=replace(writes[0].state, id=f"policy-{n}"), policy=policy)
-            for n, (_, policy) in enumerate(accepted(RetryPolicy))
-        ]
-        versions = await driver.commit(Plan("due", tuple(writes)))
-        flows = {write.flow for write in writes}
-        assert sorted(flows) == sorted(await driver.due_flows())
-        for flow in flows:
-            mine = {
-                Due(version, write.due, write.policy)
-                for version, write in zip(versions, writes, strict=True)
-                if write.flow == flow and write.due is not None
-            }
-            page = await driver.due(MAX_WHOLE, [flow], len(writes))
-            assert len(page.due) == len(mine)
-            assert mine == set(page.due)
-            assert page.next is None
+    async def test_whatever_flow_it_is_at_it_is_in_line_for_that(self, driver: Driver) -> None:
+        """Whatever a flow is called that a state can be at, what is ready for it is found by that
+        very name: in the line, by a claim and in holdings."""
+        flows = [each.to for _, each in accepted(Transition) if each.to]
+        flows = list(dict.fromkeys(flows))
+        states = [State(f"{n}", transition=_running(flow)) for n, flow in enumerate(flows)]
+        await driver.commit(_plan(states))
+        assert sorted(flows) == sorted(await driver.line())
+        for state, flow in zip(states, flows, strict=True):
+            claimed = await driver.claim({flow: len(flows)}, len(flows), "worker", state.id, 0)
+            assert given(claimed) == [state.id]
+        held = {(holding.id, holding.flow) for holding in await driver.holdings("worker")}
+        assert held == {(state.id, flow) for state, flow in zip(states, flows, strict=True)}
+        assert await driver.line() == {}
+
+    async def test_whatever_policy_it_goes_by_comes_back(self, driver: Driver) -> None:
+        """Any policy that an engine may have comes back equal with what is due and with what is
+        claimed; so does any lease, and any due time."""
+        policies = [policy for _, policy in accepted(RetryPolicy)]
+        alarms = [alarm for _, alarm in accepted(Alarm) if alarm.then is None]
+        writes: list[Write] = []
+        for n, policy in enumerate(policies):
+            state = State(f"policy {n}", transition=_running("work"))
+            writes.append(write_of(state, 0, policy, ready))
+        for n, alarm in enumerate(alarms):
+            delayed = Transition("work", Status.DELAYED, alarm=alarm)
+            writes.append(Write(State(f"alarm {n}", transition=delayed), POLICY))
+        versions = await driver.commit(Plan("all of them", tuple(writes)))
+        running, waiting = versions[: len(policies)], versions[len(policies) :]
+        claimed = await driver.claim({"work": len(policies)}, len(policies), "worker", "1", 0)
+        assert set(claimed) == set(map(Claimed, running, policies))
+        leases = [lease_ms(policy) for policy in policies]
+        expected = {Due(*each) for each in zip(running, leases, policies, strict=True) if each[1]}
+        expected |= {due_at(*each) for each in zip(waiting, (a.at for a in alarms), strict=True)}
+        page = await driver.due(MAX_WHOLE, len(writes))
+        assert len(page.due) == len(expected)
+        assert set(page.due) == expected
+        assert page.next is None
 
     async def test_whatever_a_plan_is_called_is_kept(self, driver: Driver) -> None:
-        """A plan of any id that is taken, committed again, gives its first outcome."""
-        for n, (each, value) in enumerate(accepted(Plan)):
-            if each.field == "commit_id":
-                again = Plan(value.commit_id, (Write(State(f"{n}"), None, ""),))
-                first = await driver.commit(again)
-                assert first == await driver.commit(again), each.what
+        """A plan of any id, committed again, gives its first outcome."""
+        commit_ids = {each.given for each, _ in accepted(State) if each.field == "id"}
+        for n, commit_id in enumerate(map(str, commit_ids)):
+            again = Plan(commit_id, (Write(State(f"{n}")),))
+            first = await driver.commit(again)
+            assert first == await driver.commit(again), commit_id
 
     async def test_a_query_that_is_accepted_is_answered(self, driver: Driver) -> None:
         """Whatever the fields of a query take is answered by read and by find with what matches."""
@@ -254,10 +263,16 @@ class Written:
         assert not wrong, f"by {way}"
 
 
+def _running(flow: str) -> Transition:
+    return Transition(flow, Status.RUNNING)
+
+
 def _plan(states: list[State]) -> Plan:
     """What commits states as they are, all at once."""
     plans = [
-        transitions.plan_state(state, commit_id=secrets.token_hex(8), now=0, policy=POLICY)
+        transitions.plan_state(
+            state, commit_id=secrets.token_hex(8), now=0, policy=POLICY, place_of=ready
+        )
         for state in states
     ]
     payloads: dict[str, bytes] = {}

@@ -21,7 +21,7 @@ from .base import (
     Crowd,
     CrowdLaws,
     create,
-    due,
+    due_at,
     kill_after,
     kill_writers,
     move,
@@ -87,7 +87,7 @@ class AtomicityLaws(CrowdLaws):
                 Delay(c, to="wake", at=1_000),
                 Transit(b, "x"),
             )
-        assert (await driver.due(1_000, ["wake"], 10)).due == (due(a, 1_000),)
+        assert (await driver.due(1_000, 10)).due == (due_at(a, 1_000),)
 
     async def test_a_reader_never_sees_half_a_commit(self, driver: Driver, crowd: Crowd) -> None:
         """A page that ends at the end of what there is never ends inside a commit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import sys
 from abc import ABC, abstractmethod
@@ -19,15 +20,18 @@ from attrs import define, field
 from ... import transitions
 from ...commands import Command, Commit, Transit
 from ...driver import Driver, Durability
-from ...leases import Due
+from ...leases import Claimed, Due, Place, ready
 from ...plan import Plan
-from ...query import Query
+from ...query import Query, Unreadable
 from ...state import RetryPolicy, State
 from ..committer import commit_many
 from ..store import Store
 
 POLICY = RetryPolicy(enabled=False)
-"""Plans are made without leases; the tests of due times set their own."""
+"""Plans are made without leases, unless a law is about them."""
+LEASED = RetryPolicy(lease=30)
+LEASE_MS = 30_000
+"""That of ``LEASED``."""
 
 
 class Laws(ABC):
@@ -77,16 +81,21 @@ class Laws(ABC):
 # ---------------------------------------------------------------- plans
 
 
-def plan(*commands: Command[State], now: int = 0, policy: RetryPolicy = POLICY) -> Plan:
-    """The plan of a commit of these commands, with a commit id of its own."""
+def plan(
+    *commands: Command[State],
+    now: int = 0,
+    policy: RetryPolicy = POLICY,
+    place: transitions.PlaceOf = ready,
+) -> Plan:
+    """The plan of a commit of these commands, with a commit id of its own. What it leaves RUNNING
+    is ready since *now*, unless it is told another *place*."""
     return transitions.plan(
-        Commit(*commands), commit_id=secrets.token_hex(8), now=now, policy=policy
+        Commit(*commands),
+        commit_id=secrets.token_hex(8),
+        now=now,
+        policy=policy,
+        place_of=place,
     )
-
-
-def due(state: State, time: int) -> Due:
-    """What is due of a version that a plan of these wrote."""
-    return Due(state, time, POLICY)
 
 
 async def put(driver: Driver, *commands: Command[State]) -> tuple[State, ...]:
@@ -120,6 +129,56 @@ async def read_all(
 
 def revs(states: Iterable[State]) -> list[int]:
     return [state.rev for state in states]
+
+
+# ---------------------------------------------------------------- lines and leases
+
+
+def due_at(state: State, at: int, policy: RetryPolicy | None = POLICY) -> Due:
+    """A version that is due, as it is given."""
+    return Due(state, at, policy)
+
+
+def standing(*places: Place) -> transitions.PlaceOf:
+    """Has what a commit leaves RUNNING stand there, one after the other; the last place is that of
+    all the rest."""
+    turns = itertools.chain(places, itertools.repeat(places[-1]))
+
+    def place_of(state: State, now: int, lease: int) -> Place:
+        return next(turns)
+
+    return place_of
+
+
+async def line_up(
+    driver: Driver,
+    *ids: str,
+    since: int = 0,
+    flow: str = "work",
+    policy: RetryPolicy = LEASED,
+    timeout_at: int | None = None,
+) -> tuple[State, ...]:
+    """Commit new states that are ready since then (ms), all in one commit; with *timeout_at*, an
+    alarm comes for each then."""
+    timeout = None if timeout_at is None else timeout_at / 1000
+    on_timeout = "" if timeout_at is None else "late"
+    moves = (Transit(State(id), flow, timeout=timeout, on_timeout=on_timeout) for id in ids)
+    placed = plan(*moves, policy=policy, place=standing(Place(since)))
+    return await driver.commit(placed)
+
+
+async def hand_out(
+    driver: Driver, *ids: str, owner: str, claim: str = "", until: int | None = None
+) -> tuple[State, ...]:
+    """Commit new states that are taken by an owner from the first, all in one commit."""
+    moves = (Transit(State(id), "work") for id in ids)
+    taken = Place(None, owner, claim, until)
+    return await driver.commit(plan(*moves, policy=LEASED, place=standing(taken)))
+
+
+def given(claimed: Iterable[Claimed | Unreadable]) -> list[str]:
+    """The ids that a claim was given."""
+    return [each.state.id if isinstance(each, Claimed) else each.id for each in claimed]
 
 
 # ---------------------------------------------------------------- concurrent writers

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import pytest
 from attrs import define, field
@@ -14,10 +16,11 @@ from attrs import define, field
 from ...clock import MAX_INSTANT_MS
 from ...commands import Delay, Pause
 from ...driver import Driver
+from ...leases import Claimed
 from ...query import Query
 from ...retention import Retention
 from ...state import State
-from .base import Laws, plan
+from .base import Laws, hand_out, line_up, plan
 
 SHORT, LONG = 2_000, 200_000
 """How many versions the two stores have that are compared."""
@@ -36,6 +39,13 @@ FEW_SHARING, MANY_SHARING = 400, 20_000
 """How many states share a payload in the two stores whose compaction is compared."""
 BATCH = 20
 """How many versions a batch of compaction looks at."""
+FEW_READY, MANY_READY = 200, 20_000
+"""How many versions are ready, and how many are taken, in the two stores whose claims are
+compared."""
+CLAIMED = 10
+"""How many versions are claimed, taken, renewed and released at a time."""
+FEW_FLOWS, MANY_FLOWS = 3, 1_500
+"""How many flows there is something ready for, and how many there may be room for."""
 BEYOND_NOISE = 4
 """A growth that is so many times what is allowed is no noise: measuring ends early."""
 
@@ -54,16 +64,58 @@ class CostLaws(Laws):
         does slows down some operations, not all. Measuring goes on only for as long as the law
         does not seem to hold.
         """
-        stores: list[Driver] = []
-        for name in ("short", "long"):
-            (tmp_path / name).mkdir()
-            stores.append(self.new_store(tmp_path / name).driver())
-        async with stores[0] as short_driver, stores[1] as long_driver:
+        async with self._two(tmp_path) as (short_driver, long_driver):
             short = await _Filled.fill(short_driver, SHORT)
             long = await _Filled.fill(long_driver, LONG)
-            growth = {name: await _growth(short, long, name, self.max_growth) for name in _COSTS}
+            growth = {
+                name: await _growth(partial(cost, short), partial(cost, long), self.max_growth)
+                for name, cost in _COSTS.items()
+            }
+        self._check(growth, f"with {LONG // SHORT} times the history")
+
+    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    async def test_cost_does_not_grow_with_what_is_ready_and_taken(self, tmp_path: Path) -> None:
+        """Claiming, taking, renewing, releasing, and looking at lines and places take as long
+        whether few or many versions are ready, of the same flow or another one, and whether
+        another owner has taken few or many."""
+        async with self._two(tmp_path) as (few_driver, many_driver):
+            few = await _Line.fill(few_driver, FEW_READY)
+            many = await _Line.fill(many_driver, MANY_READY)
+            growth = {
+                name: await _growth(partial(cost, few), partial(cost, many), self.max_growth)
+                for name, cost in _LINE_COSTS.items()
+            }
+        self._check(growth, f"with {MANY_READY // FEW_READY} times as much ready and taken")
+
+    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    async def test_cost_of_a_claim_does_not_grow_with_flows_that_nothing_is_ready_for(
+        self, tmp_path: Path
+    ) -> None:
+        """Whoever has many flows claims as fast as who has only those that something is ready
+        for."""
+        async with self.new_store(tmp_path).driver() as driver:
+            flows = [f"flow {n}" for n in range(MANY_FLOWS)]
+            for flow in flows[:: MANY_FLOWS // FEW_FLOWS]:
+                await line_up(driver, *(f"{flow}/{n}" for n in range(BATCH)), flow=flow)
+            line = _Line(driver)
+            few = partial(_claim, line, dict.fromkeys(await driver.line(), CLAIMED))
+            many = partial(_claim, line, dict.fromkeys(flows, CLAIMED))
+            growth = {"claim": await _growth(few, many, self.max_growth)}
+        self._check(growth, f"with room for {MANY_FLOWS // FEW_FLOWS} times as many flows")
+
+    @asynccontextmanager
+    async def _two(self, tmp_path: Path) -> AsyncGenerator[tuple[Driver, Driver]]:
+        """Two empty stores, open."""
+        stores: list[Driver] = []
+        for name in ("one", "other"):
+            (tmp_path / name).mkdir()
+            stores.append(self.new_store(tmp_path / name).driver())
+        async with stores[0] as one, stores[1] as other:
+            yield one, other
+
+    def _check(self, growth: Mapping[str, float], what: str) -> None:
         too_much = {name: times for name, times in growth.items() if times > self.max_growth}
-        assert not too_much, f"times slower with {LONG // SHORT} times the history: {too_much}"
+        assert not too_much, f"times slower {what}: {too_much}"
 
     @pytest.mark.parametrize("anyio_backend", ["asyncio"])
     @pytest.mark.parametrize("dry_run", [False, True], ids=["wet", "dry"])
@@ -74,11 +126,7 @@ class CostLaws(Laws):
     ) -> None:
         """Whether few or many versions refer to a payload, each batch of compaction takes as long:
         it does not look at all of them."""
-        stores: list[Driver] = []
-        for name in ("few", "many"):
-            (tmp_path / name).mkdir()
-            stores.append(self.new_store(tmp_path / name).driver())
-        async with stores[0] as few, stores[1] as many:
+        async with self._two(tmp_path) as (few, many):
             await _share(few, FEW_SHARING)
             await _share(many, MANY_SHARING)
             places = [0, 0]
@@ -135,25 +183,55 @@ class _Filled:
     def state(self) -> State:
         return self.states[self.next()]
 
-    async def measure(self, name: str) -> list[int]:
-        """How many nanoseconds each operation of one round takes."""
-        operation = _COSTS[name]
-        times: list[int] = []
-        for _ in range(REPEAT):
-            began = perf_counter_ns()
-            await operation(self)
-            times.append(perf_counter_ns() - began)
-        return times
+
+@define
+class _Line:
+    """A store with versions that are ready, and with as many that another owner has taken."""
+
+    driver: Driver
+    states: list[State] = field(factory=list[State])
+    """Those that are ready, besides what is claimed meanwhile."""
+    _turns: Iterator[int] = field(factory=itertools.count, init=False)
+
+    @classmethod
+    async def fill(cls, driver: Driver, versions: int) -> _Line:
+        await line_up(driver, *(f"again/{n}" for n in range(CLAIMED)), flow="again")
+        again = await driver.claim({"again": CLAIMED}, CLAIMED, "worker", "again", 0)
+        assert len(again) == CLAIMED
+        states: list[State] = []
+        for start in range(0, versions, FEW_READY):
+            numbers = range(start, start + FEW_READY)
+            ids = (f"ready/{n}" for n in numbers)
+            states += await line_up(driver, *ids, since=start, flow="busy")
+            taken = (f"taken/{n}" for n in numbers)
+            await hand_out(driver, *taken, owner="another", claim=f"{start}", until=start)
+        return cls(driver, states)
+
+    def next(self) -> int:
+        return next(self._turns)
 
 
-async def _growth(short: _Filled, long: _Filled, name: str, allowed: float) -> float:
+_Operation: TypeAlias = Callable[[], Awaitable[Any]]
+
+
+async def _measure(operation: _Operation) -> list[int]:
+    """How many nanoseconds each operation of one round takes."""
+    times: list[int] = []
+    for _ in range(REPEAT):
+        began = perf_counter_ns()
+        await operation()
+        times.append(perf_counter_ns() - began)
+    return times
+
+
+async def _growth(short: _Operation, long: _Operation, allowed: float) -> float:
     """How many times as long an operation takes in the long store."""
     short_times: list[int] = []
     long_times: list[int] = []
     growth = float("inf")
     for turn in range(MAX_ROUNDS):
-        short_times += await short.measure(name)
-        long_times += await long.measure(name)
+        short_times += await _measure(short)
+        long_times += await _measure(long)
         growth = _undisturbed(long_times) / _undisturbed(short_times)
         if turn >= MIN_ROUNDS and not allowed < growth < BEYOND_NOISE * allowed:
             break
@@ -222,22 +300,17 @@ async def _page_at_the_head(store: _Filled) -> None:
 
 
 async def _due(store: _Filled) -> None:
-    assert len((await store.driver.due(2_000_000, ["wake"], 10)).due) == 10
+    assert len((await store.driver.due(2_000_000, 10)).due) == 10
 
 
 async def _nothing_due(store: _Filled) -> None:
-    assert (await store.driver.due(1_000, ["wake"], 10)).due == ()
+    assert (await store.driver.due(1_000, 10)).due == ()
 
 
 async def _count_old(store: _Filled) -> None:
     after = store.state().rev - len(store.states) - BATCH  # there all is superseded
     batch = await store.driver.compact(EVERYTHING, after, BATCH, dry_run=True)
     assert batch.versions == BATCH
-
-
-async def _renew(store: _Filled) -> None:
-    state = store.state()
-    assert await store.driver.renew([(state.id, state.rev)], _due_at(state)) == frozenset()
 
 
 _COSTS: Mapping[str, Callable[[_Filled], Awaitable[Any]]] = {
@@ -252,7 +325,60 @@ _COSTS: Mapping[str, Callable[[_Filled], Awaitable[Any]]] = {
     "read a page at the head": _page_at_the_head,
     "what is due": _due,
     "nothing is due": _nothing_due,
-    "renew": _renew,
     "count what may go": _count_old,
     "commit": _commit,
+}
+
+
+async def _claim(line: _Line, room: Mapping[str, int]) -> None:
+    """Claim what is first in line, and release it to the end of the line."""
+    turn = line.next()
+    claimed = await line.driver.claim(room, CLAIMED, "worker", f"{turn}", MANY_READY + turn)
+    assert len(claimed) == CLAIMED
+    states = [each.state for each in claimed if isinstance(each, Claimed)]
+    held = [(state.id, state.rev, f"{turn}") for state in states]
+    await line.driver.release(held, "worker", MANY_READY + turn)
+
+
+async def _claim_nothing(line: _Line) -> None:
+    assert await line.driver.claim({"idle": CLAIMED}, CLAIMED, "worker", "none", 0) == ()
+
+
+async def _claim_again(line: _Line) -> None:
+    assert len(await line.driver.claim({"busy": 1}, 1, "worker", "again", 0)) == CLAIMED
+
+
+async def _take(line: _Line) -> None:
+    turn = line.next()
+    middle = len(line.states) // 2
+    versions = [(state.id, state.rev) for state in line.states[middle : middle + CLAIMED]]
+    taken = await line.driver.take(versions, "worker", f"{turn}", MANY_READY)
+    assert len(taken) == CLAIMED
+    await line.driver.release([(*each, f"{turn}") for each in versions], "worker", MANY_READY)
+
+
+async def _renew(line: _Line) -> None:
+    held = [holding.held for holding in await line.driver.holdings("worker")]
+    assert len(held) == CLAIMED
+    renewal = await line.driver.renew(held, "worker", line.next())
+    assert not renewal.moved | renewal.lost
+
+
+async def _look_at_the_line(line: _Line) -> None:
+    assert list(await line.driver.line()) == ["busy"]
+
+
+async def _look_at_a_place(line: _Line) -> None:
+    assert await line.driver.place("ready/0")
+    assert await line.driver.place("taken/0")
+
+
+_LINE_COSTS: Mapping[str, Callable[[_Line], Awaitable[Any]]] = {
+    "claim and release": partial(_claim, room={"busy": CLAIMED}),
+    "claim where all that is ready is another's": _claim_nothing,
+    "claim again": _claim_again,
+    "take and release": _take,
+    "renew what an owner holds": _renew,
+    "look at the line": _look_at_the_line,
+    "look at a place": _look_at_a_place,
 }

@@ -13,7 +13,7 @@ from ...errors import RevMismatchError
 from ...query import Query
 from ...state import State
 from ..store import Store
-from .base import Laws, create, due, kill_writers, move, put, read_all
+from .base import Laws, create, due_at, kill_writers, move, put, read_all
 from .runs import EVERYTHING, compact, highest_removed, ref
 
 
@@ -30,7 +30,7 @@ class DurabilityLaws(Laws):
             assert await read_all(driver) == log
             assert await driver.get("a") == log[-1]
             assert await driver.find(Query(labels={"queue": "mail"})) == log[-1]
-            assert (await driver.due(10, ["wake"], 10)).due == (due(log[-1], 10),)
+            assert (await driver.due(10, 10)).due == (due_at(log[-1], 10),)
             assert await driver.load(ref(a, "order")) == b"pears"
 
     async def test_revisions_go_on_after_reopening(self, persistent_store: Store) -> None:
