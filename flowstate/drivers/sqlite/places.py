@@ -45,14 +45,19 @@ class Places:
 
     def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
         current = self._current(held)
-        lost = {
-            id
-            for id, rev, claim in held
-            if (id, rev) in current and current[id, rev] != (owner, claim)
-        }
-        moved = {id for id, rev, _ in held if (id, rev) not in current}
-        revs = [rev for id, rev, _ in held if id not in lost and id not in moved]
-        self.connection.execute(_RENEW, {"now": now, "revs": json.dumps(revs)})
+        moved: set[str] = set()
+        lost: set[str] = set()
+        revs: list[int] = []
+        for id, rev, claim in held:
+            taken_by = current.get((id, rev))
+            if taken_by is None:
+                moved.add(id)
+            elif taken_by != (owner, claim):
+                lost.add(id)
+            else:
+                revs.append(rev)
+        if revs:
+            self.connection.execute(_RENEW, {"now": now, "revs": json.dumps(revs)})
         return Renewal(frozenset(moved), frozenset(lost))
 
     def release(self, held: Collection[Held], owner: str, now: int) -> None:
