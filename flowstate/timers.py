@@ -53,7 +53,7 @@ class Timers:
         """Return when there is more room than now."""
         await self._background.room.freed()
 
-    async def claim(self, room: Mapping[str, int], limit: int, ended: Callable[[], None]) -> int:
+    async def claim(self, room: Mapping[str, int], limit: int, ended: Ended) -> int:
         """Take what is ready, *limit* states at most, and run it in the background; gives how many
         states these are. *ended* is called at the end of each."""
         return await self._background.claim(room, limit, ended)

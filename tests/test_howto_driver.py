@@ -24,7 +24,7 @@ from flowstate import DataNotFoundError, Driver, Query, Retention, State, Transi
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.data import BYTES, DataRef, checksum
 from flowstate.leases import Place
-from flowstate.testing.conformance.base import plan
+from flowstate.testing.conformance.base import plan, standing
 
 pytestmark = pytest.mark.anyio
 
@@ -92,12 +92,8 @@ LOOKS: dict[str, Look] = {
 async def move(driver: Driver, state: State, turn: int) -> State:
     """Commit another version, with a payload and a lease of its own, and a state that is ready."""
     attached = state.attach("turn", f"{turn}".encode())
-    places = iter((Place(None, "worker", "", turn), Place(turn)))
-    moved = plan(
-        Transit(attached, "work"),
-        Transit(State(f"{turn}"), f"{turn}"),
-        place=lambda *_: next(places),
-    )
+    place = standing(Place(None, "worker", "", turn), Place(turn))
+    moved = plan(Transit(attached, "work"), Transit(State(f"{turn}"), f"{turn}"), place=place)
     state, _ = await driver.commit(moved)
     return state
 

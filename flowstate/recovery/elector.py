@@ -92,7 +92,7 @@ class Elector:
     trusted_until: int = field(default=0, init=False)
     """Until when (ms) the leader may act."""
     _unreadable: int = field(default=0, init=False)
-    """The revision at which the state of the election could not be read the last time that it could not."""
+    """The last revision of the election's state that could not be read."""
 
     @property
     def leads(self) -> bool:
@@ -157,8 +157,9 @@ class Elector:
             self._become(Event.WON, won.rev)
 
     def _unknown(self, error: UnreadableVersionError) -> State:
-        """The state of the election, when it cannot be read: perhaps somebody leads, until the lease that
-        the store has of it is over. Then it is replaced, for which its revision is enough."""
+        """The state of the election, when it cannot be read: perhaps somebody leads, until the
+        lease that the store has of it is over. Then it is replaced, for which its revision is
+        enough."""
         if error.rev != self._unreadable:
             self._unreadable = error.rev
             logger.error("%s; it is replaced once no lease is left of it", error)

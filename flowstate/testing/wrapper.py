@@ -11,7 +11,7 @@ from ..data import DataRef
 from ..driver import Driver, Durability
 from ..leases import Claimed, DuePage, Held, Holding, Place, Renewal
 from ..plan import Plan
-from ..query import Page, Query
+from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import State
 
@@ -64,12 +64,12 @@ class WrapperDriver(Driver):
 
     async def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         return await self.around("claim", lambda: self.driver.claim(room, limit, owner, claim, now))
 
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         return await self.around("take", lambda: self.driver.take(versions, owner, claim, now))
 
     async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:

@@ -83,11 +83,11 @@ class AcceptedLaws(Laws):
         alarms = [alarm for _, alarm in accepted(Alarm) if alarm.then is None]
         writes: list[Write] = []
         for n, policy in enumerate(policies):
-            running = State(f"policy {n}", transition=_running("work"))
-            writes.append(write_of(running, 0, policy, ready))
+            state = State(f"policy {n}", transition=_running("work"))
+            writes.append(write_of(state, 0, policy, ready))
         for n, alarm in enumerate(alarms):
-            waiting = Transition("work", Status.DELAYED, alarm=alarm)
-            writes.append(Write(State(f"alarm {n}", transition=waiting), POLICY))
+            delayed = Transition("work", Status.DELAYED, alarm=alarm)
+            writes.append(Write(State(f"alarm {n}", transition=delayed), POLICY))
         versions = await driver.commit(Plan("all of them", tuple(writes)))
         running, waiting = versions[: len(policies)], versions[len(policies) :]
         claimed = await driver.claim({"work": len(policies)}, len(policies), "worker", "1", 0)

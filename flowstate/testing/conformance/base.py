@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import sys
 from abc import ABC, abstractmethod
@@ -138,6 +139,17 @@ def due_at(state: State, at: int, policy: RetryPolicy | None = POLICY) -> Due:
     return Due(state, at, policy)
 
 
+def standing(*places: Place) -> transitions.PlaceOf:
+    """Has what a commit leaves RUNNING stand there, one after the other; the last place is that of
+    all the rest."""
+    turns = itertools.chain(places, itertools.repeat(places[-1]))
+
+    def place_of(state: State, now: int, lease: int) -> Place:
+        return next(turns)
+
+    return place_of
+
+
 async def line_up(
     driver: Driver,
     *ids: str,
@@ -151,7 +163,7 @@ async def line_up(
     timeout = None if timeout_at is None else timeout_at / 1000
     on_timeout = "" if timeout_at is None else "late"
     moves = (Transit(State(id), flow, timeout=timeout, on_timeout=on_timeout) for id in ids)
-    placed = plan(*moves, policy=policy, place=lambda *_: Place(since))
+    placed = plan(*moves, policy=policy, place=standing(Place(since)))
     return await driver.commit(placed)
 
 
@@ -161,7 +173,7 @@ async def hand_out(
     """Commit new states that are taken by an owner from the first, all in one commit."""
     moves = (Transit(State(id), "work") for id in ids)
     taken = Place(None, owner, claim, until)
-    return await driver.commit(plan(*moves, policy=LEASED, place=lambda *_: taken))
+    return await driver.commit(plan(*moves, policy=LEASED, place=standing(taken)))
 
 
 def given(claimed: Iterable[Claimed | Unreadable]) -> list[str]:

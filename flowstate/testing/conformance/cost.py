@@ -16,6 +16,7 @@ from attrs import define, field
 from ...clock import MAX_INSTANT_MS
 from ...commands import Delay, Pause
 from ...driver import Driver
+from ...leases import Claimed
 from ...query import Query
 from ...retention import Retention
 from ...state import State
@@ -334,7 +335,8 @@ async def _claim(line: _Line, room: Mapping[str, int]) -> None:
     turn = line.next()
     claimed = await line.driver.claim(room, CLAIMED, "worker", f"{turn}", MANY_READY + turn)
     assert len(claimed) == CLAIMED
-    held = [(each.state.id, each.state.rev, f"{turn}") for each in claimed]
+    states = [each.state for each in claimed if isinstance(each, Claimed)]
+    held = [(state.id, state.rev, f"{turn}") for state in states]
     await line.driver.release(held, "worker", MANY_READY + turn)
 
 

@@ -10,7 +10,20 @@ from ...errors import RevMismatchError
 from ...leases import Holding, Place
 from ...state import RetryPolicy, State
 from ..store import Store
-from .base import LEASE_MS, LEASED, Laws, create, due_at, given, hand_out, line_up, move, plan, put
+from .base import (
+    LEASE_MS,
+    LEASED,
+    Laws,
+    create,
+    due_at,
+    given,
+    hand_out,
+    line_up,
+    move,
+    plan,
+    put,
+    standing,
+)
 from .runs import WITH_ENDED, compact
 
 ROOM = {"work": 100, "mail": 100}
@@ -29,9 +42,9 @@ class PlaceLaws(Laws):
 
     async def test_states_of_one_commit_may_stand_in_several_places(self, driver: Driver) -> None:
         """Each write of a commit has a place of its own."""
-        places = iter((Place(5), Place(None, "worker", "", 50), Place(3)))
+        place = standing(Place(5), Place(None, "worker", "", 50), Place(3))
         moves = (Transit(State(id), "work") for id in "abc")
-        await driver.commit(plan(*moves, policy=LEASED, place=lambda *_: next(places)))
+        await driver.commit(plan(*moves, policy=LEASED, place=place))
         assert await driver.place("b") == Place(None, "worker", "", 50)
         assert given(await driver.claim(ROOM, 9, "worker", "1", 10)) == ["c", "a"]
 
@@ -106,7 +119,7 @@ class PlaceLaws(Laws):
         moves = plan(Transit(a, "mail"), now=50, policy=other)
         (a,) = await driver.commit(moves)
         await put(driver, Pause(b))
-        (c,) = await driver.commit(plan(Transit(c, "mail"), policy=other, place=lambda *_: kept))
+        (c,) = await driver.commit(plan(Transit(c, "mail"), policy=other, place=standing(kept)))
         assert await driver.line() == {"mail": 50}
         assert await driver.holdings() == (Holding("c", c.rev, "mail", kept),)
         assert (await driver.due(10**9, 10)).due == (due_at(c, 70, other),)

@@ -185,7 +185,7 @@ class WatchLaws(CrowdLaws):
                 async with engine.watch(Query(from_now=True)) as watcher:
                     d = await move(driver, c)
                     assert await anext(watcher) == d
-                while d.committed_at == b.committed_at:
+                while d.committed_at == c.committed_at:
                     d = await move(driver, d)
                 assert await anext(engine.watch(Query(since=d.committed_at))) == d
 
