@@ -69,8 +69,6 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
     ) -> tuple[Claimed | Unreadable, ...]:
         """Those that are asked for at the same time share a transaction."""
         self._check_writable()
-        if not versions:
-            return ()
         take = self._writer.ask(versions, owner, claim, now)
         return await self._write(lambda: self._writer.given(take))
 

@@ -116,11 +116,13 @@ CLAIM: LiteralString = (
 """Of each flow no more is read than may be given once each has given its first."""
 
 TAKE: LiteralString = (
-    """WITH each AS MATERIALIZED (
+    """WITH asked AS MATERIALIZED (
+    SELECT a.* FROM unnest(%(asking)s, %(by)s) WITH ORDINALITY AS a(owner, claim, number)
+), each AS MATERIALIZED (
     SELECT * FROM unnest(
         %(numbers)s, %(owners)s, %(claims)s, %(nows)s, %(ids)s, %(revs)s
     ) AS e(number, owner, claim, now, id, rev)
-), asked AS MATERIALIZED (SELECT DISTINCT number, owner, claim FROM each), """
+), """
     + _HELD
     + """, chosen AS MATERIALIZED (
     SELECT DISTINCT ON (id, rev) e.*, 0 AS place FROM each e
@@ -128,7 +130,7 @@ TAKE: LiteralString = (
 )"""
     + _TAKING
 )
-"""Several claims at once, numbered; what several name is given to the first."""
+"""Several claims at once, numbered from 1; what several name is given to the first."""
 
 HELD: LiteralString = """
 SELECT h.id, coalesce(s.rev = h.rev, false),

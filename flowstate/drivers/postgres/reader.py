@@ -206,7 +206,8 @@ def _filters(query: Query) -> tuple[LiteralString, dict[str, Any]]:
     if query.alternatives:
         # of what certainly cannot be read, nobody can tell whether it matches
         filters += (
-            " AND (v.state -> 'labels' @> ANY(%(documents)s) OR v.state -> 'transition' IS NULL"
+            " AND (v.state -> 'labels' @> ANY(%(documents)s)"
+            " OR (v.state -> 'transition' IS NULL AND v.status <> 'new')"  # which is left out
             " OR jsonb_typeof(v.state -> 'labels') <> 'object')"
         )
         values["documents"] = Documents.of(map(codec.encode, query.alternatives))

@@ -281,10 +281,12 @@ class Writer(StoreWriter):
     def _take(self, takes: Sequence[Take]) -> None:
         each = [
             (number, take, id, rev)
-            for number, take in enumerate(takes)
+            for number, take in enumerate(takes, 1)
             for id, rev in take.versions
         ]
         given = {
+            "asking": Texts.of(take.owner for take in takes),
+            "by": Texts.of(take.claim for take in takes),
             "numbers": BigInts.of(number for number, *_ in each),
             "owners": Texts.of(take.owner for _, take, *_ in each),
             "claims": Texts.of(take.claim for _, take, *_ in each),
@@ -294,7 +296,7 @@ class Writer(StoreWriter):
         }
         taken: list[list[Claimed | Unreadable]] = [[] for _ in takes]
         for number, version in self._retrying(lambda: self._claim(TAKE, given)):
-            taken[number].append(version)
+            taken[number - 1].append(version)
         for take, versions in zip(takes, taken, strict=True):
             take.outcome = tuple(versions)
 
