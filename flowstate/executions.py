@@ -116,7 +116,7 @@ class Keeper:
     _abandoned: dict[Held, None] = field(factory=dict[Held, None], init=False)
     """What is to be released when the engine is left."""
     _passed_by: set[Held] = field(factory=set[Held], init=False)
-    """What was taken, cannot be read, and is left to its lease: so it is out of the line."""
+    """What was taken and is left to its lease, since it cannot be run, or was and did not move."""
     _astray: frozenset[Held] = frozenset()
     """What stood under the owner when last renewed, and was not run."""
 
@@ -192,12 +192,11 @@ class Keeper:
     async def _find_astray(self) -> None:
         """Release what this engine has taken, as the store has it, and does not run: the answer to
         a claim or a commit was lost. Seen twice, for an answer may be on its way."""
+        holdings = await self.driver.holdings(self.owner)
         running = {execution.state.id for execution in self.executions}
-        found = frozenset(
-            holding.held
-            for holding in await self.driver.holdings(self.owner)
-            if holding.id not in running and holding.held not in self._passed_by
-        )
+        found = frozenset(holding.held for holding in holdings if holding.id not in running)
+        self._passed_by &= found
+        found -= self._passed_by
         astray, self._astray = found & self._astray, found
         if astray:
             await self.release(astray)
@@ -212,7 +211,7 @@ class Keeper:
             logger.warning("leases could not be released; they will run out", exc_info=True)
 
     def pass_by(self, held: Held) -> None:
-        """Leave this to its lease: it cannot be run."""
+        """Leave this to its lease: renew and release it no more."""
         self._passed_by.add(held)
 
     def abandon(self, held: Held) -> None:

@@ -302,7 +302,7 @@ class Executor:
         except BaseException as error:
             await self._raised(execution, error)
             raise
-        return await self._leave(execution, state) if state.transition.status is _RUNNING else state
+        return await self._ended(execution, state)
 
     async def _steps_and_races(self, execution: Execution) -> State:
         """Step after step; a flow whose commit was refused because of other states is run again."""
@@ -357,7 +357,7 @@ class Executor:
                 if len(written) > 1 or new.id != state.id:
                     self._begin_others(plan, written, state.id)
                     if execution.state not in written:
-                        return await self._check_moved(execution, command)
+                        return await self._newest(state)
                     new = execution.state
                 if execution.claim is None:
                     return new
@@ -365,10 +365,8 @@ class Executor:
                 new = command.state
             else:
                 self._do_other(execution, command)
-                return await self._check_moved(execution, command)
+                return await self._newest(state)
             if new.transition.status is not _RUNNING:
-                if execution.claim is not None:
-                    raise _only_in_memory(state, command)
                 return new
             execution.given = state = new
             steps += 1
@@ -394,21 +392,6 @@ class Executor:
                 "a flow returns one command, e.g. Transit(state, 'next'), Commit(End(state)) or "
                 "Noop()",
             )
-
-    async def _check_moved(self, execution: Execution, command: Any) -> State:
-        """The state of a flow that ended without moving it on: it was moved by somebody else, or by
-        the flow itself before. Raises ``FlowReturnError`` if it is where it was."""
-        newest = await self._newest(execution.given)
-        held = execution.state
-        if newest.rev != held.rev:
-            execution.claim = None
-        elif execution.claim is not None and not execution.has_moved:
-            raise FlowReturnError(
-                execution.given.transition.to,
-                command,
-                f"state {held.id!r} was moved by nobody: it would be run again and again",
-            )
-        return newest
 
     # ------------------------------------------------------------ writing
 
@@ -575,20 +558,44 @@ class Executor:
         execution.begin_again(written[0])
         return None
 
-    async def _leave(self, execution: Execution, state: State) -> State:
-        """Leave a RUNNING state to others: it is ready. One that came to its flow in memory is
-        committed first."""
-        with self._shield():
-            try:
-                if state == execution.state or state.rev != execution.state.rev:
-                    await self._release(execution)
-                    return state
-                return await self.hand_on(state)
-            except RevMismatchError:
-                return await self._newest(state)
-            except FlowstateError:
-                logger.warning("state %r could not be left to others", state.id, exc_info=True)
-                return state
+    async def _ended(self, execution: Execution, state: State) -> State:
+        """See what becomes of what an execution has taken, now that it ended with that state."""
+        is_running = state.transition.status is _RUNNING
+        is_stored = state.rev and execution.claim is None
+        if is_running and not is_stored and state.transition.to not in self.flows.by_name:
+            return await self._leave(state)
+        if execution.claim is None:
+            pass
+        elif state.rev != execution.state.rev:
+            execution.claim = None  # somebody else moved it
+        elif execution.has_moved:
+            await self._release(execution)
+        else:
+            self._not_moved(execution)
+        return state
+
+    async def _leave(self, state: State) -> State:
+        """Leave what came in memory to a flow that is not here to others."""
+        try:
+            return await self.hand_on(state)
+        except RevMismatchError:
+            return await self._newest(state)
+        except FlowstateError:
+            logger.warning("state %r could not be left to others", state.id, exc_info=True)
+            return state
+
+    def _not_moved(self, execution: Execution) -> None:
+        """A flow ended and left what is stored of its state where it was: nobody is to have it at
+        once, or it would be run again and again. Its lease runs out, which is an attempt."""
+        held, execution.claim = execution.held, None
+        if held is not None:
+            self.keeper.pass_by(held)
+            logger.warning(
+                "state %r: flow %r ended and committed nothing of it; it is retried once its lease "
+                "has run out",
+                execution.state.id,
+                execution.given.transition.to,
+            )
 
     async def _release(self, execution: Execution) -> None:
         """Give back what an execution has taken, now or once the engine is left."""
@@ -713,15 +720,6 @@ def _moves(commit: Commit, id: str) -> bool:
 def _is_own(execution: Execution, state: State) -> bool:
     """Whether a state is the execution's own, at the revision that it holds."""
     return (state.id, state.rev) == (execution.state.id, execution.state.rev)
-
-
-def _only_in_memory(state: State, command: Any) -> FlowReturnError:
-    return FlowReturnError(
-        state.transition.to,
-        command,
-        f"the state would rest in memory only, and what is stored of {state.id!r} be run again; "
-        "put it into a Commit",
-    )
 
 
 def _other_state(state: State, command: Any) -> FlowReturnError:
