@@ -108,7 +108,7 @@ class Reader(StoreReader):
     def holdings(self, owner: str | None) -> tuple[Holding, ...]:
         with self._snapshot():
             rows = self._rows(_HOLDINGS) if owner is None else self._rows(_HOLDINGS_OF, owner)
-            return tuple([_holding(*row) for row in rows])
+            return tuple([Holding(*row[:3], Place(None, *row[3:])) for row in rows])
 
     def place(self, id: str) -> Place | None:
         with self._snapshot():
@@ -272,9 +272,6 @@ class Reader(StoreReader):
     def _rows(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         return self.connection.execute(sql, parameters)
 
-
-def _holding(id: str, rev: int, flow: str, owner: str, claim: str, until: int | None) -> Holding:
-    return Holding(id, rev, flow, Place(None, owner, claim, until))
 
 
 def _columns(query: Query) -> Condition:
