@@ -20,8 +20,14 @@ from .clock import milliseconds
 from .commands import Commit
 from .committer import Committer
 from .errors import EngineClosedError, FlowstateError
-from .executions import PAUSE_AFTER_ERROR_MS, Execution
-from .executor import Executor, check_not_held, check_runnable, forget_flow, runs_flow
+from .executions import (
+    PAUSE_AFTER_ERROR_MS,
+    Execution,
+    check_not_held,
+    forget_flow,
+    runs_flow,
+)
+from .executor import Executor, check_runnable
 from .failures import is_flows_own
 from .flows import Flows
 from .leases import Claimed
@@ -86,7 +92,7 @@ class Background:
         finally:
             executor.cancel()
             self._tasks.cancel_scope.cancel()
-            await executor.wait_for_writes(COMMIT_TIMEOUT_S)
+            await executor.writes.wait(COMMIT_TIMEOUT_S)
             try:
                 await self._tasks.__aexit__(None, None, None)
             finally:
@@ -104,8 +110,8 @@ class Background:
         if state.transition.status is not Status.RUNNING:
             return
         if flow not in self.flows:
-            if not state.rev or await self.executor.rests_where_it_was(state):
-                await self.executor.hand_on(state)
+            if not state.rev or await self.executor.claims.rests_where_it_was(state):
+                await self.executor.claims.hand_on(state)
             return
         if runs_flow():
             self.line_up(state)
@@ -144,7 +150,7 @@ class Background:
         reserved, places = self.room.reserve(room, limit)
         given: tuple[Claimed, ...] = ()
         try:
-            given = await self.executor.claim(
+            given = await self.executor.writes.claim(
                 claim,
                 lambda: committer.driver.claim(
                     reserved, places, committer.owner, claim, committer.clock.now()
@@ -220,7 +226,7 @@ class Background:
         """Run those of these states that nobody else has, in places that are reserved for them."""
         begun: set[str] = set()
         try:
-            for execution in await self.executor.take(states):
+            for execution in await self.executor.claims.take(states):
                 begun.add(execution.given.id)
                 self.begin(execution)
         finally:

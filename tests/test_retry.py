@@ -151,7 +151,7 @@ def test_a_state_whose_retries_are_switched_off_is_left_alone_for_ever() -> None
         (write,) = plan(
             Commit(Transit(state, "work")), commit_id="1", now=NOW, policy=policy
         ).writes
-        assert (None, "work") == (write.due, write.flow)
+        assert 0 == write.lease
         assert after_error(write.state, Failure("no"), NOW, policy) is None
         assert fire(write.state, NOW + 10**12, policy) is None
 

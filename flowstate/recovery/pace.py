@@ -74,8 +74,8 @@ class Backoff:
     def succeeded(self) -> None:
         self._wait_ms = BACKOFF_MS
 
-    async def failed(self) -> None:
-        """Say it, and wait. Called while the error is being handled."""
-        logger.warning("%s goes on in %d ms", self.what, self._wait_ms, exc_info=True)
+    async def failed(self, error: Exception) -> None:
+        """Say it, and wait."""
+        logger.warning("%s goes on in %d ms", self.what, self._wait_ms, exc_info=error)
         wait_ms, self._wait_ms = self._wait_ms, min(2 * self._wait_ms, MAX_BACKOFF_MS)
         await pause(self.clock, wait_ms)

@@ -167,9 +167,9 @@ class Recoverer:
                 await self._elector.win()
                 backoff.succeeded()
                 await self._lead()
-            except Exception:  # noqa: BLE001  (a recoverer lives, whatever the store does)
+            except Exception as error:  # noqa: BLE001  (a recoverer lives, whatever the store does)
                 self._counts["errors"] += 1
-                await backoff.failed()
+                await backoff.failed(error)
 
     async def _lead(self) -> None:
         """Act on what is due for as long as the term lasts."""
@@ -185,9 +185,9 @@ class Recoverer:
                 try:
                     await look_and_sleep(self.engine, self._act)
                     backoff.succeeded()
-                except Exception:  # noqa: BLE001  (as above)
+                except Exception as error:  # noqa: BLE001  (as above)
                     self._counts["errors"] += 1
-                    await backoff.failed()
+                    await backoff.failed(error)
 
     async def _act(self) -> int:
         """Fire what is due; gives when to look again, if nothing wakes it: at the next due time,

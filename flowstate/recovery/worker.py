@@ -73,9 +73,9 @@ class Worker:
             try:
                 await look_and_sleep(self.engine, self._claim, self._freed)
                 backoff.succeeded()
-            except Exception:  # noqa: BLE001  (a worker lives, whatever the store does)
+            except Exception as error:  # noqa: BLE001  (a worker lives, whatever the store does)
                 self.errors += 1
-                await backoff.failed()
+                await backoff.failed(error)
 
     async def _claim(self) -> int:
         """Claim what there is room for; gives when to look again, if nothing wakes it."""

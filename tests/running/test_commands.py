@@ -17,7 +17,6 @@ from flowstate import (
     End,
     Engine,
     Fail,
-    FlowReturnError,
     Flows,
     IllegalTransitionError,
     Noop,
@@ -36,7 +35,7 @@ from flowstate import (
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import VirtualClock
 
-from . import add, begin, ends, history
+from . import add, begin, causes, ends, history
 
 pytestmark = pytest.mark.anyio
 
@@ -279,15 +278,17 @@ async def test_a_bare_move_is_done_in_memory_only(
 @pytest.mark.parametrize(
     "command", [lambda _: Noop(), lambda _: Commit(Pause(State("b"))), Pause]
 )
-async def test_a_flow_that_leaves_its_state_where_it_is_has_failed(
+async def test_a_flow_that_commits_nothing_of_its_state_is_retried_once_its_lease_has_run_out(
     engine: Engine, flows: Flows, command: Callable[[State], Command]
 ) -> None:
-    """Nobody else would move it: it would be run again and again, or hang."""
-    add(flows, "work", command)
-    with pytest.raises(FlowReturnError):
-        await engine.execute(await begin(engine, "a", "work"))
-    state = await engine.get("a")
-    assert (Status.DELAYED, 1) == (state.transition.status, state.transition.attempt)
+    """Were it ready at once, it would be run again and again. It costs an attempt."""
+    add(flows, "work", command, ends)
+    began = engine.clock.now()
+    async with Recoverer(engine):
+        await engine.start(await begin(engine, "a", "work"))
+        ended = await engine.wait("a", Status.ENDED)
+    assert ["command", "lost", "command"] == causes(await history(engine, "a"))
+    assert 10 <= (ended.committed_at - began) / 1_000 < 20
 
 
 async def test_noop_says_that_the_state_was_moved_elsewhere(engine: Engine, flows: Flows) -> None:

@@ -108,9 +108,7 @@ class Reader(StoreReader):
     def holdings(self, owner: str | None) -> tuple[Holding, ...]:
         with self._snapshot():
             rows = self._rows(_HOLDINGS) if owner is None else self._rows(_HOLDINGS_OF, owner)
-            return tuple(
-                [Holding(id, rev, flow, Place(None, *place)) for id, rev, flow, *place in rows]
-            )
+            return tuple([Holding(*row[:3], Place(None, *row[3:])) for row in rows])
 
     def place(self, id: str) -> Place | None:
         with self._snapshot():
@@ -275,6 +273,7 @@ class Reader(StoreReader):
         return self.connection.execute(sql, parameters)
 
 
+
 def _columns(query: Query) -> Condition:
     """What the columns can tell; the rest is decided by ``query.matches``."""
     where = Condition("current = 1") if query.latest else Condition("1")
@@ -325,28 +324,28 @@ SELECT due_at FROM versions WHERE due_at > ? AND due_at IS NOT NULL ORDER BY due
 
 _IS_READY = """
 SELECT 1 FROM json_each(?) AS wanted WHERE EXISTS (
-    SELECT 1 FROM versions WHERE flow = wanted.value AND since IS NOT NULL
+    SELECT 1 FROM versions WHERE flow = wanted.value AND ready_since IS NOT NULL
     AND (alarm IS NULL OR alarm > ?)
 ) LIMIT 1
 """
 
 _LINE = f"""
 SELECT flow, (
-    SELECT since FROM versions WHERE flow = ready.flow AND since IS NOT NULL
-    ORDER BY since LIMIT 1
+    SELECT ready_since FROM versions WHERE flow = ready.flow AND ready_since IS NOT NULL
+    ORDER BY ready_since LIMIT 1
 ) FROM ({READY_FLOWS}) AS ready
 """
 
 _HOLDINGS = """
-SELECT id, rev, flow, owner, claim, until FROM versions WHERE owner IS NOT NULL
+SELECT id, rev, flow, owner, claim, leased_until FROM versions WHERE owner IS NOT NULL
 """
 
 _HOLDINGS_OF = """
-SELECT id, rev, flow, owner, claim, until FROM versions WHERE owner = ?
+SELECT id, rev, flow, owner, claim, leased_until FROM versions WHERE owner = ?
 """
 
 _PLACE = """
-SELECT since, owner, claim, until FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
+SELECT ready_since, owner, claim, leased_until FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
 """
 
 _PAYLOAD = """

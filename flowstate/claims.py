@@ -1,0 +1,174 @@
+"""Claims: what an engine takes to run it, and waiting for what others have taken."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from .committer import Committer
+from .errors import RevMismatchError
+from .executions import Execution, check_not_held
+from .flows import Flows
+from .leases import Claimed, Due, Place
+from .leaving import Leaving
+from .plan import Plan
+from .room import Room
+from .state import State, Status
+from .writes import Writes
+
+LOOK_AGAIN_MS = 5
+"""Between two looks at a state that somebody else has."""
+
+
+@define(eq=False)
+class Claims:
+    """What one engine takes."""
+
+    committer: Committer
+    flows: Flows
+    room: Room
+    leaving: Leaving
+    writes: Writes
+
+    async def take(self, states: list[State]) -> list[Execution]:
+        """Executions of those of these RUNNING states that are ready, each as it is given; and of
+        those that were moved in memory from where they rest, or were never committed."""
+        committer = self.committer
+        versions = [(state.id, state.rev) for state in states if state.rev]
+        claim, taken = committer.new_id(), dict[str, Claimed]()
+        if versions:
+            given = await self.writes.claim(
+                claim,
+                lambda: committer.driver.take(
+                    versions, committer.owner, claim, committer.clock.now()
+                ),
+            )
+            taken = {each.state.id: each for each in given}
+        executions: list[Execution] = []
+        for state in states:
+            flow, mine = state.transition.to, taken.get(state.id)
+            if mine is not None:
+                executions.append(Execution(mine.state, state, claim, mine.policy, flow))
+            elif not state.rev or await self.rests_where_it_was(state):
+                executions.append(Execution(state, state, flow=flow))
+        return executions
+
+    async def acquire(self, state: State) -> Execution | State:
+        """An execution of a RUNNING state, once it can be taken; or the state once it rests."""
+        driver = self.committer.driver
+        check_not_held(state.id)
+        while True:
+            head = await driver.head() if state.rev else 0
+            if (execution := await self._try(state)) is not None:
+                return execution
+            newest = await self.newest(state)
+            if newest.rev != state.rev:
+                if newest.transition.status is not Status.RUNNING:
+                    return newest
+                state = newest  # the newest counts
+                continue
+            if not state.rev or newest.transition.status is not Status.RUNNING:
+                return await self.hand_on(state)
+            if (fired := await self._fire(newest)) is not None:
+                return fired
+            with self.leaving.ends_this():
+                await driver.wait(head)
+            await self.pause(LOOK_AGAIN_MS)
+
+    async def hand_on(self, state: State) -> State:
+        """Commit a state that was moved in memory to a flow of others, as ready for them."""
+        return (await self.writes.store(self.committer.plan_ready(state)))[0]
+
+    async def rests_where_it_was(self, state: State) -> bool:
+        """Whether a state was moved in memory from the version that is stored, which rests."""
+        stored = await self.committer.driver.get(state.id, state.rev)
+        return stored is not None and stored.transition.status is not Status.RUNNING
+
+    async def newest(self, state: State) -> State:
+        """The state as it is stored; as it is given, if it never was."""
+        return await self.committer.driver.get(state.id) or state
+
+    async def pause(self, wait_ms: int) -> None:
+        """Wait, unless the engine is left meanwhile."""
+        clock = self.committer.clock
+        end = clock.now() + wait_ms
+        with self.leaving.ends_this():
+            await clock.wait_until(clock.now())  # others have their turn, however short it is
+            while clock.now() < end:
+                await clock.wait_until(end)
+
+    async def _try(self, state: State) -> Execution | None:
+        """An execution of a state, if its flow is here and it can be taken; waits until the limit
+        of the flow has room."""
+        flow = state.transition.to
+        if flow not in self.flows.by_name:
+            return None
+        while not self.room.enter(flow):
+            with self.leaving.ends_this():
+                await self.room.freed()
+        executions: list[Execution] = []
+        try:
+            executions = await self.take([state])
+        finally:
+            if not executions:
+                self.room.leave(flow)
+        return executions[0] if executions else None
+
+    async def _fire(self, state: State) -> State | None:
+        """Fire the alarm of what is ready, if it has come, and give the state."""
+        alarm = state.transition.alarm
+        if alarm is None or alarm.at > self.committer.clock.now():
+            return None
+        firing = self.committer.plan_firing(Due(state, alarm.at))
+        try:
+            return None if firing is None else (await self.writes.store(firing))[0]
+        except RevMismatchError:
+            return await self.newest(state)
+
+
+@define(eq=False)
+class Taking:
+    """What the commits of one execution take: its own state, if its next flow is here and has room,
+    and others as long as there are places."""
+
+    claims: Claims
+    own: str
+    """The id of its state."""
+    flow: str = ""
+    """The flow that its state counts for, now that it is taken."""
+    has_taken_own: bool = field(default=False, init=False)
+    _next: str = field(default="", init=False)
+    _reserved: list[str] = field(factory=list[str], init=False)
+    """The flows of the others."""
+
+    def place_of(self, state: State, now: int, lease: int) -> Place:
+        """For ``transitions.plan``."""
+        claims, flow = self.claims, state.transition.to
+        if flow in claims.flows.by_name and not claims.leaving.has_begun:
+            if state.id == self.own:
+                if flow == self.flow or claims.room.enter(flow):
+                    self._next, self.has_taken_own = flow, True
+                    return claims.committer.taken(state, now, lease)
+            elif claims.room.take(flow):
+                self._reserved.append(flow)
+                return claims.committer.taken(state, now, lease)
+        return Place(now)
+
+    async def store(self, plan: Plan) -> tuple[State, ...]:
+        """Store a plan that was made with this."""
+        room = self.claims.room
+        try:
+            written = await self.claims.writes.store(plan)
+        except BaseException:
+            if self._next not in {"", self.flow}:
+                room.leave(self._next)
+            for flow in self._reserved:
+                room.give_back(flow)
+            self._next, self.has_taken_own = "", False
+            self._reserved.clear()
+            raise
+        if self._next not in {"", self.flow}:
+            room.leave(self.flow)
+            self.flow = self._next
+        self._next = ""
+        self._reserved.clear()
+        return written

@@ -1,0 +1,104 @@
+"""Writes that an engine must know the outcome of: what it has taken, and what it moved itself.
+
+Whatever cancels whoever waits for one of them, it is seen to its end; else nobody would know what
+the engine holds. Leaving waits for those that are on their way, and at some point no more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+
+import anyio
+from attrs import define, field
+
+from .committer import Committer
+from .executions import Keeper
+from .leases import Claimed
+from .plan import Plan
+from .query import Unreadable
+from .state import State
+
+logger = logging.getLogger("flowstate")
+
+
+@define(eq=False)
+class Writes:
+    """The writes of one engine that are seen to their end."""
+
+    committer: Committer
+    keeper: Keeper
+    _scopes: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False)
+    """Of those that are on their way."""
+    _answered: anyio.Event = field(factory=anyio.Event, init=False)
+    _are_shielded: bool = field(default=True, init=False)
+
+    async def store(self, plan: Plan) -> tuple[State, ...]:
+        """Store a plan that takes something, or moves what was taken."""
+        if not self.committer.driver.waits:
+            return await self.committer.store(plan)
+        with self.shield():
+            try:
+                return await self.committer.store(plan)
+            except anyio.get_cancelled_exc_class():
+                # asyncio's own cancellation passes every shield: ask what has become of the plan
+                if self._are_shielded:
+                    await self._release_taken(await self.committer.store(plan))
+                raise
+
+    async def claim(
+        self, claim: str, ask: Callable[[], Awaitable[tuple[Claimed | Unreadable, ...]]]
+    ) -> tuple[Claimed, ...]:
+        """Have the store give this engine something to run, under this claim. *ask* asks for it,
+        and gives the same when it asks again. What cannot be read is told and passed by."""
+        with self.shield():
+            try:
+                given = await ask()
+            except anyio.get_cancelled_exc_class():
+                if self._are_shielded:  # as above
+                    lost = self._readable(await ask(), claim)
+                    await self.keeper.release(
+                        [(each.state.id, each.state.rev, claim) for each in lost]
+                    )
+                raise
+        return self._readable(given, claim)
+
+    @contextmanager
+    def shield(self) -> Generator[None]:
+        """Nothing cancels what is inside, until leaving has waited long enough for it."""
+        with anyio.CancelScope(shield=self._are_shielded) as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+                if not self._scopes:
+                    self._answered.set()
+
+    async def wait(self, patience_s: float) -> None:
+        """Wait for what is on its way, and after that many seconds no more: the store does not
+        answer."""
+        with anyio.move_on_after(patience_s, shield=True):
+            while self._scopes:
+                self._answered = anyio.Event()
+                await self._answered.wait()
+        self._are_shielded = False
+        for scope in self._scopes:
+            scope.shield = False
+
+    async def _release_taken(self, written: tuple[State, ...]) -> None:
+        """Give back what was taken and is not run: whoever took it was cancelled."""
+        by_id = self.keeper.by_id
+        await self.keeper.release(
+            [(state.id, state.rev, "") for state in written if state.id not in by_id]
+        )
+
+    def _readable(self, given: tuple[Claimed | Unreadable, ...], claim: str) -> tuple[Claimed, ...]:
+        claimed = tuple([each for each in given if isinstance(each, Claimed)])
+        if len(claimed) < len(given):
+            for each in given:
+                if isinstance(each, Unreadable):
+                    logger.error("%s; it is ready, and passed by", each.error())
+                    self.keeper.pass_by((each.id, each.rev, claim))
+        return claimed
