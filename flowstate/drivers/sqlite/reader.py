@@ -114,10 +114,11 @@ class Reader(StoreReader):
 
     def place(self, id: str) -> Place | None:
         with self._snapshot():
-            since, owner, claim, until = self._one(_PLACE, id) or (None, None, None, None)
-        if since is not None:
-            return Place(since)
-        return None if owner is None else Place(None, owner, claim, until)
+            row = self._one(_PLACE, id)
+        if row is None:
+            return None
+        since, owner, claim, until = row
+        return Place(since) if owner is None else Place(None, owner, claim, until)
 
     def line(self) -> Mapping[str, int]:
         with self._snapshot():
@@ -346,7 +347,9 @@ SELECT id, rev, flow, owner, claim, until FROM versions WHERE owner = ?
 """
 
 _PLACE = """
-SELECT since, owner, claim, until FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
+SELECT since, owner, claim, until FROM versions WHERE rev = (
+    SELECT max(rev) FROM versions WHERE id = ?
+) AND (since IS NOT NULL OR owner IS NOT NULL)
 """
 
 _PAYLOAD = """

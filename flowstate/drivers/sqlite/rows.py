@@ -115,7 +115,7 @@ def labels_of(rev: int, labels: str | None) -> list[tuple[str, str, int]]:
     """The rows of ``labels`` for a version with this in ``versions.labels``."""
     if labels is None:
         return []
-    pairs: dict[str, str] = decode(labels, dict, "labels")
+    pairs = decode(labels, dict[str, str], "labels")
     return [(key, value, rev) for key, value in pairs.items()]
 
 
