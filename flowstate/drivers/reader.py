@@ -103,10 +103,6 @@ class StoreReader(Decoder):
     def due(self, until: int, limit: int) -> DuePage: ...
 
     @abstractmethod
-    def may_claim(self, room: Mapping[str, int], owner: str, claim: str, now: int) -> bool:
-        """Whether ``Driver.claim`` with these has something to give, ready or taken already."""
-
-    @abstractmethod
     def holdings(self, owner: str | None) -> tuple[Holding, ...]: ...
 
     @abstractmethod
@@ -118,6 +114,19 @@ class StoreReader(Decoder):
     @abstractmethod
     def dry_run(self, retention: Retention, after: int, limit: int) -> Compaction:
         """What a batch of compaction would do in a run that began at 0."""
+
+    def may_claim(
+        self,
+        room: Mapping[str, int],
+        owner: str,
+        claim: str,
+        now: int,  # noqa: ARG002  (who can tells what is due by its alarm, and is not given)
+    ) -> bool:
+        """Whether ``Driver.claim`` with these may have something to give: something is ready, or
+        taken by it already."""
+        return any(room.get(flow, 0) > 0 for flow in self.line()) or any(
+            each.place.claim == claim for each in self.holdings(owner)
+        )
 
     def load(self, ref: DataRef) -> bytes:
         content = self._payload(ref)

@@ -169,7 +169,7 @@ async def test_everything_goes_on(store: Driver, clock: VirtualClock) -> None:
         Engine(store, flows(), clock=clock, retry=policy, chance=lambda: 0.0) as engine,
         Recoverer(engine, name="new"),
     ):
-        ends = {}
+        ends: dict[str, State] = {}
         for id in ("paused", "stacked", "delayed", "timed", "leased", "own policy", "failing"):
             ends[id] = await engine.wait(id, Status.ENDED)
         ends["released"] = await engine.wait("released", Status.ENDED)

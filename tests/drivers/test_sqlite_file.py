@@ -36,10 +36,12 @@ from flowstate import (
     StoreOpenError,
     StoreReadOnlyError,
     StoreUrlError,
+    Transit,
     connect,
 )
 from flowstate.drivers.sqlite import SQLiteDriver, schema
 from flowstate.drivers.sqlite.connection import File
+from flowstate.drivers.sqlite.poller import FileSource
 from flowstate.drivers.url import StoreUrl
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import TimedDriver, VirtualClock
@@ -426,6 +428,54 @@ async def test_people_can_read_the_tables(path: Path) -> None:
         "id": "order-1",
         "rev": 2,
         "status": "ended",
-        "labels": '{"queue": "mail"}',
+        "labels": '{"queue":"mail"}',
         "same": "order-1",
     }
+
+
+# ---------------------------------------------------------------- places
+
+
+async def test_of_what_makes_no_revision_only_releases_wake_others(path: Path) -> None:
+    """Who waits in another process would look for nothing after each claim and each renewal."""
+    seen = FileSource(File(str(path)))
+    async with connect(url(path)) as driver, Engine(driver) as engine:
+        (state,) = await engine.do(Commit(Transit(State("a"), "work")))
+        before = seen.look()
+        assert before is not None
+        await driver.claim({"work": 1}, 1, "owner", "claim", 0)
+        assert before == seen.look()
+        held = [(state.id, state.rev, "claim")]
+        await driver.renew(held, "owner", 1)
+        assert before == seen.look()
+        await driver.release([(state.id, state.rev, "other")], "owner", 2)
+        assert seen.look() in {before, None}
+        await driver.release(held, "owner", 2)
+        after = seen.look()
+        assert after is not None
+        assert (before.rev, True) == (after.rev, after.mark != before.mark)
+    seen.close()
+
+
+@pytest.mark.parametrize("synchronous", ["full", "normal"])
+async def test_claims_do_not_wait_for_the_disk_and_commits_do(path: Path, synchronous: str) -> None:
+    """Unless the file was opened so that nothing does."""
+    file = Watched(str(path), synchronous)
+    now = synchronous
+    committed: list[str] = []
+
+    def note(sql: str) -> None:
+        nonlocal now
+        if sql.startswith("PRAGMA synchronous = "):
+            now = sql.removeprefix("PRAGMA synchronous = ")
+        elif sql == "COMMIT":
+            committed.append(now)
+
+    async with SQLiteDriver(file) as driver, Engine(driver) as engine:
+        file.writing.set_trace_callback(note)
+        (state,) = await engine.do(Commit(Transit(State("a"), "work")))
+        await driver.claim({"work": 1}, 1, "owner", "claim", 0)
+        await driver.renew([("a", state.rev, "claim")], "owner", 1)
+        await engine.do(Commit(Transit(State("b"), "work")))
+        await driver.release([("a", state.rev, "claim")], "owner", 1)
+    assert [synchronous, "normal", "normal", synchronous, "normal"] == committed

@@ -184,17 +184,22 @@ class _BareTable:
             connection.execute(
                 "CREATE TABLE versions (rev INTEGER PRIMARY KEY, id TEXT, status TEXT, "
                 "labels TEXT, committed_at INTEGER, commit_id TEXT, current INTEGER, "
-                "due_at INTEGER, due_flow TEXT, state TEXT, payload_keys TEXT, policy TEXT)"
+                "state TEXT, payload_keys TEXT, due_at INTEGER, policy TEXT, alarm INTEGER, "
+                "flow TEXT, lease INTEGER, since INTEGER, owner TEXT, claim TEXT, "
+                "until INTEGER)"
             )
             connection.execute("CREATE TABLE payloads (rev INTEGER, checksum TEXT, content BLOB)")
             yield connection
 
 
-_INSERT = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, '{}')"
+_INSERT = "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def _row(rev: int, id: str = ID) -> tuple[object, ...]:
-    return (rev, id, "running", None, INSTANT_MS, COMMIT_ID, 1, INSTANT_MS, "step", STATE)
+    """A version that is taken."""
+    columns = (rev, id, "running", None, INSTANT_MS, COMMIT_ID, 1, STATE, None)
+    place = (INSTANT_MS, "{}", None, "step", 30_000, None, "owner", "", INSTANT_MS)
+    return (*columns, *place)
 
 
 def _url(path: Path, options: Mapping[str, str]) -> str:

@@ -45,14 +45,19 @@ class Places:
 
     def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
         current = self._current(held)
-        lost = {
-            id
-            for id, rev, claim in held
-            if (id, rev) in current and current[id, rev] != (owner, claim)
-        }
-        moved = {id for id, rev, _ in held if (id, rev) not in current}
-        revs = [rev for id, rev, _ in held if id not in lost and id not in moved]
-        self.connection.execute(_RENEW, {"now": now, "revs": json.dumps(revs)})
+        moved: set[str] = set()
+        lost: set[str] = set()
+        revs: list[int] = []
+        for id, rev, claim in held:
+            taken_by = current.get((id, rev))
+            if taken_by is None:
+                moved.add(id)
+            elif taken_by != (owner, claim):
+                lost.add(id)
+            else:
+                revs.append(rev)
+        if revs:
+            self.connection.execute(_RENEW, {"now": now, "revs": json.dumps(revs)})
         return Renewal(frozenset(moved), frozenset(lost))
 
     def release(self, held: Collection[Held], owner: str, now: int) -> None:
@@ -108,11 +113,11 @@ SELECT 1 FROM versions WHERE owner = ? AND claim = ? LIMIT 1
 READY_FLOWS = """
 WITH RECURSIVE flows (flow) AS (
     SELECT (
-        SELECT flow FROM versions WHERE ready_since IS NOT NULL ORDER BY flow LIMIT 1
+        SELECT flow FROM versions WHERE since IS NOT NULL ORDER BY flow LIMIT 1
     )
     UNION ALL
     SELECT (
-        SELECT flow FROM versions WHERE ready_since IS NOT NULL AND flow > flows.flow
+        SELECT flow FROM versions WHERE since IS NOT NULL AND flow > flows.flow
         ORDER BY flow LIMIT 1
     ) FROM flows WHERE flow IS NOT NULL
 )
@@ -126,16 +131,16 @@ SELECT {ROW}, policy FROM versions WHERE owner = ? AND claim = ? ORDER BY rev
 
 _ARE_READY = """
 SELECT id, rev FROM versions WHERE rev IN (SELECT value FROM json_each(?))
-AND ready_since IS NOT NULL AND (alarm IS NULL OR alarm > ?) ORDER BY ready_since, rev
+AND since IS NOT NULL AND (alarm IS NULL OR alarm > ?) ORDER BY since, rev
 """
 
 _FIRST = """
-SELECT flow, ready_since, rev FROM versions WHERE rev IN (
+SELECT flow, since, rev FROM versions WHERE rev IN (
     SELECT (
-        SELECT rev FROM versions WHERE flow = wanted.value AND ready_since IS NOT NULL
-        AND (alarm IS NULL OR alarm > ?) ORDER BY ready_since, rev LIMIT 1
+        SELECT rev FROM versions WHERE flow = wanted.value AND since IS NOT NULL
+        AND (alarm IS NULL OR alarm > ?) ORDER BY since, rev LIMIT 1
     ) FROM json_each(?) AS wanted
-) ORDER BY ready_since, rev LIMIT ?
+) ORDER BY since, rev LIMIT ?
 """
 """What is first in line of each flow."""
 
@@ -143,11 +148,11 @@ _FOLLOWING = """
 WITH RECURSIVE line (place, flow, room, since, rev) AS (
     SELECT 1, value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)
     UNION ALL
-    SELECT place + 1, next.flow, room - 1, next.ready_since, next.rev
+    SELECT place + 1, next.flow, room - 1, next.since, next.rev
     FROM line CROSS JOIN versions AS next ON next.rev = (
-        SELECT rev FROM versions WHERE flow = line.flow AND ready_since IS NOT NULL
-        AND (ready_since, rev) > (line.since, line.rev) AND (alarm IS NULL OR alarm > ?)
-        ORDER BY ready_since, rev LIMIT 1
+        SELECT rev FROM versions WHERE flow = line.flow AND since IS NOT NULL
+        AND (since, rev) > (line.since, line.rev) AND (alarm IS NULL OR alarm > ?)
+        ORDER BY since, rev LIMIT 1
     ) WHERE room > 0
 )
 SELECT rev FROM line WHERE place > 1 ORDER BY since, rev LIMIT ?
@@ -156,13 +161,13 @@ SELECT rev FROM line WHERE place > 1 ORDER BY since, rev LIMIT ?
 
 _LEASE_ENDS = "iif(lease > 0, :now + lease, NULL)"
 _LEASED = f"""
-leased_until = {_LEASE_ENDS},
+until = {_LEASE_ENDS},
 due_at = coalesce(min(alarm, {_LEASE_ENDS}), alarm, {_LEASE_ENDS})
 WHERE rev IN (SELECT value FROM json_each(:revs))
 """
 
 _TAKE = f"""
-UPDATE versions SET ready_since = NULL, owner = :owner, claim = :claim, {_LEASED}
+UPDATE versions SET since = NULL, owner = :owner, claim = :claim, {_LEASED}
 RETURNING {ROW}, policy
 """
 
@@ -177,7 +182,7 @@ UPDATE versions SET {_LEASED}
 
 _RELEASE = """
 UPDATE versions
-SET ready_since = ?, owner = NULL, claim = NULL, leased_until = NULL, due_at = alarm
+SET since = ?, owner = NULL, claim = NULL, until = NULL, due_at = alarm
 WHERE rev IN (SELECT value FROM json_each(?))
 """
 

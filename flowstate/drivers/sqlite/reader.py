@@ -108,14 +108,17 @@ class Reader(StoreReader):
     def holdings(self, owner: str | None) -> tuple[Holding, ...]:
         with self._snapshot():
             rows = self._rows(_HOLDINGS) if owner is None else self._rows(_HOLDINGS_OF, owner)
-            return tuple([Holding(*row[:3], Place(None, *row[3:])) for row in rows])
+            return tuple(
+                [Holding(id, rev, flow, Place(None, *place)) for id, rev, flow, *place in rows]
+            )
 
     def place(self, id: str) -> Place | None:
         with self._snapshot():
-            since, owner, claim, until = self._one(_PLACE, id) or (None, None, None, None)
-        if since is not None:
-            return Place(since)
-        return None if owner is None else Place(None, owner, claim, until)
+            row = self._one(_PLACE, id)
+        if row is None:
+            return None
+        since, owner, claim, until = row
+        return Place(since) if owner is None else Place(None, owner, claim, until)
 
     def line(self) -> Mapping[str, int]:
         with self._snapshot():
@@ -273,7 +276,6 @@ class Reader(StoreReader):
         return self.connection.execute(sql, parameters)
 
 
-
 def _columns(query: Query) -> Condition:
     """What the columns can tell; the rest is decided by ``query.matches``."""
     where = Condition("current = 1") if query.latest else Condition("1")
@@ -324,28 +326,30 @@ SELECT due_at FROM versions WHERE due_at > ? AND due_at IS NOT NULL ORDER BY due
 
 _IS_READY = """
 SELECT 1 FROM json_each(?) AS wanted WHERE EXISTS (
-    SELECT 1 FROM versions WHERE flow = wanted.value AND ready_since IS NOT NULL
+    SELECT 1 FROM versions WHERE flow = wanted.value AND since IS NOT NULL
     AND (alarm IS NULL OR alarm > ?)
 ) LIMIT 1
 """
 
 _LINE = f"""
 SELECT flow, (
-    SELECT ready_since FROM versions WHERE flow = ready.flow AND ready_since IS NOT NULL
-    ORDER BY ready_since LIMIT 1
+    SELECT since FROM versions WHERE flow = ready.flow AND since IS NOT NULL
+    ORDER BY since LIMIT 1
 ) FROM ({READY_FLOWS}) AS ready
 """
 
 _HOLDINGS = """
-SELECT id, rev, flow, owner, claim, leased_until FROM versions WHERE owner IS NOT NULL
+SELECT id, rev, flow, owner, claim, until FROM versions WHERE owner IS NOT NULL
 """
 
 _HOLDINGS_OF = """
-SELECT id, rev, flow, owner, claim, leased_until FROM versions WHERE owner = ?
+SELECT id, rev, flow, owner, claim, until FROM versions WHERE owner = ?
 """
 
 _PLACE = """
-SELECT ready_since, owner, claim, leased_until FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
+SELECT since, owner, claim, until FROM versions WHERE rev = (
+    SELECT max(rev) FROM versions WHERE id = ?
+) AND (since IS NOT NULL OR owner IS NOT NULL)
 """
 
 _PAYLOAD = """

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...codec import encode_policy, encode_state
+from ...codec import decode, encode_policy, encode_state
 from ...plan import references
 from ...state import State
 from ..compaction import Key
@@ -29,7 +29,7 @@ class VersionRow(NamedTuple):
     payload_keys: str | None
     """JSON text, as ``payloads_of`` takes it."""
     due_at: int | None = None
-    """The sooner of ``alarm`` and ``leased_until``. This and all below is of current versions."""
+    """The sooner of ``alarm`` and ``until``. This and all below is of current versions."""
     policy: str | None = None
     """JSON text."""
     alarm: int | None = None
@@ -37,11 +37,11 @@ class VersionRow(NamedTuple):
     """The flow that it is ready for or taken at. This and all below is of RUNNING ones."""
     lease: int | None = None
     """Its length."""
-    ready_since: int | None = None
+    since: int | None = None
     owner: str | None = None
     """Who has taken it; NULL if it is ready."""
     claim: str | None = None
-    leased_until: int | None = None
+    until: int | None = None
 
     @classmethod
     def of(cls, version: Version) -> VersionRow:
@@ -52,7 +52,7 @@ class VersionRow(NamedTuple):
             state.rev,
             state.id,
             state.transition.status.value,
-            json.dumps(dict(state.labels), ensure_ascii=False) if state.labels else None,
+            encode_state(state.labels).decode() if state.labels else None,
             state.committed_at,
             version.commit_id,
             int(version.is_current),
@@ -113,7 +113,10 @@ def payloads_of(payloads: str | None) -> dict[Key, int]:
 
 def labels_of(rev: int, labels: str | None) -> list[tuple[str, str, int]]:
     """The rows of ``labels`` for a version with this in ``versions.labels``."""
-    return [] if labels is None else [(*pair, rev) for pair in json.loads(labels).items()]
+    if labels is None:
+        return []
+    pairs = decode(labels, dict[str, str], "labels")
+    return [(key, value, rev) for key, value in pairs.items()]
 
 
 def delete(connection: sqlite3.Connection, table: str, keys: Sequence[Sequence[Any]]) -> None:

@@ -112,10 +112,10 @@ def _add_places(db: Database) -> None:
         "policy TEXT",
         "alarm INTEGER",
         "lease INTEGER",
-        "ready_since INTEGER",
+        "since INTEGER",
         "owner TEXT",
         "claim TEXT",
-        "leased_until INTEGER",
+        "until INTEGER",
     ):
         db.execute(f"ALTER TABLE versions ADD COLUMN {column}")
     older = {new: old for old, new in RENAMED.items()}
@@ -129,8 +129,7 @@ def _add_places(db: Database) -> None:
     db.execute("CREATE INDEX versions_due ON versions (due_at) WHERE due_at IS NOT NULL")
     # with all that a claim asks for, so that it looks at no row that it does not take
     db.execute(
-        "CREATE INDEX versions_ready ON versions (flow, ready_since, rev, alarm) "
-        "WHERE ready_since IS NOT NULL"
+        "CREATE INDEX versions_ready ON versions (flow, since, rev, alarm) WHERE since IS NOT NULL"
     )
     db.execute("CREATE INDEX versions_taken ON versions (owner, claim) WHERE owner IS NOT NULL")
     db.execute("CREATE TABLE released (count INTEGER NOT NULL)")
@@ -140,8 +139,8 @@ def _add_places(db: Database) -> None:
         "SELECT id, rev, status, state ->> '$.transition.to' AS flow, labels, "
         "datetime(committed_at / 1000, 'unixepoch') AS committed, "
         "datetime(due_at / 1000, 'unixepoch') AS due, "
-        "datetime(ready_since / 1000, 'unixepoch') AS ready_since, owner, "
-        "datetime(leased_until / 1000, 'unixepoch') AS leased_until, state "
+        "datetime(since / 1000, 'unixepoch') AS since, owner, "
+        "datetime(until / 1000, 'unixepoch') AS until, state "
         "FROM versions WHERE current = 1",
     )
 
@@ -167,10 +166,10 @@ OLDER_PLACES: Mapping[str, str] = {
     "flow": f"iif({_RUNNING}, coalesce({_STATE} ->> '$.transition.to', due_flow), NULL)",
     "alarm": _ALARM,
     "lease": f"iif({_RUNNING}, iif(due IS NULL, 0, CAST({_SECONDS} * 1000 AS INTEGER)), NULL)",
-    "ready_since": f"iif({_READY}, due + {MAX_INSTANT_MS + 1}, NULL)",
+    "since": f"iif({_READY}, due + {MAX_INSTANT_MS + 1}, NULL)",
     "owner": f"iif({_TAKEN}, '{UNKNOWN_OWNER}', NULL)",
     "claim": f"iif({_TAKEN}, '', NULL)",
-    "leased_until": f"iif({_TAKEN}, due, NULL)",
+    "until": f"iif({_TAKEN}, due, NULL)",
 }
 """What the columns for places have to be for a version that flowstate 0.1 stored, by its columns.
 """

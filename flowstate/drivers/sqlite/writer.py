@@ -217,6 +217,6 @@ SELECT rev, committed_at, commit_id FROM versions WHERE id = ? AND rev > ? ORDER
 
 _SUPERSEDE = """
 UPDATE versions SET current = 0, due_at = NULL, policy = NULL, alarm = NULL, flow = NULL,
-lease = NULL, ready_since = NULL, owner = NULL, claim = NULL, leased_until = NULL
+lease = NULL, since = NULL, owner = NULL, claim = NULL, until = NULL
 WHERE rev IN (SELECT value FROM json_each(?))
 """
