@@ -260,8 +260,10 @@ class Executor:
                 if new.id != state.id:
                     raise _other_state(state, command)
             elif type(command) is Commit:
-                new = await self._commit(execution, command, taking)
-                if new is not execution.state or execution.claim is None:
+                if not await self._commit(execution, command, taking):
+                    return await self.claims.newest(state)
+                new = execution.state
+                if execution.claim is None:
                     return new
             elif type(command) is Execute and _is_own(execution, command.state):
                 new = command.state
@@ -282,18 +284,16 @@ class Executor:
         )
         return state
 
-    async def _commit(self, execution: Execution, commit: Commit, taking: Taking) -> State:
-        """Commit what a flow returned and begin with the others of it. Gives the execution's state,
-        or the newest version if the commit did not move it."""
+    async def _commit(self, execution: Execution, commit: Commit, taking: Taking) -> bool:
+        """Commit what a flow returned and begin with the others of it. Gives whether it moved the
+        execution's own state."""
+        before = execution.state
         plan = self.committer.plan(commit, taking.place_of)
         written = await taking.store(plan)
         execution.flow = taking.flow
-        own = execution.state
-        if len(written) > 1 or written[0] is not own:
-            self._begin_others(plan, written, own.id)
-            if all(state is not own for state in written):
-                return await self.claims.newest(own)
-        return own
+        if len(written) > 1 or execution.state is before:
+            self._begin_others(plan, written, before.id)
+        return execution.state is not before
 
     def _do_other(self, execution: Execution, command: Any) -> None:
         """Do a command that moves no state, or say what is wrong with what a flow returned."""
