@@ -72,8 +72,8 @@ def retry(
     """Let the states ID..., or all states with these labels and statuses, run again at the flow
     where they failed or were paused. They have all their attempts again.
 
-    This records that they are running. Whatever has the flow then runs them: the recovery of an
-    engine, or `flowstate recover`.
+    They are ready then: whoever works and has their flow runs them at once, a worker of an engine,
+    `flowstate work` or `flowstate run`.
 
     A state that somebody else moves meanwhile is left to them, and is no error. Ctrl-C stops after
     the state that is being retried; run the same command again to go on.
