@@ -27,7 +27,7 @@ REPORT_S = 1.0
 
 
 @click.command(short_help="Run what is ready, and act on what is due, until Ctrl-C.")
-@click.argument("flows", type=FlowsParam(), metavar="MODULE:FLOWS", required=False)
+@click.argument("flows", type=FlowsParam(), metavar="[MODULE:FLOWS]", required=False)
 @click.option(
     "--concurrency",
     type=click.IntRange(min=0),
