@@ -28,7 +28,7 @@ class Worker:
     engine: Engine
     concurrency: int = field(default=100, kw_only=True)
     look: float = field(default=10.0, kw_only=True)
-    """How many seconds it sleeps at most between two looks at what is ready, if nothing wakes it."""
+    """How many seconds it sleeps at most before it looks again, if nothing wakes it."""
 
     claimed: int = field(default=0, init=False)
     """States that it has claimed."""
