@@ -129,7 +129,7 @@ async def _found(screen: Retrying, query: Query) -> AsyncGenerator[State]:
 @define
 class Retrying:
     """Retries states one after the other, and shows on stderr how far it has come, if that is a
-    terminal."""
+    terminal, and stdout, where each of them has a line, is none."""
 
     engine: Engine
     dry_run: bool
@@ -144,7 +144,7 @@ class Retrying:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             console=output.console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=not sys.stderr.isatty() or sys.stdout.isatty(),
             transient=True,
         )
 

@@ -275,7 +275,6 @@ def test_a_state_that_was_left_running_goes_on_where_it_is(shell: Shell) -> None
     assert flows == ["fail", "two_steps", "finish", None]
 
 
-@pytest.mark.parametrize("start", ["wait_for_someone", "delay", "fail", "fail_for_good"])
 def test_it_does_not_wait_for_a_state_that_comes_to_a_flow_of_others(shell: Shell) -> None:
     """More lines than run at a time: each makes room for the next."""
     lines = [{"id": f"s{n}"} for n in range(6)]
@@ -286,6 +285,7 @@ def test_it_does_not_wait_for_a_state_that_comes_to_a_flow_of_others(shell: Shel
     assert "6 lines: 0 ended well; 0 transitions" in again.stdout
 
 
+@pytest.mark.parametrize("start", ["wait_for_someone", "delay", "fail", "fail_for_good"])
 def test_what_rests_without_having_ended_well_is_left_and_counted(shell: Shell, start: str) -> None:
     run(shell, start, {"id": "a"})
     before = shell.history("a")
