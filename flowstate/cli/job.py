@@ -101,6 +101,7 @@ class Job:
                     anyio.create_task_group() as beside,
                 ):
                     beside.start_soon(self._lead)
+                    beside.start_soon(self._leave_unmoved)
                     await beside.start(self._leave_to_others)
                     with self._taking:
                         await self._take_lines(file, states)
@@ -185,6 +186,23 @@ class Job:
                             and state.transition.to not in self.engine.flows
                         ):
                             waiting[1].cancel()
+
+    async def _leave_unmoved(self) -> None:
+        """Wait no longer for states that a flow here has left where they were, which are retried
+        once their lease has run out: whoever forgot a Commit wants to know now. Until cancelled."""
+        engine, clock = self.engine, self.engine.clock
+        seen: set[str] = set()
+        while True:
+            await clock.wait_until(clock.now() + LOOK_MS)
+            running = {state.id for state in engine.timers.executing()}
+            unmoved: set[str] = set()
+            for id in self._waiting.keys() - running:
+                place = await engine.timers.place(id)
+                if place is not None and place.owner == engine.owner:
+                    unmoved.add(id)
+            for id in unmoved & seen & self._waiting.keys():  # seen twice: it may just have begun
+                self._waiting[id][1].cancel()
+            seen = unmoved
 
     async def _settled(self, state: State, until: int) -> None:
         """Return once the state rests, and nothing moves it before *until*."""
