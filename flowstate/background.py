@@ -133,6 +133,7 @@ class Background:
         finally:
             if has_place and execution is None:
                 self.room.give_back("")
+                self._tell_if_idle()
         if execution is not None:
             self.begin(execution)
 
@@ -158,6 +159,7 @@ class Background:
             )
         finally:
             self.room.settle(reserved, places, [each.state.transition.to for each in given])
+            self._tell_if_idle()
         for each in given:
             state = each.state
             execution = Execution(state, state, claim, each.policy, state.transition.to)

@@ -1,5 +1,5 @@
-"""What every test can ask for besides the fixtures of ``flowstate.testing.plugin``: both event
-loops, a clock that stands still, and an engine that goes by it."""
+"""What every test can ask for: both event loops, a store, a clock that stands still, and an engine
+that goes by it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from flowstate import Driver, Engine, Flows
+from flowstate import Driver, Engine, Flows, connect
 
 from .helpers import FixedClock
 from .postgres import Database, database
@@ -54,6 +54,19 @@ def lmdb_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mod
 def clock() -> FixedClock:
     """An engine's clock that only the test moves."""
     return FixedClock()
+
+
+@pytest.fixture
+def flows() -> Flows:
+    """The engine's flows, to which a test adds."""
+    return Flows()
+
+
+@pytest.fixture
+async def driver() -> AsyncIterator[Driver]:
+    """An open store in memory."""
+    async with connect("memory:") as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -92,8 +92,9 @@ def test_the_installed_plugin_is_there_in_any_pytest(
 ) -> None:
     """Without a warning, and with its fixtures on both event loops."""
     (tmp_path / "test_it.py").write_text(
-        "import pytest\n\n@pytest.mark.anyio\nasync def test_it(engine, virtual_clock):\n"
-        "    assert await engine.timers.head() == 0\n"
+        "import pytest\n\n@pytest.mark.anyio\n"
+        "async def test_it(flowstate_engine, flowstate_virtual_clock):\n"
+        "    assert await flowstate_engine.timers.head() == 0\n"
     )
     told = run(python_with_extras, "-m", "pytest", "-q", "-Werror", "test_it.py", cwd=tmp_path)
     assert "2 passed" in told

@@ -1,7 +1,7 @@
 """A process to be killed: ``python -m flowstate.bench.holder``, with the URL of the store, a
 prefix, a number of states and a lease in seconds on the first four lines of its input.
 
-It leads its group and runs states that never end; it says ``running`` once it runs all of them.
+It leads, and runs states that never end; it says ``running`` once it runs all of them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ async def main(url: str, prefix: str, states: int, lease: float) -> None:
     async with (
         connect(url) as driver,
         Engine(driver, flows, retry=RetryPolicy(lease=lease)) as engine,
-        Recoverer(engine, f"{prefix}bench", lease=lease),
+        Recoverer(engine, lease=lease),
     ):
         new = [State(f"{prefix}order-{number}") for number in range(states)]
-        for state in await engine.do(Commit(*[Transit(state, f"{prefix}hold") for state in new])):
-            await engine.start(state)
+        await engine.start(Commit(*[Transit(state, f"{prefix}hold") for state in new]))
+        for _ in new:
             await running.acquire()
         sys.stdout.write("running\n")
         sys.stdout.flush()

@@ -23,7 +23,7 @@ BATCH = 1_000
 class Place:
     """A store with nothing in it that a workload would see.
 
-    ``prefix`` begins every id, label value and group that a workload makes up: a store that cannot
+    ``prefix`` begins every id, label value and flow that a workload makes up: a store that cannot
     be made afresh holds what earlier measurements left.
     """
 

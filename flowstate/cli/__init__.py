@@ -1,7 +1,7 @@
-"""The ``flowstate`` command: runs flows over lines of JSON, recovers, shows, moves and compacts
-states, checks and measures drivers.
+"""The ``flowstate`` command: runs flows over lines of JSON, works, recovers, shows, moves and
+compacts states, checks and measures drivers.
 
-One module a command (``run``, ``recover``, ``status``, ``ls``, ``show``, ``watch``, ``move``,
+One module a command (``run``, ``work``, ``status``, ``ls``, ``show``, ``watch``, ``move``,
 ``retry``, ``compact``, ``check``, ``bench``); the others are what they share. Only the public API
 is used, so this is also an example of it.
 
@@ -21,7 +21,8 @@ __all__ = ["main"]
 
 MODULES = {
     "run": "run",
-    "recover": "recover",
+    "work": "work",
+    "recover": "work",
     "status": "status",
     "ls": "ls",
     "show": "show",
@@ -67,7 +68,7 @@ def main() -> None:
     Examples:
       export FLOWSTATE_STORE=sqlite:///orders.db
       flowstate run orders.py:flows --input orders.jsonl --start charge
-      flowstate recover --flows orders.py:flows
+      flowstate work orders.py:flows
       flowstate status
       flowstate ls --status paused
       flowstate show order-1 --history

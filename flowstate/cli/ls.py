@@ -30,7 +30,7 @@ def ls(
 ) -> None:
     """List the states as they are now; the one that moved last is at the end.
 
-    flowstate's own states, by which recoverers are elected, are left out unless --all is given.
+    flowstate's own state, by which the leader is elected, is left out unless --all is given.
 
     A version that cannot be read is told on stderr and passed by; the exit code is then 1.
 

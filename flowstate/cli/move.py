@@ -61,8 +61,8 @@ def resume(id: str, url: str, as_json: bool) -> None:
     """Resume the state ID, which is paused, delayed or failed, at the flow where it was to go on.
     One that failed has all its attempts again; for many at once there is `flowstate retry`.
 
-    This records that it is running. Whatever has the flow then runs it: `flowstate run` with its
-    line, or the recovery of an engine.
+    It is ready then: whoever works and has its flow runs it at once, a worker of an engine,
+    `flowstate work` or `flowstate run`.
 
     \b
     Example:
@@ -88,8 +88,8 @@ def end(id: str, reason: str, url: str, as_json: bool) -> None:
 def transit(id: str, flow: str, url: str, as_json: bool) -> None:
     """Send the state ID to FLOW, from wherever it is (unless it has ended).
 
-    This records that it is running there. Whatever has the flow then runs it: `flowstate run`
-    with its line, or the recovery of an engine.
+    It is ready there: whoever works and has the flow runs it at once, a worker of an engine,
+    `flowstate work` or `flowstate run`.
 
     \b
     Example:

@@ -4,15 +4,6 @@ from __future__ import annotations
 
 import click
 
-concurrency_option = click.option(
-    "--concurrency",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="States that are run at the same time.",
-)
-
 grace_option = click.option(
     "--grace",
     type=click.FloatRange(min=0),

@@ -119,6 +119,23 @@ def alarm(alarm: Alarm) -> str:
     return f"{exact_moment(alarm.at)} UTC, to {plain(alarm.to)}"
 
 
+def span(ms: int) -> str:
+    """A duration for people."""
+    for unit, size in _SPANS:
+        if ms >= size:
+            return f"{ms / size:,.1f} {unit}"
+    return f"{ms} ms"
+
+
+def lease(until: int | None, now: int) -> str:
+    """When a lease ends, for people."""
+    if until is None:
+        return "without a lease: nobody else may take it"
+    if until <= now:
+        return f"its lease ran out {span(now - until)} ago"
+    return f"lease ends in {span(until - now)}"
+
+
 def size(octets: int) -> str:
     """A number of bytes for people."""
     if octets < _KB:
@@ -126,6 +143,7 @@ def size(octets: int) -> str:
     return f"{octets / _KB:.1f} kB" if octets < _MB else f"{octets / _MB:.1f} MB"
 
 
+_SPANS = (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _KB, _MB = 1_000, 1_000_000
-_NUMBERS = frozenset({"rev", "states", "term", "due now"})
-_WHOLE = _NUMBERS | {"status", "committed (UTC)", "the soonest (UTC)"}
+_NUMBERS = frozenset({"rev", "states", "term", "due now", "ready", "taken"})
+_WHOLE = _NUMBERS | {"status", "committed (UTC)", "the soonest (UTC)", "the first waits"}

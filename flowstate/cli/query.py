@@ -8,7 +8,7 @@ from typing import TypeVar
 import click
 
 from flowstate import State, Status
-from flowstate.recovery import PREFIX
+from flowstate.recovery import LEADER_ID
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -59,8 +59,8 @@ def all_option(command: F) -> F:
 
 
 def is_own(state: State) -> bool:
-    """Whether a state is flowstate's own, by which recoverers are elected."""
-    return state.id.startswith(PREFIX)
+    """Whether a state is flowstate's own, by which the leader is elected."""
+    return state.id.startswith(LEADER_ID)  # flowstate 0.1 had a state for each group
 
 
 def _distinct(

@@ -72,8 +72,8 @@ def retry(
     """Let the states ID..., or all states with these labels and statuses, run again at the flow
     where they failed or were paused. They have all their attempts again.
 
-    This records that they are running. Whatever has the flow then runs them: the recovery of an
-    engine, or `flowstate recover`.
+    They are ready then: whoever works and has their flow runs them at once, a worker of an engine,
+    `flowstate work` or `flowstate run`.
 
     A state that somebody else moves meanwhile is left to them, and is no error. Ctrl-C stops after
     the state that is being retried; run the same command again to go on.
@@ -129,7 +129,7 @@ async def _found(screen: Retrying, query: Query) -> AsyncGenerator[State]:
 @define
 class Retrying:
     """Retries states one after the other, and shows on stderr how far it has come, if that is a
-    terminal."""
+    terminal, and stdout, where each of them has a line, is none."""
 
     engine: Engine
     dry_run: bool
@@ -144,7 +144,7 @@ class Retrying:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             console=output.console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=not sys.stderr.isatty() or sys.stdout.isatty(),
             transient=True,
         )
 

@@ -14,7 +14,7 @@ from . import output
 from .job import Job
 from .lines import total_size
 from .loading import FlowsParam
-from .options import concurrency_option, grace_option
+from .options import grace_option
 from .screen import Screen
 from .signals import INTERRUPTED, interruptible, leave
 from .store import Access, run_async, store_option, with_access
@@ -32,7 +32,14 @@ from .store import Access, run_async, store_option, with_access
 )
 @click.option("--start", required=True, metavar="FLOW", help="The flow where each state begins.")
 @store_option
-@concurrency_option
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Lines that are run at the same time, and as many other states beside them.",
+)
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
@@ -69,11 +76,14 @@ def run(
     running goes on from its newest version; one that ended is counted; one that is paused is left
     as it is.
 
-    What becomes due while it runs is acted on: a flow that raised is retried after its backoff, a
-    delay or a timeout that is over goes on, and so does what a killed run left running, once its
-    lease has run out. The run ends when every state rests. It waits for retries, and for delays
-    and timeouts that are over within --wait; what comes later is left for the next run, or for
-    `flowstate recover`.
+    It also works: what is ready for its flows is run, whoever submitted or resumed it. And it acts
+    on what becomes due: a flow that raised is retried after its backoff, a delay or a timeout that
+    is over goes on, and so does what a killed run left running, once its lease has run out. Several
+    runs, and `flowstate work`, share all of it.
+
+    The run ends when every state rests. It waits for retries, and for delays and timeouts that are
+    over within --wait; what comes later is left for the next run, or for `flowstate work`. It does
+    not wait for a state that comes to a flow which is not among FLOWS.
 
     Ctrl-C takes no new lines and lets running flows finish; a second Ctrl-C stops at once. Nothing
     is lost either way: run it again to go on.
@@ -95,7 +105,7 @@ def run(
     async def run_job() -> int:
         with Screen(total_size(file.fileno())) as screen:
             async with connect(with_access(url, Access.CREATE)) as driver:
-                engine = Engine(driver, flows, grace=grace)
+                engine = Engine(driver, flows, grace=grace, max_background=concurrency)
                 stop = on_error == "stop"
                 job = Job(engine, start, screen, concurrency, int(wait * 1000), stop_on_error=stop)
                 began, head = time.monotonic(), await driver.head()

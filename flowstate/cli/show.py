@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 from rich.table import Table
 from rich.text import Text
 
-from flowstate import Data, DataRef, Query, State, UnreadableVersionError
+from flowstate import Data, DataRef, Engine, Query, State, Status, UnreadableVersionError
 
 from . import output
 from .changes import changes
@@ -27,6 +27,9 @@ from .store import Access, opened, run_async, store_option
 @output.json_option
 def show(id: str, history: bool, url: str, as_json: bool) -> None:
     """Show the state ID as it is now, or how it came to be.
+
+    While it is RUNNING, its place says whether it is ready, for whoever works and has its flow, or
+    taken, and by whom.
 
     \b
     Examples:
@@ -51,11 +54,27 @@ def show(id: str, history: bool, url: str, as_json: bool) -> None:
                         f"history was compacted: of what was before revision "
                         f"{versions.compacted + 1}, versions may be missing"
                     )
+            elif state is not None and as_json:
+                output.print_json(state)
             elif state is not None:
-                (output.print_json if as_json else _print_detail)(state)
+                _print_detail(state, await _place(engine, state))
         return readable.exit_code
 
     leave(run_async(show_state))
+
+
+async def _place(engine: Engine, state: State) -> str:
+    """Where a RUNNING state stands: ready, or taken by somebody. Empty if it rests."""
+    if state.transition.status is not Status.RUNNING:
+        return ""
+    place = await engine.timers.place(state.id)
+    now = engine.clock.now()
+    if place is None:
+        return ""  # it has moved meanwhile
+    if place.since is None:
+        return f"taken by {place.owner or 'nobody known'}, {output.lease(place.until, now)}"
+    waits = output.span(max(0, now - place.since))
+    return f"ready since {output.exact_moment(place.since)} UTC ({waits})"
 
 
 async def _print_versions(versions: AsyncIterable[State]) -> None:
@@ -78,32 +97,33 @@ async def _print_history(versions: AsyncIterable[State]) -> None:
     output.console().print(table)
 
 
-def _print_detail(state: State) -> None:
+def _print_detail(state: State, place: str) -> None:
     console = output.console()
-    console.print(_detail(state))
+    console.print(_detail(state, place))
     if state.transition.traceback:
         console.print(Text("\ntraceback", style="dim"))
         for line in state.transition.traceback.splitlines():
             console.print(Text(f"  {output.plain(line)}"), soft_wrap=True)
 
 
-def _detail(state: State) -> Table:
+def _detail(state: State, place: str) -> Table:
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in _facts(state):
+    for name, value in _facts(state, place):
         if value:
             grid.add_row(name, value)
     return grid
 
 
-def _facts(state: State) -> Iterator[tuple[str, Text | str]]:
+def _facts(state: State, place: str) -> Iterator[tuple[str, Text | str]]:
     """The names and values of all that a state has, in reading order; a value may be empty."""
     transition = state.transition
     alarm = transition.alarm
     yield "id", Text(output.plain(state.id), style="bold")
     yield "status", output.status_text(output.status_name(state))
     yield "flow", output.plain(transition.to)
+    yield "place", output.plain(place)
     yield "reason", output.plain(transition.reason)
     yield "cause", transition.cause.value
     yield "attempt", str(transition.attempt) if transition.attempt else ""

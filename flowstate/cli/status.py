@@ -1,32 +1,36 @@
-"""``flowstate status``: who recovers, and what is due."""
+"""``flowstate status``: who leads, what is ready, taken and due, and what failed."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 
 import click
 import msgspec
 from rich.table import Table
 
-from flowstate import Engine, Query, State, Status
-from flowstate.recovery import PREFIX
+from flowstate import Due as DueState
+from flowstate import Engine, Query, StateNotFoundError, Status, UnreadableVersionError
+from flowstate.leases import Holding
+from flowstate.recovery import LEADER_ID
 
 from . import output
+from .query import is_own
 from .reading import Readable
 from .signals import leave
 from .store import Access, opened, run_async, store_option
 
-MAX_COUNTED = 1_000
-"""How many due states of a flow are counted; if there are more, only that is said."""
-MAX_FAILED = 10_000
-"""How many failed states are counted, of all flows together."""
+MAX_COUNTED = 10_000
+"""How many states of each kind are counted, of all flows together."""
+LONG_MS = 5_000
+"""What is ready for longer, at a flow at which nothing is taken, is said to have no worker (ms)."""
+AHEAD_MS = 100 * 366 * 86_400_000
+"""How far ahead due times are looked for (ms)."""
 
 
-class Group(msgspec.Struct, frozen=True):
-    """A group of recoverers. Without a leader, ``leader`` is empty and ``term`` is 0."""
+class Leader(msgspec.Struct, frozen=True):
+    """Who acts on what is due. If nobody does, ``leader`` is empty and ``term`` is 0."""
 
-    group: str
     leader: str
     term: int
     is_overdue: bool
@@ -34,12 +38,40 @@ class Group(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Line(msgspec.Struct, frozen=True):
+    """What is RUNNING at a flow: ready for whoever works, or taken."""
+
+    flow: str
+    ready: int
+    """How many states are ready, if all flows together have no more than 10,000 that are
+    RUNNING."""
+    since: int | None
+    """Since when the first in line is ready, in ms since 1970 (UTC); null if nothing is."""
+    waits_ms: int
+    """How long that is."""
+    taken: int
+    """How many states somebody runs."""
+    has_no_worker: bool
+    """Whether the first in line is ready for some seconds, and nothing is taken at this flow."""
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Who has taken something: an engine."""
+
+    owner: str
+    states: int
+    lease_ends: int | None
+    """When the first of its leases ends, in ms since 1970 (UTC); null if it has none."""
+    is_overdue: bool
+    """Whether that is over: it died or hangs, and nobody has acted on it yet."""
+
+
 class Due(msgspec.Struct, frozen=True):
     """The due times of a flow: alarms that lead to it, and leases of states that are at it."""
 
     flow: str
     due: int
-    """How many states are due now, counted up to 1,000."""
+    """How many states are due now, if all flows together have no more than 10,000."""
     next_due: int
     """The soonest due time, in ms since 1970 (UTC); it may be over."""
     late_ms: int
@@ -55,39 +87,44 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The groups, the flows and what failed, as ``--json`` prints them."""
+    """All of it, as ``--json`` prints it."""
 
-    groups: Sequence[Group]
-    flows: Sequence[Due]
+    leader: Leader | None
+    """null: nobody ever led."""
+    flows: Sequence[Line]
+    owners: Sequence[Owner]
+    due: Sequence[Due]
     failed: Sequence[Failed]
 
 
-@click.command(short_help="Show who recovers, what is due, and what failed.")
-@click.option("--group", default="", metavar="NAME", help="Only this group of recoverers.")
+@click.command(short_help="Show who leads and works, what is ready and due, and what failed.")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as one line of JSON.")
-def status(group: str, url: str, as_json: bool) -> None:
-    """Show who leads each group of recoverers, what is due for each flow, and how late, and how
-    many states have failed at each flow.
+def status(url: str, as_json: bool) -> None:
+    """Show who leads; for each flow, how much is ready and for how long the first in line; who has
+    taken how much; what is due, and how late; and how many states have failed.
 
-    What is due is acted on within milliseconds while a recoverer that has the flow leads. So what
-    is late for longer has no recoverer, or more work than its recoverers can do. What has failed
-    rests until somebody moves it: `flowstate ls --status failed` lists it, `flowstate retry
-    --status failed` lets it run again.
+    What is ready is taken within milliseconds by a worker that has the flow and is not busy, and
+    what is due is acted on within milliseconds while somebody leads. What has failed rests until
+    somebody moves it: `flowstate ls --status failed` lists it, `flowstate retry --status failed`
+    lets it run again.
 
     A version that cannot be read is told on stderr and counted nowhere; the exit code is then 1.
 
     \b
     Examples:
       flowstate status --store sqlite:///orders.db
-      flowstate status --json | jq '[.flows[].late_ms] | max'
+      flowstate status --json | jq '[.flows[].waits_ms] | max'
     """
 
     async def show_status() -> int:
         readable = Readable()
         async with opened(url, Access.READ) as engine:
+            holdings = [each for each in await engine.timers.holdings() if each.id != LEADER_ID]
             report = Report(
-                await _groups(engine, readable, group),
+                await _leader(engine, readable),
+                await _flows(engine, readable, holdings),
+                _owners(holdings, engine.clock.now()),
                 await _due(engine, readable),
                 await _failed(engine, readable),
             )
@@ -101,43 +138,92 @@ def status(group: str, url: str, as_json: bool) -> None:
     leave(run_async(show_status))
 
 
-async def _groups(engine: Engine, readable: Readable, name: str) -> Sequence[Group]:
-    only = Query(id=f"{PREFIX}{name}", latest=True)
-    every = Query(id_prefix=PREFIX, latest=True)
-    found = readable.of(engine.states(only if name else every))
-    return [await _group(engine, state) async for state in found]
-
-
-async def _group(engine: Engine, state: State) -> Group:
+async def _leader(engine: Engine, readable: Readable) -> Leader | None:
+    try:
+        state = await engine.get(LEADER_ID)
+    except StateNotFoundError:
+        return None
+    except UnreadableVersionError as error:
+        readable.tell(error)
+        return Leader("", 0, is_overdue=False, reason="the state of the election cannot be read")
+    place = await engine.timers.place(LEADER_ID)
     leads = state.transition.status is Status.RUNNING
-    return Group(
-        group=state.id.removeprefix(PREFIX),
+    until = None if place is None else place.until
+    return Leader(
         leader=state.labels.get("leader", "") if leads else "",
         term=state.rev if leads else 0,
-        is_overdue=leads and bool((await engine.timers.due([state.transition.to], 1)).due),
+        is_overdue=leads and until is not None and until <= engine.clock.now(),
         reason=state.transition.reason,
     )
 
 
+async def _flows(
+    engine: Engine, readable: Readable, holdings: Collection[Holding]
+) -> Sequence[Line]:
+    line = await engine.timers.line()
+    taken = Counter(holding.flow for holding in holdings)
+    held = {holding.id for holding in holdings}
+    ready = await _count(engine, readable, Status.RUNNING, held) if line else Counter[str]()
+    now = engine.clock.now()
+    found: list[Line] = []
+    for flow in sorted({*line, *taken}):
+        since = line.get(flow)
+        waits = 0 if since is None else max(0, now - since)
+        has_no_worker = waits >= LONG_MS and not taken[flow]
+        # what the line has, and the count has not, was committed in between
+        count = 0 if since is None else max(1, ready[flow])
+        found.append(Line(flow, count, since, waits, taken[flow], has_no_worker))
+    return sorted(found, key=lambda line: -line.waits_ms)
+
+
+def _owners(holdings: Collection[Holding], now: int) -> Sequence[Owner]:
+    by_owner: defaultdict[str, list[Holding]] = defaultdict(list)
+    for holding in holdings:
+        by_owner[holding.place.owner].append(holding)
+    found: list[Owner] = []
+    for owner, held in sorted(by_owner.items()):
+        ends = min((each.place.until for each in held if each.place.until), default=None)
+        found.append(Owner(owner, len(held), ends, ends is not None and ends <= now))
+    return found
+
+
 async def _due(engine: Engine, readable: Readable) -> Sequence[Due]:
-    found: list[Due] = []
-    for flow in await engine.timers.due_flows():
-        page = await engine.timers.due([flow], MAX_COUNTED)
-        readable.pass_by(page.unreadable)
-        at = page.due[0].at if page.due else page.next_at
-        if at is not None and not flow.startswith(PREFIX):
-            late = max(0, engine.clock.now() - at)
-            found.append(Due(flow, len(page.due), at, late))
-    return sorted(found, key=lambda due: due.next_due)
+    now = engine.clock.now()
+    page = await engine.driver.due(now + AHEAD_MS, MAX_COUNTED)
+    readable.pass_by(page.unreadable)
+    times: defaultdict[str, list[int]] = defaultdict(list)
+    for due in page.due:
+        if not is_own(due.state):
+            times[_flow_of(due)].append(due.at)
+    return [
+        Due(flow, sum(at <= now for at in ats), ats[0], max(0, now - ats[0]))
+        for flow, ats in times.items()  # the soonest comes first
+    ]
+
+
+def _flow_of(due: DueState) -> str:
+    """The flow that an alarm leads to, or at which a lease ends."""
+    transition = due.state.transition
+    alarm = transition.alarm
+    return alarm.to if alarm is not None and alarm.at == due.at else transition.to
 
 
 async def _failed(engine: Engine, readable: Readable) -> Sequence[Failed]:
-    counts: Counter[str] = Counter()
-    async for state in readable.of(engine.states(Query(status=Status.FAILED, latest=True))):
-        counts[state.transition.to] += 1
-        if counts.total() == MAX_FAILED:
-            break
+    counts = await _count(engine, readable, Status.FAILED)
     return [Failed(flow, states) for flow, states in counts.most_common()]
+
+
+async def _count(
+    engine: Engine, readable: Readable, status: Status, without: Collection[str] = ()
+) -> Counter[str]:
+    """How many current states have that status, by flow."""
+    counts: Counter[str] = Counter()
+    async for state in readable.of(engine.states(Query(status=status, latest=True))):
+        if state.id not in without and not is_own(state):
+            counts[state.transition.to] += 1
+            if counts.total() == MAX_COUNTED:
+                break
+    return counts
 
 
 # ---------------------------------------------------------------- for people
@@ -145,60 +231,79 @@ async def _failed(engine: Engine, readable: Readable) -> Sequence[Failed]:
 
 def _print(report: Report, now: int) -> None:
     console = output.console()
-    if report.groups:
-        console.print(_group_table(report.groups))
-    else:
-        console.print("no recoverer was ever here: nothing acts on what is due")
+    console.print(_about_leader(report.leader))
     if report.flows:
-        console.print(_due_table(report.flows, now))
+        console.print(_flow_table(report.flows))
+    else:
+        console.print("nothing is ready, and nothing runs")
+    if report.owners:
+        console.print(_owner_table(report.owners, now))
+    if report.due:
+        console.print(_due_table(report.due, now))
     else:
         console.print("nothing is or will be due")
     if report.failed:
         console.print(_failed_table(report.failed))
 
 
-def _group_table(groups: Sequence[Group]) -> Table:
-    table = output.table("group", "leader", "term", "about")
-    for group in groups:
-        about = "its lease ran out; nobody has taken over" if group.is_overdue else group.reason
+def _about_leader(leader: Leader | None) -> str:
+    if leader is None:
+        return "nobody ever led: nothing acts on what is due"
+    if not leader.leader:
+        return output.plain(f"nobody leads: {leader.reason}")
+    name = output.plain(leader.leader)
+    if leader.is_overdue:
+        return f"nobody leads: the lease of {name}, term {leader.term}, ran out"
+    return f"{name} leads, term {leader.term}"
+
+
+def _flow_table(flows: Sequence[Line]) -> Table:
+    is_cut = sum(flow.ready for flow in flows) >= MAX_COUNTED
+    title = f"only the first {MAX_COUNTED:,} that are ready are counted" if is_cut else None
+    table = output.table("flow", "ready", "the first waits", "taken", "", title=title)
+    for flow in flows:
         table.add_row(
-            output.plain(group.group),
-            output.plain(group.leader) or "nobody",
-            str(group.term) if group.term else "",
-            output.plain(about),
+            output.plain(flow.flow),
+            f"{flow.ready:,}",
+            "" if flow.since is None else output.span(flow.waits_ms),
+            f"{flow.taken:,}",
+            "no worker has it?" if flow.has_no_worker else "",
+        )
+    return table
+
+
+def _owner_table(owners: Sequence[Owner], now: int) -> Table:
+    table = output.table("taken by", "states", "the soonest")
+    for owner in owners:
+        table.add_row(
+            output.plain(owner.owner) or "somebody unknown",
+            f"{owner.states:,}",
+            output.lease(owner.lease_ends, now),
         )
     return table
 
 
 def _due_table(flows: Sequence[Due], now: int) -> Table:
-    table = output.table("flow", "due now", "the soonest (UTC)", "")
+    is_cut = sum(flow.due for flow in flows) >= MAX_COUNTED
+    title = f"only the first {MAX_COUNTED:,} that are due are counted" if is_cut else None
+    table = output.table("flow", "due now", "the soonest (UTC)", "", title=title)
     for flow in flows:
         wait = flow.next_due - now
         table.add_row(
             output.plain(flow.flow),
-            f"{MAX_COUNTED:,} or more" if flow.due == MAX_COUNTED else f"{flow.due:,}",
+            f"{flow.due:,}",
             output.exact_moment(flow.next_due),
-            f"{_span(flow.late_ms)} late" if flow.late_ms else f"in {_span(max(0, wait))}",
+            f"{output.span(flow.late_ms)} late"
+            if flow.late_ms
+            else f"in {output.span(max(0, wait))}",
         )
     return table
 
 
 def _failed_table(flows: Sequence[Failed]) -> Table:
-    is_cut = sum(flow.states for flow in flows) == MAX_FAILED
-    title = f"only the first {MAX_FAILED:,} that failed are counted" if is_cut else None
+    is_cut = sum(flow.states for flow in flows) == MAX_COUNTED
+    title = f"only the first {MAX_COUNTED:,} that failed are counted" if is_cut else None
     table = output.table("failed at", "states", title=title)
     for flow in flows:
         table.add_row(output.plain(flow.flow), f"{flow.states:,}")
     return table
-
-
-def _span(ms: int) -> str:
-    """A duration for people."""
-    seconds = ms / 1000
-    for unit, size in _UNITS:
-        if seconds >= size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{ms} ms"
-
-
-_UNITS = (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1))

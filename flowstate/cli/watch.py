@@ -37,8 +37,8 @@ def watch(
     """Print every change as it comes, until Ctrl-C.
 
     It ends by saying the revision up to which it has seen everything: --after that revision goes
-    on there, and nothing is lost or repeated. flowstate's own states, by which recoverers are
-    elected, are left out unless --all is given. A version that cannot be read is told on stderr and
+    on there, and nothing is lost or repeated. flowstate's own state, by which the leader is
+    elected, is left out unless --all is given. A version that cannot be read is told on stderr and
     passed by; the exit code is then 1.
 
     \b

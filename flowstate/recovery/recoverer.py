@@ -102,7 +102,8 @@ class Recoverer:
             raise InvalidValueError("Recoverer.lease", "takes at least 1 second")
         self._elector = Elector(self.engine, self.name, round(self.lease * 1000), self.tell)
         if self.concurrency:
-            self._worker = Worker(self.engine, concurrency=self.concurrency)
+            look = renewal_ms(round(self.lease * 1000)) / 1000
+            self._worker = Worker(self.engine, concurrency=self.concurrency, look=look)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as services:

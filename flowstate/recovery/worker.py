@@ -11,7 +11,6 @@ from attrs import define, field
 
 from flowstate import Cause, Engine, InvalidValueError
 from flowstate.executions import Execution
-from flowstate.leases import renewal_ms
 
 from .pace import Backoff, look_and_sleep
 
@@ -28,6 +27,8 @@ class Worker:
 
     engine: Engine
     concurrency: int = field(default=100, kw_only=True)
+    look: float = field(default=10.0, kw_only=True)
+    """How many seconds it sleeps at most before it looks again, if nothing wakes it."""
 
     claimed: int = field(default=0, init=False)
     """States that it has claimed."""
@@ -88,7 +89,7 @@ class Worker:
             self.claimed += claimed
             self.running += claimed
         # a wake-up may be lost, and the clock may be wrong
-        return engine.clock.now() + renewal_ms(round(engine.retry.lease * 1000))
+        return engine.clock.now() + round(self.look * 1000)
 
     async def _freed(self) -> None:
         """Return once it may begin more than before."""

@@ -1,9 +1,11 @@
 """A plugin of pytest for tests of flows. pytest loads it by itself.
 
-``driver`` is an open store, ``engine`` an open engine on it with the flows of ``flows``, and
-``recoverer`` recovers beside it. A test that asks for ``virtual_clock`` has all of them on virtual
-time, which moves by itself as soon as everything waits for it: a day of retries takes no longer
-than the work in it. ``store_url``, ``flows`` and ``retry_policy`` are there to be overridden.
+``flowstate_driver`` is an open store, ``flowstate_engine`` an open engine on it with the flows of
+``flowstate_flows``, and ``flowstate_recoverer`` works and recovers beside it. A test that asks for
+``flowstate_virtual_clock`` has all of them on virtual time, which moves by itself as soon as
+everything waits for it: a day of retries takes no longer than the work in it.
+``flowstate_store_url``, ``flowstate_flows`` and ``flowstate_retry_policy`` are there to be
+overridden. All names begin alike, so that they are nobody else's.
 
 Tests and fixtures run on the event loops of anyio's plugin: mark tests with ``pytest.mark.anyio``.
 ``-p no:flowstate`` leaves all of this out.
@@ -31,19 +33,19 @@ do without renewals."""
 
 
 @pytest.fixture
-def store_url() -> str:
+def flowstate_store_url() -> str:
     """The URL of an empty store for the states. Override it to test on another driver."""
     return "memory:"
 
 
 @pytest.fixture
-def flows() -> Flows:
+def flowstate_flows() -> Flows:
     """The flows of the engine. Override it with your flows, or add to it in a test."""
     return Flows()
 
 
 @pytest.fixture
-def retry_policy() -> RetryPolicy:
+def flowstate_retry_policy() -> RetryPolicy:
     """The retry policy of states without one of their own. Override it to test with another."""
     return RetryPolicy()
 
@@ -52,7 +54,7 @@ def retry_policy() -> RetryPolicy:
 async def flowstate_clock(request: pytest.FixtureRequest) -> AsyncIterator[Clock]:
     """The clock of all fixtures: that of the system, or the virtual one if the test or one of its
     fixtures asks for it."""
-    if "virtual_clock" not in request.fixturenames:
+    if "flowstate_virtual_clock" not in request.fixturenames:
         yield SystemClock()
         return
     from .virtual import VirtualClock  # noqa: PLC0415  (loaded when asked for)
@@ -63,16 +65,18 @@ async def flowstate_clock(request: pytest.FixtureRequest) -> AsyncIterator[Clock
 
 
 @pytest.fixture
-def virtual_clock(flowstate_clock: VirtualClock) -> VirtualClock:
+def flowstate_virtual_clock(flowstate_clock: VirtualClock) -> VirtualClock:
     """Time that moves by itself whenever every task waits, to the next instant that a task waits
     for. It stands still while the store or a flow works in a thread."""
     return flowstate_clock
 
 
 @pytest.fixture
-async def driver(store_url: str, flowstate_clock: Clock) -> AsyncIterator[Driver]:
-    """An open store, at ``store_url``."""
-    made = connect(store_url)
+async def flowstate_driver(
+    flowstate_store_url: str, flowstate_clock: Clock
+) -> AsyncIterator[Driver]:
+    """An open store, at ``flowstate_store_url``."""
+    made = connect(flowstate_store_url)
     if _is_virtual(flowstate_clock):
         from .virtual import TimedDriver  # noqa: PLC0415  (loaded when asked for)
 
@@ -84,12 +88,20 @@ async def driver(store_url: str, flowstate_clock: Clock) -> AsyncIterator[Driver
 
 
 @pytest.fixture
-async def engine(
-    driver: Driver, flows: Flows, retry_policy: RetryPolicy, flowstate_clock: Clock
+async def flowstate_engine(
+    flowstate_driver: Driver,
+    flowstate_flows: Flows,
+    flowstate_retry_policy: RetryPolicy,
+    flowstate_clock: Clock,
 ) -> AsyncIterator[Engine]:
     """An open engine without jitter; flows that still run when the test is over are cancelled."""
     made = Engine(
-        driver, flows, retry=retry_policy, clock=flowstate_clock, grace=0, chance=lambda: 0.0
+        flowstate_driver,
+        flowstate_flows,
+        retry=flowstate_retry_policy,
+        clock=flowstate_clock,
+        grace=0,
+        chance=lambda: 0.0,
     )
     async with made as opened:
         if _is_virtual(flowstate_clock):
@@ -98,11 +110,11 @@ async def engine(
 
 
 @pytest.fixture
-async def recoverer(engine: Engine) -> AsyncIterator[Recoverer]:
-    """A recoverer beside the engine, so that delays, timeouts and retries fire."""
+async def flowstate_recoverer(flowstate_engine: Engine) -> AsyncIterator[Recoverer]:
+    """A recoverer beside the engine: what is ready runs, and delays, timeouts and retries fire."""
     from ..recovery import Recoverer  # noqa: PLC0415  (loaded when asked for)
 
-    async with Recoverer(engine, lease=TERM_S) as opened:
+    async with Recoverer(flowstate_engine, lease=TERM_S) as opened:
         yield opened
 
 

@@ -52,9 +52,9 @@ def test_a_command_moves_the_newest_version(
         ("finish", ("resume", "a"), "state 'a': Resume is not legal while ENDED"),
         ("finish", ("pause", "a"), "state 'a': Pause is not legal while ENDED"),
         ("finish", ("transit", "a", "x"), "state 'a': Transit is not legal while ENDED"),
-        ("leave", ("resume", "a"), "state 'a': Resume is not legal while RUNNING"),
-        ("leave", ("transit", "a", ""), "Transit.to: the flow id may not be empty"),
-        ("leave", ("pause", "a", "--to", ""), "Pause.to: the flow id may not be empty"),
+        ("go_nowhere", ("resume", "a"), "state 'a': Resume is not legal while RUNNING"),
+        ("go_nowhere", ("transit", "a", ""), "Transit.to: the flow id may not be empty"),
+        ("go_nowhere", ("pause", "a", "--to", ""), "Pause.to: the flow id may not be empty"),
     ],
 )
 def test_an_illegal_command_changes_nothing(

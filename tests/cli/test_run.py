@@ -275,6 +275,16 @@ def test_a_state_that_was_left_running_goes_on_where_it_is(shell: Shell) -> None
     assert flows == ["fail", "two_steps", "finish", None]
 
 
+def test_it_does_not_wait_for_a_state_that_comes_to_a_flow_of_others(shell: Shell) -> None:
+    """More lines than run at a time: each makes room for the next."""
+    lines = [{"id": f"s{n}"} for n in range(6)]
+    done = run(shell, "go_nowhere", *lines, options=("--concurrency", "2"))
+    assert (done.returncode, done.stderr) == (NOT_WELL, "")
+    again = run(shell, "go_nowhere", *lines, options=("--concurrency", "2"))
+    assert (again.returncode, again.stderr) == (NOT_WELL, "")
+    assert "6 lines: 0 ended well; 0 transitions" in again.stdout
+
+
 @pytest.mark.parametrize("start", ["wait_for_someone", "delay", "fail", "fail_for_good"])
 def test_what_rests_without_having_ended_well_is_left_and_counted(shell: Shell, start: str) -> None:
     run(shell, start, {"id": "a"})
@@ -511,16 +521,63 @@ def test_a_delay_that_is_over_after_the_wait_is_left(shell: Shell) -> None:
 
 
 def test_what_a_killed_run_left_running_goes_on_in_the_next_without_its_line(shell: Shell) -> None:
-    async def leave_running() -> None:
-        async with connect(f"sqlite:///{shell.store}") as driver, Engine(driver) as engine:
-            policy = RetryPolicy(lease=1)
-            await engine.do(Commit(Transit(State("a", retry=policy), "finish")))
+    """Once its lease has run out."""
+    policy = RetryPolicy(lease=1)
 
-    anyio.run(leave_running)
+    async def die_running() -> None:
+        async with connect(f"sqlite:///{shell.store}") as driver, Engine(driver) as engine:
+            await engine.do(Commit(Transit(State("a", retry=policy), "finish")))
+            await driver.claim({"finish": 1}, 1, "gone", "its claim", engine.clock.now())
+
+    anyio.run(die_running)
     process = shell.start("run", "work.py:flows", "--input", "-", "--start", "finish")
     wait_for(lambda: shell.status("a") == "ended")
     assert finish(process)[0] == WELL
     assert shell.history("a")[1]["transition"]["cause"] == "lost"
+
+
+def test_a_run_works_too(shell: Shell) -> None:
+    """What is ready for its flows is run at once and without an attempt, whoever left it so; what
+    is for others stays ready."""
+
+    async def submit() -> None:
+        async with connect(f"sqlite:///{shell.store}") as driver, Engine(driver) as engine:
+            await engine.do(Commit(Transit(State("a"), "two_steps")))
+            await engine.do(Commit(Transit(State("b"), "of another engine")))
+
+    anyio.run(submit)
+    done = run(shell, "finish", {"id": "c"})
+    assert (done.returncode, done.stderr) == (WELL, "")
+    assert "1 line: 1 ended well; " in done.stdout
+    assert [version["transition"].get("cause") for version in shell.history("a")] == [None] * 3
+    assert shell.status("b") == "running"
+
+
+def test_a_run_ends_when_what_it_was_to_run_is_no_longer_in_line(shell: Shell) -> None:
+    """Also where one state runs at a time."""
+
+    async def submit() -> None:
+        async with connect(f"sqlite:///{shell.store}") as driver, Engine(driver) as engine:
+            await engine.do(Commit(*(Transit(State(f"s{n}"), "two_steps") for n in range(20))))
+
+    anyio.run(submit)
+    assert run(shell, "finish", options=("--concurrency", "1")).returncode == WELL
+    assert len(shell.states("--status", "ended")) == 20
+
+
+def test_two_runs_of_the_same_lines_run_each_state_once(shell: Shell) -> None:
+    """The second waits for what the first runs, and counts it too."""
+    file = shell.write("in.jsonl", *({"id": f"s{n}"} for n in range(4)))
+    command = ("run", "work.py:flows", "--input", file, "--start", "hold")
+    first = shell.start(*command)
+    wait_for(lambda: all((shell.directory / f"s{n}.begun").exists() for n in range(4)))
+    second = shell.start(*command, "--on-error", "skip")
+    (shell.directory / "go").touch()
+    for process in (first, second):
+        code, stdout, stderr = finish(process)
+        assert (code, stderr) == (WELL, "")
+        assert "4 lines: 4 ended well" in stdout
+    assert [len(shell.history(f"s{n}")) for n in range(4)] == [2] * 4
 
 
 def test_a_run_in_which_nothing_is_due_commits_nothing_of_its_own(shell: Shell) -> None:

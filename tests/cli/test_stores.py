@@ -44,7 +44,7 @@ def test_a_store_that_is_not_there_is_an_error_and_is_not_made(
 )])  # fmt: skip
 def test_an_unknown_id_is_one_clear_error(shell: Shell, command: tuple[str, ...]) -> None:
     shell.write("in.jsonl", {"id": "a"})
-    shell.run("run", "work.py:flows", "--input", "in.jsonl", "--start", "leave")
+    shell.run("run", "work.py:flows", "--input", "in.jsonl", "--start", "go_nowhere")
     done = shell.run(*command)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "Error: no state 'b'\n")
 

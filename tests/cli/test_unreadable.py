@@ -21,7 +21,7 @@ from flowstate import (
     Transit,
     connect,
 )
-from flowstate.recovery import PREFIX
+from flowstate.recovery import LEADER_ID
 
 from .shell import Shell, finish, interrupt, read_until, wait_for
 
@@ -99,7 +99,7 @@ def test_show_has_the_other_versions(store: Shell) -> None:
 def test_status_counts_the_others(store: Shell) -> None:
     done = store.run("status", "--json")
     assert told(done)
-    assert 2 == json.loads(done.stdout)["flows"][0]["due"]
+    assert 2 == json.loads(done.stdout)["due"][0]["due"]
 
 
 def test_retry_retries_the_others(shell: Shell) -> None:
@@ -131,20 +131,20 @@ def test_run_runs_the_others(store: Shell) -> None:
     assert "unreadable" in done.stdout
 
 
-def test_recover_recovers_the_others(store: Shell) -> None:
-    """Also if its group's state cannot be read: it is replaced."""
-    group = State(f"{PREFIX}default", retry=RetryPolicy(lease=1))
+def test_work_works_on_the_others(store: Shell) -> None:
+    """Also if the state of the election cannot be read: it is replaced."""
+    election = State(LEADER_ID, retry=RetryPolicy(lease=1))
 
     async def lead() -> None:
         async with connect(f"sqlite:///{store.store}") as driver, Engine(driver) as engine:
-            await engine.timers.commit(Commit(Transit(group, group.id)))
+            await engine.timers.commit(Commit(Transit(election, LEADER_ID)))
 
     anyio.run(lead)
-    damage(store, group.id)
-    process = store.start("recover", "--flows", "work.py:flows")
+    damage(store, LEADER_ID)
+    process = store.start("work", "work.py:flows")
     wait_for(lambda: {store.status("a"), store.status("c")} == {"ended"})
     interrupt(process)
     code, _, stderr = finish(process)
     assert (0, 1) == (code, stderr.count(LINE))
-    assert f"(state '{group.id}') cannot be read" in stderr
+    assert f"(state '{LEADER_ID}') cannot be read" in stderr
     assert "Traceback" not in stderr

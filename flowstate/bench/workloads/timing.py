@@ -48,7 +48,7 @@ async def alarms(place: Place, a_second: int) -> Sample:
         return Commit(End(state))
 
     count = _alarms(a_second, place.effort)
-    async with place.engine(flows) as engine, Recoverer(engine, f"{place.prefix}bench"):
+    async with place.engine(flows) as engine, Recoverer(engine):
         # a slow store needs longer to make them than the first of them lasts
         first = engine.clock.now() + LEAD_MS + count // 2
         ats = [first + number * 1000 // a_second for number in range(count)]
@@ -95,7 +95,7 @@ def _timers(_site: Site, a_second: int, effort: Effort) -> Sample:
 async def take_over(place: Place, states: int) -> Sample:
     """From the death of a process (SIGKILL) until its states run here.
 
-    It was the leader of its group too, so the term must run out as well as the leases.
+    It was the leader too, so the term must run out as well as the leases.
     """
     late: list[float] = []
     done = anyio.Event()
@@ -113,7 +113,7 @@ async def take_over(place: Place, states: int) -> Sample:
     async with child(HOLDER) as other, place.engine(flows, retry=policy) as engine:
         await other.tell(place.url, place.prefix, str(states), str(LEASE_S))
         await other.line()  # all of them run there
-        async with Recoverer(engine, f"{place.prefix}bench", lease=LEASE_S):
+        async with Recoverer(engine, lease=LEASE_S):
             # so that they live on renewed leases
             await anyio.sleep(LEASE_S * 1.5)
             if late:

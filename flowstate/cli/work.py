@@ -1,4 +1,5 @@
-"""``flowstate recover``: a recoverer as a process of its own."""
+"""``flowstate work``, also as ``flowstate recover``: a worker as a process of its own, which stands
+for election too."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ import click
 from attrs import asdict, define, field
 
 from flowstate import Engine, Flows, Query, SystemClock, connect
-from flowstate.recovery import PREFIX, Event, Recoverer, Stats
+from flowstate.recovery import LEADER_ID, Event, Recoverer, Stats
 
 from . import output
 from .loading import FlowsParam
-from .options import concurrency_option, grace_option
+from .options import grace_option
 from .reading import Readable
 from .screen import LogLines
 from .signals import interruptible, leave
@@ -25,15 +26,16 @@ REPORT_S = 1.0
 """The shortest interval between two reports of what was done (s)."""
 
 
-@click.command(short_help="Act on what is due, until Ctrl-C.")
+@click.command(short_help="Run what is ready, and act on what is due, until Ctrl-C.")
+@click.argument("flows", type=FlowsParam(), metavar="[MODULE:FLOWS]", required=False)
 @click.option(
-    "--flows",
-    type=FlowsParam(),
-    required=True,
-    metavar="MODULE:FLOWS",
-    help="The flows that it acts on.",
+    "--concurrency",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="States that are run at the same time; 0: only stand for election, which needs no flows.",
 )
-@click.option("--group", default="default", show_default=True, help="One of a group acts.")
 @click.option(
     "--lease",
     type=click.FloatRange(min=1),
@@ -42,43 +44,52 @@ REPORT_S = 1.0
     metavar="SECONDS",
     help="How long a leader that died is waited for.",
 )
-@concurrency_option
 @grace_option
 @store_option
-def recover(
-    flows: Flows, group: str, lease: float, concurrency: int, grace: float, url: str
-) -> None:
-    """Act on what is due: fire delays and timeouts, retry what failed, and go on with what was
-    left running by a process that died.
+def work(flows: Flows | None, concurrency: int, lease: float, grace: float, url: str) -> None:
+    """Run what is ready for the flows FLOWS of MODULE (a dotted name, or the path of a .py file),
+    and act on what is due in the whole store.
 
-    One process of a --group leads and acts on its flows, the others stand by. Processes of one
-    group have the same flows. Start at least two, on any machine that reaches the store: when the
-    leader dies, another takes over once its --lease has run out; when it is stopped, at once.
+    What is ready is what was submitted, resumed, moved or retried, and what its process gave back.
+    Each state is given to one of all the processes that have its flow. Start any number, on any
+    machine that reaches the store; their flows may differ.
+
+    One of all the processes on a store leads: it fires delays and timeouts, and makes ready what a
+    process that died was running. It needs no flows for that. When the leader dies, another one
+    leads once its --lease has run out; when it is stopped, at once.
 
     Who leads, and what was done, is told on stderr. SIGINT (Ctrl-C) or SIGTERM hands over to
     another process and lets running flows finish; the exit code is then 0. A second one stops at
     once.
 
+    `flowstate recover` is the same command.
+
     \b
     Examples:
-      flowstate recover --flows orders.py:flows --store sqlite:///orders.db
-      flowstate recover --flows shop.mail:flows --group mail --lease 5
+      flowstate work orders.py:flows --store sqlite:///orders.db
+      flowstate work shop.mail:flows --concurrency 20 --lease 5
+      flowstate work --concurrency 0
     """
+    if flows is None and concurrency:
+        raise click.UsageError(
+            "Say which flows it is to run, e.g. flowstate work orders.py:flows; without flows it "
+            "can only lead: --concurrency 0."
+        )
+    flows = Flows() if flows is None else flows
 
     async def serve() -> int:
         async with (
             connect(with_access(url, Access.CHANGE)) as driver,
             Engine(driver, flows, grace=grace) as engine,
         ):
-            report = _Report(group)
-            recoverer = Recoverer(
-                engine, group, lease=lease, concurrency=concurrency, tell=report.tell
-            )
+            report = _Report()
+            recoverer = Recoverer(engine, concurrency=concurrency, lease=lease, tell=report.tell)
             with (
                 interruptible(report.drain, "Stopped at once; what was running goes on elsewhere."),
                 _logged(),
             ):
-                _say(f"{recoverer.name} is here for group {group!r}, with {_flows(flows)}")
+                works = _flows(flows) if concurrency else "only to lead"
+                _say(f"{recoverer.name} is here, {works}")
                 async with anyio.create_task_group() as reports:
                     async with recoverer:
                         reports.start_soon(report.leaders, engine)
@@ -91,11 +102,13 @@ def recover(
     leave(run_async(serve))
 
 
+recover = work
+
+
 @define(eq=False)
 class _Report:
-    """Prints who leads a group, and what this recoverer did."""
+    """Prints who leads, and what this process did."""
 
-    group: str
     ended: anyio.Event = field(factory=anyio.Event, init=False)
     _reported: Stats | None = field(default=None, init=False)
     """The counts as they were last reported."""
@@ -106,18 +119,18 @@ class _Report:
 
     def tell(self, event: Event, term: int) -> None:
         if event is Event.DEPOSED:
-            _say(f"term {term} of group {self.group!r} was lost to another process")
+            _say(f"term {term} was lost to another process")
         elif event is Event.TRUST_ENDED:
-            _say(f"term {term} of group {self.group!r} could not be renewed in time; standing by")
+            _say(f"term {term} could not be renewed in time; standing by")
 
     async def leaders(self, engine: Engine) -> None:
-        watcher = engine.watch(Query(id=f"{PREFIX}{self.group}", latest=True))
+        watcher = engine.watch(Query(id=LEADER_ID, latest=True))
         async for state in Readable().of(watcher):
             leader = state.labels.get("leader")
             if leader:
-                _say(f"{leader} leads group {self.group!r}, term {state.rev}")
+                _say(f"{leader} leads, term {state.rev}")
             else:
-                _say(f"nobody leads group {self.group!r}: {state.transition.reason}")
+                _say(f"nobody leads: {state.transition.reason}")
 
     async def progress(self, recoverer: Recoverer) -> None:
         """Report what was done since the last report, if anything was."""
@@ -126,7 +139,7 @@ class _Report:
             self._report(recoverer.stats())
 
     def total(self, stats: Stats) -> None:
-        _say(f"left group {self.group!r}; in all: {_done(stats) or 'nothing was due'}")
+        _say(f"left; in all: {_done(stats) or 'nothing was to be done'}")
 
     def _report(self, stats: Stats) -> None:
         done = _done(stats, self._reported)
@@ -136,7 +149,7 @@ class _Report:
             _say(f"{done}; {stats.running:,} running{late}")
 
 
-COUNTS = ("fired", "retried", "taken_over", "gave_up", "lost_races", "errors")
+COUNTS = ("claimed", "fired", "retried", "gave_up", "lost_races", "errors")
 
 
 def _done(stats: Stats, before: Stats | None = None) -> str:
@@ -150,7 +163,7 @@ def _done(stats: Stats, before: Stats | None = None) -> str:
 
 def _flows(flows: Flows) -> str:
     names = sorted(flow.name for flow in flows)
-    return f"flow{'' if len(names) == 1 else 's'} {', '.join(names) or 'none'}"
+    return f"with flow{'' if len(names) == 1 else 's'} {', '.join(names) or 'none'}"
 
 
 def _say(text: str) -> None:
