@@ -17,7 +17,7 @@ from attrs import define, field
 
 from .clock import MAX_INSTANT_MS, Clock, milliseconds
 from .driver import Driver
-from .errors import FlowstateError, InvalidValueError
+from .errors import InvalidValueError
 from .leases import Held, lease_ms, policy_of, renewal_ms
 from .state import KERNEL_PREFIX, Alarm, RetryPolicy, State
 
@@ -205,7 +205,7 @@ class Keeper:
             self.stop_timed_out()
             try:
                 await self.renew()
-            except FlowstateError:
+            except Exception:
                 logger.warning("leases could not be renewed; trying again", exc_info=True)
                 await clock.wait_until(clock.now() + PAUSE_AFTER_ERROR_MS)
 
@@ -277,7 +277,7 @@ class Keeper:
         """Give these back, so that they are ready at once."""
         try:
             await self.driver.release(held, self.owner, self.clock.now())
-        except FlowstateError:
+        except Exception:
             logger.warning("leases could not be released; they will run out", exc_info=True)
 
     def pass_by(self, held: Held) -> None:

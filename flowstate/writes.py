@@ -100,11 +100,12 @@ class Writes:
         )
 
     async def _release_unanswered(self) -> None:
-        """Give back what claims have taken whose answers were lost. Raises what the store raises."""
+        """Give back what claims took whose answers were lost. Raises what the store raises."""
         claims = frozenset(self._unanswered)
         if claims:
             holdings = await self.committer.driver.holdings(self.committer.owner)
-            await self.keeper.release([each.held for each in holdings if each.place.claim in claims])
+            held = [each.held for each in holdings if each.place.claim in claims]
+            await self.keeper.release(held)
             self._unanswered -= claims
 
     def _readable(self, given: tuple[Claimed | Unreadable, ...], claim: str) -> tuple[Claimed, ...]:

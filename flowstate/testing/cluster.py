@@ -70,6 +70,8 @@ class World:
     seen: list[Seen] = field(factory=list[Seen])
     calls: Counter[str] = field(factory=Counter[str])
     """Method of the driver -> how often a process called it."""
+    errors: dict[str, Exception] = field(factory=dict[str, Exception])
+    """Method of the driver -> what it raises, for every process."""
     outage_until: int = 0
     """The instant (ms) until which the store answers no process."""
     is_healed: bool = False
@@ -214,6 +216,8 @@ class Line(RecordingDriver):
             await world.sleep(world.chance.randrange(LOST_WAKEUP_MS))
         if world.happens(ERRORS):
             self._break()
+        if name in world.errors:
+            raise world.errors[name]
         try:
             answer = await call()
         except FlowstateError:

@@ -112,7 +112,8 @@ class PlaceRecorder(WrapperDriver):
         async def call(state: State, engine: Any) -> Command[Any]:
             began = len(self.changes)
             try:
-                return await flow.run(state, engine)
+                command: Command[Any] = await flow.run(state, engine)
+                return command
             finally:
                 self.calls.append(Call(state.id, state.rev, owner, began, len(self.changes)))
 
