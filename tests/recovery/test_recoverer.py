@@ -157,6 +157,7 @@ async def test_timeouts_free_the_places_of_flows_that_hang(cluster: Cluster, pla
         await delayed(cluster, f"s{n}", 0, "begin")
     cluster.begin("a", flows, concurrency=places)
     await cluster.heard("at late", 30)
+    await cluster.sleep(1)
     for n in range(30):
         versions = await history(cluster, f"s{n}")
         assert Cause.ALARM is versions[-2].transition.cause
