@@ -24,7 +24,6 @@ from flowstate import (
     Status,
     Transit,
 )
-
 from flowstate.leases import Place
 
 from .helpers import FixedClock, begin
