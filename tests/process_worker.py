@@ -1,8 +1,9 @@
 """One of several real processes on one store: ``process_worker.py executor|worker|recoverer SEED``.
 
 An executor begins cases that nobody has begun yet, in an order of its own, and runs them. A worker
-takes what is ready; a recoverer does so too, and goes on with what others left. Every call of a flow leaves a line in ``effects``, in
-the file system: this is what cannot be undone and is not in the store.
+takes what is ready; a recoverer does so too, and goes on with what others left. Every call of a
+flow leaves a line in ``effects``, in the file system: this is what cannot be undone and is not in
+the store.
 """
 
 from __future__ import annotations
