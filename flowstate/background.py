@@ -19,7 +19,7 @@ from attrs import define, field
 from .clock import milliseconds
 from .commands import Commit
 from .committer import Committer
-from .errors import EngineClosedError, FlowstateError
+from .errors import EngineClosedError
 from .executions import (
     PAUSE_AFTER_ERROR_MS,
     Execution,
@@ -205,7 +205,7 @@ class Background:
                         await self._take(states)
                     else:
                         await self.room.freed()
-                except FlowstateError:
+                except Exception:
                     logger.warning("states could not be taken; trying again", exc_info=True)
                     self._line.extendleft(reversed(states))
                     await clock.wait_until(clock.now() + PAUSE_AFTER_ERROR_MS)

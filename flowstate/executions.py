@@ -8,7 +8,8 @@ execution nothing: when a lease began is told by the state itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import anyio
@@ -16,9 +17,9 @@ from attrs import define, field
 
 from .clock import MAX_INSTANT_MS, Clock, milliseconds
 from .driver import Driver
-from .errors import FlowstateError, InvalidValueError
+from .errors import InvalidValueError
 from .leases import Held, lease_ms, policy_of, renewal_ms
-from .state import Alarm, RetryPolicy, State
+from .state import KERNEL_PREFIX, Alarm, RetryPolicy, State
 
 logger = logging.getLogger("flowstate")
 
@@ -157,8 +158,13 @@ class Keeper:
     """What is to be released when the engine is left."""
     _passed_by: set[Held] = field(factory=set[Held], init=False)
     """What was taken and is left to its lease, since it cannot be run, or was and did not move."""
-    _astray: frozenset[Held] = frozenset()
-    """What stood under the owner when last renewed, and was not run."""
+    _astray: dict[Held, int] = field(factory=dict[Held, int], init=False)
+    """What stood under the owner when last renewed, and was not run; each with how many calls that
+    take something had begun when this was first seen."""
+    _calls: dict[int, None] = field(factory=dict[int, None], init=False)
+    """The numbers of those whose answers are on their way."""
+    _begun: int = field(default=0, init=False)
+    """How many have begun."""
 
     def begin(self, execution: Execution) -> None:
         """A new execution: renew its lease in time."""
@@ -199,7 +205,7 @@ class Keeper:
             self.stop_timed_out()
             try:
                 await self.renew()
-            except FlowstateError:
+            except Exception:
                 logger.warning("leases could not be renewed; trying again", exc_info=True)
                 await clock.wait_until(clock.now() + PAUSE_AFTER_ERROR_MS)
 
@@ -235,14 +241,35 @@ class Keeper:
 
     async def _find_astray(self) -> None:
         """Release what this engine has taken, as the store has it, and does not run: the answer to
-        a claim or a commit was lost. Seen twice, for an answer may be on its way."""
+        a claim or a commit was lost. Seen twice, and not while an answer may be on its way. What
+        is the kernel's own is run by nobody."""
+        answered = min(self._calls, default=self._begun + 1)
         holdings = await self.driver.holdings(self.owner)
-        found = frozenset(each.held for each in holdings if each.id not in self.by_id)
-        self._passed_by &= found
-        found -= self._passed_by
-        astray, self._astray = found & self._astray, found
+        found = {
+            each.held: self._astray.get(each.held, self._begun)
+            for each in holdings
+            if each.id not in self.by_id and not each.id.startswith(KERNEL_PREFIX)
+        }
+        self._passed_by &= found.keys()
+        for held in self._passed_by:
+            del found[held]
+        astray = [
+            held for held, begun in found.items() if held in self._astray and begun < answered
+        ]
+        self._astray = found
         if astray:
             await self.release(astray)
+
+    @contextmanager
+    def taking(self) -> Generator[None]:
+        """What is taken inside may be run only when the answer is there."""
+        self._begun += 1
+        number = self._begun
+        self._calls[number] = None
+        try:
+            yield
+        finally:
+            del self._calls[number]
 
     # ------------------------------------------------------------ releasing
 
@@ -250,7 +277,7 @@ class Keeper:
         """Give these back, so that they are ready at once."""
         try:
             await self.driver.release(held, self.owner, self.clock.now())
-        except FlowstateError:
+        except Exception:
             logger.warning("leases could not be released; they will run out", exc_info=True)
 
     def pass_by(self, held: Held) -> None:

@@ -228,7 +228,8 @@ def fire(state: State, now: int, policy: RetryPolicy, jitter: float = 0.0) -> St
     2. the backoff before a retry is over: RUNNING where it is, and its timeout stands again;
     3. it has no lease, because it rests or its policy is switched off: it is left alone;
     4. its lease ran out: RUNNING where it is, cause LOST, the first time at once, after that
-       DELAYED for its backoff; given up once attempts are used up.
+       DELAYED for its backoff, and by chance for up to a lease more; given up once attempts are
+       used up.
     """
     transition = state.transition
     alarm = alarm_that_came(transition, now)
@@ -264,9 +265,11 @@ def _lease_ran_out(state: State, now: int, policy: RetryPolicy, jitter: float) -
     transition = state.transition
     if transition.status is not Status.RUNNING or not policy.enabled:
         return None
-    # a flow that kills its process is not to take one process after the other with it
+    # a flow that kills its process is not to take one process after the other with it, nor what
+    # died beside it: those that died together are tried again apart from each other
     deaths = transition.attempt
-    at = now + policy.wait_ms(deaths, jitter) if deaths else None
+    spread = round(jitter * lease_ms(policy))
+    at = now + policy.wait_ms(deaths, jitter) + spread if deaths else None
     return _tried_again(state, policy, at, Cause.LOST, LEASE_RAN_OUT)
 
 

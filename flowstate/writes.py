@@ -14,6 +14,7 @@ import anyio
 from attrs import define, field
 
 from .committer import Committer
+from .errors import FlowstateError
 from .executions import Keeper
 from .leases import Claimed
 from .plan import Plan
@@ -32,6 +33,8 @@ class Writes:
     _scopes: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False)
     """Of those that are on their way."""
     _answered: anyio.Event = field(factory=anyio.Event, init=False)
+    _unanswered: set[str] = field(factory=set[str], init=False)
+    """The claims whose answers were lost."""
     _are_shielded: bool = field(default=True, init=False)
 
     async def store(self, plan: Plan) -> tuple[State, ...]:
@@ -53,21 +56,23 @@ class Writes:
         """Have the store give this engine something to run, under this claim. *ask* asks for it,
         and gives the same when it asks again. What cannot be read is told and passed by."""
         with self.shield():
+            await self._release_unanswered()
             try:
                 given = await ask()
+            except FlowstateError:
+                self._unanswered.add(claim)
+                raise
             except anyio.get_cancelled_exc_class():
+                self._unanswered.add(claim)
                 if self._are_shielded:  # as above
-                    lost = self._readable(await ask(), claim)
-                    await self.keeper.release(
-                        [(each.state.id, each.state.rev, claim) for each in lost]
-                    )
+                    await self._release_unanswered()
                 raise
         return self._readable(given, claim)
 
     @contextmanager
     def shield(self) -> Generator[None]:
         """Nothing cancels what is inside, until leaving has waited long enough for it."""
-        with anyio.CancelScope(shield=self._are_shielded) as scope:
+        with anyio.CancelScope(shield=self._are_shielded) as scope, self.keeper.taking():
             self._scopes.add(scope)
             try:
                 yield
@@ -93,6 +98,15 @@ class Writes:
         await self.keeper.release(
             [(state.id, state.rev, "") for state in written if state.id not in by_id]
         )
+
+    async def _release_unanswered(self) -> None:
+        """Give back what claims took whose answers were lost. Raises what the store raises."""
+        claims = frozenset(self._unanswered)
+        if claims:
+            holdings = await self.committer.driver.holdings(self.committer.owner)
+            held = [each.held for each in holdings if each.place.claim in claims]
+            await self.keeper.release(held)
+            self._unanswered -= claims
 
     def _readable(self, given: tuple[Claimed | Unreadable, ...], claim: str) -> tuple[Claimed, ...]:
         claimed = tuple([each for each in given if isinstance(each, Claimed)])

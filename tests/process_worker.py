@@ -1,8 +1,9 @@
-"""One of several real processes on one store: ``process_worker.py executor|recoverer SEED``.
+"""One of several real processes on one store: ``process_worker.py executor|worker|recoverer SEED``.
 
-An executor begins cases that nobody has begun yet, in an order of its own, and runs them. A
-recoverer goes on with what executors left. Every call of a flow leaves a line in ``effects``, in
-the file system: this is what cannot be undone and is not in the store.
+An executor begins cases that nobody has begun yet, in an order of its own, and runs them. A worker
+takes what is ready; a recoverer does so too, and goes on with what others left. Every call of a
+flow leaves a line in ``effects``, in the file system: this is what cannot be undone and is not in
+the store.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from flowstate import (
     Transit,
     connect,
 )
-from flowstate.recovery import Recoverer
+from flowstate.recovery import Recoverer, Worker
 
 LEASE_S = 1.0
 POLICY = RetryPolicy(lease=LEASE_S, max_attempts=1_000, backoff=0.1, max_backoff=0.5)
@@ -88,10 +89,11 @@ async def execute(engine: Engine) -> None:
     for case in cases:
         state = State(case["id"]).attach("tasks", case["data"]["tasks"])
         try:
-            (state,) = await engine.do(Commit(Transit(state, "receive")))
+            # half of them it runs itself, the others are for whoever works
+            begin = engine.start if chance.random() < 0.5 else engine.do
+            await begin(Commit(Transit(state, "receive")))
         except RevMismatchError:
             continue  # begun before, here or by another
-        await engine.start(state)
     await engine.idle()
 
 
@@ -108,9 +110,14 @@ async def main(role: str) -> None:
     ):
         if role == "executor":
             await execute(engine)
-        elif role == "recoverer":
+        elif role in {"recoverer", "worker"}:
+            service = (
+                Recoverer(engine, lease=LEASE_S, concurrency=50, name=f"{os.getpid()}")
+                if role == "recoverer"
+                else Worker(engine, concurrency=50)
+            )
             with anyio.open_signal_receiver(signal.SIGTERM) as signals:
-                async with Recoverer(engine, lease=LEASE_S, concurrency=50, name=f"{os.getpid()}"):
+                async with service:
                     async for _ in signals:
                         break
         else:

@@ -24,6 +24,7 @@ from flowstate import (
     Status,
     Transit,
 )
+from flowstate.leases import Place
 
 from .helpers import FixedClock, begin
 
@@ -38,8 +39,14 @@ class BoomError(Exception):
     pass
 
 
-async def due_now(engine: Engine, flow: str) -> list[str]:
-    return [due.state.id for due in (await engine.timers.due([flow], 100)).due]
+async def ready_now(engine: Engine, flow: str) -> list[str]:
+    """The states that are in line for a flow, by their revisions."""
+    found: list[str] = []
+    async for state in engine.states(Query(status=Status.RUNNING, latest=True)):
+        place = await engine.timers.place(state.id)
+        if place is not None and place.since is not None and state.transition.to == flow:
+            found.append(state.id)
+    return found
 
 
 async def test_leaving_the_engine_lets_running_flows_finish(
@@ -98,16 +105,16 @@ async def test_after_the_grace_period_a_flow_is_cancelled_and_its_lease_given_up
         begun = await begin(engine, "a", "forever")
         await engine.start(begun)
         await running.wait()
-        assert await due_now(engine, "forever") == []
+        assert await ready_now(engine, "forever") == []
     assert cancelled.is_set()
-    assert await due_now(engine, "forever") == ["a"]
+    assert await ready_now(engine, "forever") == ["a"]
     assert begun == await driver.get("a")  # no new version: only the lease ended
 
 
 async def test_what_is_never_retried_is_not_given_up(
     driver: Driver, flows: Flows, clock: FixedClock
 ) -> None:
-    """It has no lease; its timeout, which is a due time as well, stays what it is."""
+    """It has no lease, and stays taken; its timeout, which is a due time, stays what it is."""
     running = anyio.Event()
 
     @flows.flow
@@ -118,11 +125,12 @@ async def test_what_is_never_retried_is_not_given_up(
 
     async with Engine(driver, flows, clock=clock, grace=0.01) as engine:
         never = State("a", retry=RetryPolicy(enabled=False))
-        (begun,) = await engine.do(Commit(Transit(never, "forever", timeout=60)))
-        await engine.start(begun)
+        await engine.start(Commit(Transit(never, "forever", timeout=60)))
+        begun = await engine.get("a")
         await running.wait()
     assert begun.transition.alarm is not None
-    assert (await engine.timers.due(["forever"], 0)).next_at == begun.transition.alarm.at
+    assert (await engine.timers.due(0)).next == begun.transition.alarm.at
+    assert await engine.timers.place("a") == Place(None, engine.owner, "", None)
 
 
 async def test_after_the_grace_period_a_sync_flow_is_abandoned_and_its_lease_given_up(
@@ -141,7 +149,7 @@ async def test_after_the_grace_period_a_sync_flow_is_abandoned_and_its_lease_giv
         begun = await begin(engine, "a", "slow")
         await engine.start(begun)
         await running.wait()
-    assert await due_now(engine, "slow") == ["a"]
+    assert await ready_now(engine, "slow") == ["a"]
     go.set()
     await anyio.to_thread.run_sync(returned.wait)
     await anyio.wait_all_tasks_blocked()
@@ -166,8 +174,8 @@ async def test_what_waits_for_a_slot_when_the_engine_is_left_is_given_up_too(
     async with Engine(driver, flows, clock=clock, max_background=1, grace=0) as engine:
         await engine.start(await begin(engine, "a", "fork"))
         await running.wait()
-    assert await due_now(engine, "fork") == ["a"]
-    assert await due_now(engine, "child") == ["child-1", "child-2"]
+    assert await ready_now(engine, "fork") == ["a"]
+    assert await ready_now(engine, "child") == ["child-1", "child-2"]
 
 
 async def test_what_was_started_right_before_the_engine_is_left_is_given_up_or_done(
@@ -178,7 +186,7 @@ async def test_what_was_started_right_before_the_engine_is_left_is_given_up_or_d
         await engine.start(await begin(engine, "a", "finish"))
     state = await engine.get("a")
     is_done = state.transition.status is Status.ENDED
-    assert is_done or await due_now(engine, "finish") == ["a"]
+    assert is_done or await ready_now(engine, "finish") == ["a"]
 
 
 async def test_while_the_engine_is_left_a_committed_step_is_the_last_one(
@@ -202,7 +210,7 @@ async def test_while_the_engine_is_left_a_committed_step_is_the_last_one(
         await engine.start(await begin(engine, "a", "first"))
         await running.wait()
         leaving.set()
-    assert sorted(await due_now(engine, "second")) == ["a", "child"]
+    assert sorted(await ready_now(engine, "second")) == ["a", "child"]
 
 
 async def test_an_engine_that_is_being_left_takes_no_new_work(
@@ -293,7 +301,7 @@ async def test_an_execute_that_is_cut_off_by_leaving_the_engine_says_so(
         tasks.start_soon(execute, engine)
         await running.wait()
     assert cut_off.is_set()
-    assert await due_now(engine, "forever") == ["a"]
+    assert await ready_now(engine, "forever") == ["a"]
 
 
 async def test_an_execute_that_is_cancelled_gives_its_lease_up_when_the_engine_is_left(
@@ -308,7 +316,7 @@ async def test_an_execute_that_is_cancelled_gives_its_lease_up_when_the_engine_i
     async with Engine(driver, flows, clock=clock) as engine:
         with anyio.CancelScope() as scope:
             await engine.execute(await begin(engine, "a", "forever"))
-    assert await due_now(engine, "forever") == ["a"]
+    assert await ready_now(engine, "forever") == ["a"]
 
 
 async def test_an_engine_that_is_cancelled_gives_its_leases_up_too(
@@ -329,7 +337,7 @@ async def test_an_engine_that_is_cancelled_gives_its_leases_up_too(
             await running.wait()
             scope.cancel()
             await engine.execute(foreground)
-    assert sorted(await due_now(engine, "forever")) == ["background", "foreground"]
+    assert sorted(await ready_now(engine, "forever")) == ["background", "foreground"]
 
 
 async def test_an_error_in_the_engine_s_block_comes_out_as_it_is(
@@ -340,24 +348,27 @@ async def test_an_error_in_the_engine_s_block_comes_out_as_it_is(
             raise BoomError
 
 
-async def test_a_lease_that_was_given_up_and_taken_again_is_not_given_up_twice(
+async def test_what_was_given_back_and_is_another_s_now_is_not_given_back_again(
     driver: Driver, flows: Flows, clock: FixedClock
 ) -> None:
-    """A run that was cancelled, and then went well, leaves nothing behind."""
-    first = True
+    """A run that was cancelled leaves nothing behind for when its engine is left."""
+    again = anyio.Event()
 
     @flows.flow
-    async def second_time_lucky(state: State, engine: Engine) -> Command:
-        nonlocal first
-        if first:
-            first = False
-            scope.cancel()
-            await anyio.sleep_forever()
-        return Transit(state, "elsewhere")  # not registered here: left running, with its lease
+    async def forever(state: State, engine: Engine) -> Command:
+        if scope.cancel_called:
+            again.set()
+        scope.cancel()
+        await anyio.sleep_forever()
+        raise AssertionError
 
-    async with Engine(driver, flows, clock=clock) as engine:
-        begun = await begin(engine, "a", "second_time_lucky")
-        with anyio.CancelScope() as scope:
-            await engine.execute(begun)
-        await engine.execute(begun)
-    assert await due_now(engine, "second_time_lucky") == []
+    async with Engine(driver, flows, clock=clock, grace=0) as other:
+        async with Engine(driver, flows, clock=clock, grace=0) as engine:
+            begun = await begin(engine, "a", "forever")
+            with anyio.CancelScope() as scope:
+                await engine.execute(begun)
+            assert await ready_now(engine, "forever") == ["a"]
+            await other.start(begun)
+            await again.wait()
+        (holding,) = await other.timers.holdings()
+        assert ("a", other.owner) == (holding.id, holding.place.owner)

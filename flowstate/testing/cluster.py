@@ -3,12 +3,14 @@ share, which fails. ``simulation`` puts them together."""
 
 from __future__ import annotations
 
+import enum
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import NoReturn, TypeVar
 
 import anyio
+import anyio.abc
 import anyio.lowlevel
 from attrs import define, field
 
@@ -19,9 +21,10 @@ from ..errors import FlowstateError, StoreError, UnknownOutcomeError
 from ..flows import Flows
 from ..plan import Plan
 from ..query import Query
-from ..recovery import Event, Recoverer
+from ..recovery import Event, Recoverer, Worker
 from ..state import RetryPolicy, State
 from .history import Acknowledged, RecordingDriver, Seen
+from .places import PlaceRecorder
 from .scenario import POLICY
 from .transcript import Transcript
 from .virtual import VirtualClock
@@ -36,8 +39,20 @@ SLOW_MS = 8_000
 """Bound of what a slow call to the store takes (ms): longer than a lease."""
 LOST_WAKEUP_MS = 15_000
 """Bound of how late a waiter hears of a commit when its wake-up is lost (ms)."""
-ERRORS, SLOW, LOST_WAKEUPS, DELAYS = 0.02, 0.004, 0.1, 0.3
-"""The probabilities of an error, a slow call, a lost wake-up and a delay, for each call."""
+ERRORS, SLOW, LOST_WAKEUPS, DELAYS, REPEATS = 0.02, 0.004, 0.1, 0.3, 0.02
+"""The probabilities of an error, a slow call, a lost wake-up and a delay, for each call; and that
+one which may come twice does."""
+REPEATED = frozenset({"claim", "take", "renew", "release"})
+"""What may reach the store a second time, when everybody has the answer to the first."""
+
+
+class Duty(enum.Enum):
+    """What a process does besides what it is asked for."""
+
+    RECOVER = "recover"
+    LEAD = "lead"
+    """It stands for election, and runs nothing that is ready."""
+    WORK = "work"
 
 
 @define(eq=False)
@@ -47,19 +62,26 @@ class World:
     chance: random.Random
     clock: VirtualClock = field(factory=VirtualClock)
     store: MemoryDriver = field(init=False)
+    places: PlaceRecorder = field(init=False)
+    """The store as all processes reach it."""
     transcript: Transcript = field(init=False)
     plans: list[Plan] = field(factory=list[Plan])
     acknowledged: list[Acknowledged] = field(factory=list[Acknowledged])
     seen: list[Seen] = field(factory=list[Seen])
     calls: Counter[str] = field(factory=Counter[str])
     """Method of the driver -> how often a process called it."""
+    errors: dict[str, Exception] = field(factory=dict[str, Exception])
+    """Method of the driver -> what it raises, for every process."""
     outage_until: int = 0
     """The instant (ms) until which the store answers no process."""
     is_healed: bool = False
     """Whether the faults have ended."""
+    later: anyio.abc.TaskGroup | None = None
+    """Where messages are under way whose senders no longer wait for an answer."""
 
     def __attrs_post_init__(self) -> None:
         self.store = MemoryDriver(clock=self.clock)
+        self.places = PlaceRecorder(self.store, self.clock)
         self.transcript = Transcript(self.clock)
 
     async def log(self, query: Query = Query()) -> list[State]:  # noqa: B008  (a value)
@@ -87,14 +109,20 @@ class World:
 class Process(Clock):
     """A process: it works until it dies or leaves, and may be frozen for a while.
 
-    It is a clock too: a frozen process does not notice the time.
+    It is a clock too: a frozen process does not notice the time, and another's may go
+    *ahead_ms* before that of the store.
     """
 
     world: World
     name: str
     flows: Flows
-    group: str = "default"
+    """All that the processes have: this one may lack some of them."""
+    without: Collection[str] = ()
+    """Those that it lacks."""
+    duty: Duty = Duty.RECOVER
     concurrency: int = 20
+    max_background: int = 1_000
+    ahead_ms: int = 0
     policy: RetryPolicy = field(default=POLICY, kw_only=True)
     scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     told_to_leave: anyio.Event = field(factory=anyio.Event, init=False)
@@ -102,19 +130,23 @@ class Process(Clock):
     """The instant (ms) until which it does nothing."""
     cut_until: int = field(default=0, init=False)
     """The instant (ms) until which it does not reach the store."""
+    dies_at_claim: bool = field(default=False, init=False)
+    """Whether it dies as soon as it is given something to run."""
     is_dead: bool = field(default=False, init=False)
     engine: Engine = field(init=False)
     recoverer: Recoverer = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.engine = Engine(
-            Line(self.world.store, self.world.plans, self.world.acknowledged, process=self),
-            self.flows,
+            Line(self.world.places, self.world.plans, self.world.acknowledged, process=self),
+            self.world.places.recorded(self.flows, self.name, self.without),
             retry=self.policy,
             clock=self,
             grace=2,
             chance=self.world.chance.random,
             commit_prefix=self.name,
+            owner=self.name,
+            max_background=self.max_background,
         )
         note = self.world.transcript.of(self.name)
 
@@ -124,18 +156,17 @@ class Process(Clock):
 
         self.recoverer = Recoverer(
             self.engine,
-            self.group,
             lease=TERM_S,
-            concurrency=self.concurrency,
+            concurrency=0 if self.duty is Duty.LEAD else self.concurrency,
             name=self.name,
             tell=note_if_alive,
         )
 
     def now(self) -> int:
-        return self.world.clock.now()
+        return self.world.clock.now() + self.ahead_ms
 
     async def wait_until(self, instant: int, event: anyio.Event | None = None) -> None:
-        await self.world.clock.wait_until(instant, event)
+        await self.world.clock.wait_until(instant - self.ahead_ms, event)
         await self.thaw()
 
     @property
@@ -146,13 +177,15 @@ class Process(Clock):
 
     async def thaw(self) -> None:
         """Return once it is not frozen."""
-        while self.now() < self.frozen_until:
+        while self.world.clock.now() < self.frozen_until:
             await self.world.clock.wait_until(self.frozen_until)
 
     async def live(self) -> None:
         """Work until it is killed or leaves."""
+        works = self.duty is Duty.WORK
+        service = Worker(self.engine, concurrency=self.concurrency) if works else self.recoverer
         with self.scope:
-            async with self.engine, self.recoverer:
+            async with self.engine, service:
                 await self.told_to_leave.wait()
         self.is_dead = True
 
@@ -183,13 +216,26 @@ class Line(RecordingDriver):
             await world.sleep(world.chance.randrange(LOST_WAKEUP_MS))
         if world.happens(ERRORS):
             self._break()
+        if name in world.errors:
+            raise world.errors[name]
         try:
             answer = await call()
         except FlowstateError:
             await self._return(name)
             raise
+        if name in REPEATED and world.later is not None and world.happens(REPEATS):
+            world.later.start_soon(self._repeat, call)
+        if name == "claim" and answer and self.process.dies_at_claim:
+            world.transcript.note(self.process.name, "is killed by what it was given")
+            self.process.kill()
         await self._return(name)
         return answer
+
+    async def _repeat(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Have a message come once more, when others have overtaken it."""
+        world = self.process.world
+        await world.sleep(world.chance.randrange(SLOW_MS))
+        await call()
 
     async def _return(self, name: str) -> None:
         """Bring the answer back, or lose it."""
@@ -222,5 +268,6 @@ class Line(RecordingDriver):
     def _check(self) -> None:
         if self.process.is_dead:
             raise StoreError("the simulated store", "this process is dead")
-        if self.process.now() < max(self.process.world.outage_until, self.process.cut_until):
+        world = self.process.world
+        if world.clock.now() < max(world.outage_until, self.process.cut_until):
             raise StoreError("the simulated store", "the store is out")

@@ -19,8 +19,8 @@ from ..driver import Driver
 from ..errors import CompactedError
 from ..plan import Plan
 from ..query import Query
-from ..recovery import PREFIX
-from ..state import Alarm, Cause, RetryPolicy, State, Status, Transition
+from ..state import KERNEL_PREFIX, Alarm, Cause, RetryPolicy, State, Status, Transition
+from .places import Call, Change, PlaceChange
 from .wrapper import WrapperDriver
 
 _TRIED_AGAIN = frozenset({Cause.RETRY, Cause.LOST})
@@ -61,8 +61,14 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
     seen: tuple[Seen, ...] = ()
     policy: RetryPolicy = RetryPolicy()
     """The retry policy of states without one of their own."""
-    exempt: str = PREFIX
-    """The prefix of ids of states that need not come to rest: those that elect leaders."""
+    changes: tuple[PlaceChange, ...] = ()
+    """Every change of a place, in the order in which the store made them."""
+    calls: tuple[Call, ...] = ()
+    """Every call of a flow."""
+    clocks_apart_ms: int = 0
+    """By how much the clocks of two engines, or of an engine and the store, may differ."""
+    exempt: str = KERNEL_PREFIX
+    """The prefix of ids of states that need not come to rest: that of the election."""
 
     @classmethod
     async def read(cls, driver: Driver, policy: RetryPolicy = RetryPolicy()) -> History:  # noqa: B008  (a value)
@@ -92,6 +98,14 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
             if state.id in latest:
                 found[state.rev] = latest[state.id]
             latest[state.id] = state
+        return found
+
+    @cached_property
+    def changes_of(self) -> Mapping[tuple[str, int], list[tuple[int, PlaceChange]]]:
+        """(id, rev) -> the changes of its place, each with its number."""
+        found: dict[tuple[str, int], list[tuple[int, PlaceChange]]] = {}
+        for number, change in enumerate(self.changes):
+            found.setdefault((change.id, change.rev), []).append((number, change))
         return found
 
     def policy_of(self, state: State) -> RetryPolicy:
@@ -235,7 +249,8 @@ def alarms(history: History) -> Iterator[str]:
             )
         )
         if is_fired and not any(
-            alarm.at <= state.committed_at and alarm.to == transition.to for alarm in _set(before)
+            alarm.at <= state.committed_at + history.clocks_apart_ms and alarm.to == transition.to
+            for alarm in _set(before)
         ):
             yield f"revision {state.rev} of {state.id!r} came to {transition.to!r} too early"
 
@@ -284,7 +299,7 @@ def giving_up(history: History) -> Iterator[str]:
 
 def deaths(history: History) -> Iterator[str]:
     """What is LOST was RUNNING, and is one attempt further: at once after the first attempt, later
-    after a backoff."""
+    after a backoff. It was taken, and its lease had run out."""
     for state in history.log:
         transition = state.transition
         before = history.before.get(state.rev)
@@ -298,11 +313,58 @@ def deaths(history: History) -> Iterator[str]:
             is_next = transition.attempt == before.transition.attempt + 1
             if not is_next or transition.status is not status:
                 yield f"{where} follows as a death on {before.transition}"
+            if history.changes and not _ran_out(history, before, state.committed_at):
+                yield f"{where} was lost, but no lease of revision {before.rev} had run out"
         elif before.transition.status is not Status.RUNNING and (
             before.transition.cause is not Cause.LOST
             or before.transition.attempt != transition.attempt
         ):
             yield f"{where} was lost, but {before.transition.status.name} before"
+
+
+def _ran_out(history: History, state: State, now: int) -> bool:
+    """Whether a version was taken, and that lease ran out before it was renewed or given back."""
+    changes = [change for _, change in history.changes_of.get((state.id, state.rev), [])]
+    ends = [*[change.at for change in changes[1:]], now]
+    return any(
+        change.until is not None and change.until <= end + history.clocks_apart_ms
+        for change, end in zip(changes, ends, strict=True)
+    )
+
+
+def claims(history: History) -> Iterator[str]:
+    """What is taken is given to nobody else, until whoever has it gives it back; and only what is
+    current is given, renewed or given back."""
+    current: dict[str, PlaceChange] = {}
+    for new in history.changes:
+        old, current[new.id] = current.get(new.id), new
+        where = f"revision {new.rev} of {new.id!r}"
+        if new.change is Change.COMMITTED:
+            continue
+        if old is None or old.rev != new.rev:
+            yield f"{where} was {new.change.value} when it was not current"
+        elif new.change is Change.CLAIMED and old.owner and _holder(old) != _holder(new):
+            yield f"{where} was given to {new.owner}, but {old.owner} had it"
+        elif new.change is Change.RENEWED and _holder(old) != _holder(new):
+            yield f"{where} was renewed for {new.owner}, which did not have it"
+
+
+def calls(history: History) -> Iterator[str]:
+    """A flow is called for what its engine has, or for what has moved on without its knowing; and
+    nothing is given back while its flow still runs."""
+    for call in history.calls:
+        changes = history.changes_of.get((call.id, call.rev), [])
+        where = f"the flow of revision {call.rev} of {call.id!r} was called by {call.owner}"
+        before = [change for number, change in changes if number < call.began]
+        if before and before[-1].owner != call.owner:
+            yield f"{where}, but {before[-1].owner or 'nobody'} had it"
+        for number, change in changes:
+            if change.change is Change.RELEASED and call.began <= number < call.ended:
+                yield f"{where}, and it was given back meanwhile"
+
+
+def _holder(change: PlaceChange) -> tuple[str, str]:
+    return change.owner, change.claim
 
 
 def policies(history: History) -> Iterator[str]:
@@ -351,6 +413,8 @@ LAWS: Mapping[str, Callable[[History], Iterator[str]]] = {
             attempts,
             giving_up,
             deaths,
+            claims,
+            calls,
             policies,
             ends,
         ),

@@ -30,9 +30,8 @@ from ..commands import Command, Commit
 from ..engine import Engine
 from ..errors import FlowstateError
 from ..query import Query
-from ..recovery import PREFIX
-from ..state import State, Status
-from .cluster import Process, World
+from ..state import KERNEL_PREFIX, State, Status
+from .cluster import Duty, Process, World
 from .history import History, Seen, check
 from .scenario import LEASE_S, Scenario, everything
 
@@ -41,6 +40,8 @@ CLIENTS = 2
 WATCHERS = 3
 FAULTY_MS = 30_000
 """For how long there are faults and new states (ms)."""
+MAX_AHEAD_MS = 300
+"""By how much the clock of a process may differ from that of the store (ms)."""
 CATCH_UP_MS = 20_000
 """Within this time (ms) after every state has come to rest, every watcher must have seen all."""
 THOUSAND_YEARS_MS = 1_000 * 366 * 24 * 3_600_000
@@ -71,7 +72,9 @@ def simulate(seed: int, scenario: Callable[[random.Random], Scenario] = everythi
         acknowledged=tuple(world.acknowledged),
         seen=tuple(world.seen),
         policy=made.policy,
-        exempt=PREFIX,
+        changes=tuple(world.places.changes),
+        calls=tuple(world.places.calls),
+        clocks_apart_ms=2 * MAX_AHEAD_MS,
     )
     problems = check(history, made.invariants) + simulation.problems
     return Outcome(seed, history, world.transcript.text(), problems)
@@ -94,6 +97,7 @@ class _Simulation:
         world = self.world
         world.clock.stand_still_while(lambda: any(each.is_in_thread for each in self.processes))
         async with world.clock.running(), anyio.create_task_group() as tasks:
+            world.later = tasks
             self.processes = [self._process(place, 0) for place in range(PROCESSES)]
             for place in range(PROCESSES):
                 tasks.start_soon(self._place, place)
@@ -131,7 +135,16 @@ class _Simulation:
         # leases are longer from place to place, so that it shows whose policy a state goes by
         policy = self.scenario.policy
         policy = replace(policy, lease=policy.lease + place)
-        return Process(self.world, f"p{place}.{life}", self.scenario.flows, policy=policy)
+        name, flows, chance = f"p{place}.{life}", self.scenario.flows, self.world.chance
+        ahead = chance.randint(-MAX_AHEAD_MS, MAX_AHEAD_MS)
+        places = chance.choice((2, 5, 1_000))
+        if not place:  # whatever the others are, everything comes to rest
+            return Process(
+                self.world, name, flows, (), Duty.RECOVER, 20, places, ahead, policy=policy
+            )
+        duty = chance.choice((Duty.RECOVER, Duty.RECOVER, Duty.LEAD, Duty.WORK))
+        older = [flow.name for flow in flows if chance.random() < 0.2]
+        return Process(self.world, name, flows, older, duty, 20, places, ahead, policy=policy)
 
     async def _rest(self) -> None:
         world = self.world
@@ -148,10 +161,12 @@ class _Simulation:
             await world.sleep(chance.randrange(10_000))
             process = chance.choice(self.processes)
             now = world.clock.now()
-            match chance.choice(("kill", "kill", "freeze", "freeze", "leave", "cut", "outage")):
+            match chance.choice(("kill", "claim", "freeze", "freeze", "leave", "cut", "outage")):
                 case "kill":
                     world.transcript.note(process.name, "is killed")
                     process.kill()
+                case "claim":
+                    process.dies_at_claim = True
                 case "freeze":
                     process.frozen_until = now + chance.randrange(round(3_000 * LEASE_S))
                     world.transcript.note(process.name, "is frozen")
@@ -180,8 +195,13 @@ class _Simulation:
             await _attempt(self._begin(engine, command))
 
     async def _begin(self, engine: Engine, command: Command[State]) -> None:
+        """Record it for whoever works, or have it run by this process, in one write or in two."""
+        chance = self.world.chance.random()
+        if chance < 0.3:
+            await engine.start(Commit(command))
+            return
         (state,) = await engine.do(Commit(command))
-        if self.world.chance.random() < 0.7 and state.transition.status is Status.RUNNING:
+        if chance < 0.7 and state.transition.status is Status.RUNNING:
             await engine.start(state)
 
     async def _operator(self, intervene: Callable[[State], Command[State]]) -> None:
@@ -236,7 +256,7 @@ class _Simulation:
 
 def _is_moving(state: State) -> bool:
     transition = state.transition
-    return not state.id.startswith(PREFIX) and (
+    return not state.id.startswith(KERNEL_PREFIX) and (
         transition.status is Status.RUNNING or transition.alarm is not None
     )
 

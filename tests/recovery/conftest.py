@@ -11,7 +11,7 @@ import pytest
 from attrs import define
 
 from flowstate import Command, Commit, End, Engine, Flows, State
-from flowstate.testing.cluster import Process, World
+from flowstate.testing.cluster import Duty, Process, World
 from flowstate.testing.scenario import POLICY
 
 
@@ -25,16 +25,28 @@ class Cluster:
     """That of the test, which recovers nothing and is never without its store."""
 
     def begin(
-        self, name: str, flows: Flows | None = None, group: str = "default", concurrency: int = 20
+        self,
+        name: str,
+        flows: Flows | None = None,
+        duty: Duty = Duty.RECOVER,
+        concurrency: int = 20,
+        max_background: int = 1_000,
     ) -> Process:
-        """A process that stands for election and works."""
+        """A process that stands for election and works, if nothing else is said."""
         work = flows if flows is not None else self.flows(name)
-        process = Process(self.world, name, work, group, concurrency)
+        process = Process(
+            self.world,
+            name,
+            work,
+            duty=duty,
+            concurrency=concurrency,
+            max_background=max_background,
+        )
         self.tasks.start_soon(process.live)
         return process
 
     def flows(self, name: str, *flows: str) -> Flows:
-        """Flows that end their state and note that it was run here."""
+        """Flows that note that a state was run here, and end it after a tenth of a second."""
         made = Flows()
         for flow in flows or ("work",):
 
@@ -42,6 +54,7 @@ class Cluster:
             async def run(state: State, engine: Engine) -> Command:
                 where, cause = state.transition.to, state.transition.cause.value
                 self.world.transcript.note(name, f"runs {state.id} at {where} ({cause})")
+                await engine.sleep_until(engine.clock.now() + 100)
                 return Commit(End(state))
 
         return made
@@ -64,7 +77,7 @@ async def cluster() -> AsyncIterator[Cluster]:
     world = World(random.Random(0), is_healed=True)
     async with (
         world.clock.running(),
-        Engine(world.store, clock=world.clock, retry=POLICY) as engine,
+        Engine(world.places, clock=world.clock, retry=POLICY) as engine,
         anyio.create_task_group() as tasks,
     ):
         yield Cluster(tasks, world, engine)

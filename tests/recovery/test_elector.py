@@ -7,14 +7,13 @@ import random
 import pytest
 
 from flowstate import Commit, Delay, End, Engine, Plan, State, Status
-from flowstate.recovery import ELECTION, PREFIX, Event, Role
-from flowstate.recovery.elector import MARGIN, MAX_BACKOFF_MS, Elector
+from flowstate.recovery import ELECTION, LEADER_ID, Event, Role
+from flowstate.recovery.elector import MARGIN, Elector
+from flowstate.recovery.pace import MAX_BACKOFF_MS
 from flowstate.testing.cluster import TERM_S
 from flowstate.testing.wrapper import WrapperDriver
 
 from .conftest import Cluster
-
-GROUP = f"{PREFIX}default"
 
 NEXT = {
     (Role.STANDBY, Event.WON): Role.LEADER,
@@ -126,15 +125,18 @@ class TestElection:
         await cluster.heard("b: won")
         assert left == cluster.now
 
-    async def test_the_last_to_leave_leaves_the_group_vacant(self, cluster: Cluster) -> None:
-        """A PAUSED group is due for nobody; the next to come leads at once."""
+    async def test_the_last_to_leave_leaves_the_term_vacant(self, cluster: Cluster) -> None:
+        """A PAUSED state is due for nobody; the next to come leads at once."""
         leader = cluster.begin("a")
         await cluster.heard("a: won")
         leader.told_to_leave.set()
         await cluster.heard("a: resigned")
-        group = await cluster.engine.get(GROUP)
-        assert (Status.PAUSED, "a has left") == (group.transition.status, group.transition.reason)
-        assert "leader" not in group.labels
+        election = await cluster.engine.get(LEADER_ID)
+        assert (Status.PAUSED, "a has left") == (
+            election.transition.status,
+            election.transition.reason,
+        )
+        assert "leader" not in election.labels
         came = cluster.now
         cluster.begin("b")
         await cluster.heard("b: won")
@@ -166,7 +168,7 @@ class TestElection:
 
         driver, clock = Slow(cluster.world.store), cluster.world.clock
         async with Engine(driver, clock=clock) as engine:
-            elector = Elector(engine, "slow", "a", round(TERM_S * 1000))
+            elector = Elector(engine, "a", round(TERM_S * 1000))
             await elector.win()
             assert (Role.LEADER, False) == (elector.role, elector.leads)
             await elector.keep()  # returns at once
@@ -183,28 +185,17 @@ class TestElection:
         await cluster.heard("b: won")
         assert ["", "b"] == [one.recoverer.stats().leader for one in (first, second)]
 
-    async def test_a_group_that_was_ended_is_off_for_good(self, cluster: Cluster) -> None:
+    async def test_an_election_that_was_ended_is_off_for_good(self, cluster: Cluster) -> None:
         """Version 0.1 let anybody end it. Nobody leads it again; that is told now and then, and
         not spun on."""
         process = cluster.begin("a")
         await cluster.heard("won")
-        group = await cluster.engine.get(f"{PREFIX}default")
-        await cluster.engine.timers.commit(Commit(End(group)))
+        election = await cluster.engine.get(LEADER_ID)
+        await cluster.engine.timers.commit(Commit(End(election)))
         await cluster.sleep(600)
         stats = process.recoverer.stats()
         assert (Role.STANDBY, 0) == (stats.role, stats.term)
         assert 60 <= stats.errors <= 70
-
-    async def test_groups_do_not_know_each_other(self, cluster: Cluster) -> None:
-        """Each has a leader, a term and flows of its own."""
-        one = cluster.begin("a", cluster.flows("a", "mail"), group="mail")
-        two = cluster.begin("b", cluster.flows("b", "bill"), group="bill")
-        await cluster.heard("won", 2)
-        assert {Role.LEADER} == {one.recoverer.stats().role, two.recoverer.stats().role}
-        assert one.recoverer.stats().term != two.recoverer.stats().term
-        one.kill()
-        await cluster.sleep(10 * TERM_S)
-        assert two.recoverer.stats().term == (await cluster.engine.get(f"{PREFIX}bill")).rev
 
     async def test_an_outage_is_waited_out_and_never_spun_through(self, cluster: Cluster) -> None:
         """Its calls back off, up to a bound, and it leads again when the store is back."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from msgspec.structs import replace
 
 from flowstate import Alarm, Cause, Plan, Query, RetryPolicy, State, Status, Transition
 from flowstate.plan import Write
 from flowstate.testing.history import Acknowledged, History, Seen, check
+from flowstate.testing.places import Call, Change, PlaceChange
 from flowstate.testing.scenario import COUNTER
 from flowstate.testing.simulation import Outcome, simulate
 
@@ -40,8 +43,9 @@ def test_the_faults_happen() -> None:
     """A simulation in which nothing goes wrong would prove nothing."""
     outcomes = [simulate(seed) for seed in range(30)]
     stories = "".join(outcome.story for outcome in outcomes)
-    for fault in ("is killed", "is frozen", "is told to leave", "is out", "trust ended"):
+    for fault in ("is killed", "by what it was given", "is frozen", "is told to leave", "is out"):
         assert fault in stories
+    assert "trust ended" in stories
     log = [state.transition for outcome in outcomes for state in outcome.history.log]
     for cause in (Cause.ALARM, Cause.RETRY, Cause.LOST, Cause.GAVE_UP, Cause.RESUME):
         assert any(transition.cause is cause for transition in log)
@@ -50,6 +54,17 @@ def test_the_faults_happen() -> None:
     assert {Status.FAILED, Status.RUNNING} == given_up
     assert any("SystemExit" in transition.reason for transition in log)
     assert any("lease ran out" in transition.reason for transition in log)
+
+
+def test_work_is_shared() -> None:
+    """Several engines run what each of the states needs; some is taken, given back, and taken
+    again; and what was claimed by one that was lost is run by another."""
+    histories = [simulate(seed).history for seed in range(10)]
+    assert all(len({call.owner for call in history.calls}) > 2 for history in histories)
+    changes = [change for history in histories for change in history.changes]
+    assert set(Change) == {change.change for change in changes}
+    claims = Counter((change.id, change.claim) for change in changes if change.claim)
+    assert max(claims.values()) > 1
 
 
 def test_races_are_lost() -> None:
@@ -115,7 +130,7 @@ def test_it_finds_a_broken_chain(outcome: Outcome) -> None:
 
 def test_it_finds_half_a_commit() -> None:
     """All of a commit is stored, or nothing."""
-    plan = Plan("c", tuple(Write(State(id), None, "") for id in ("a", "b")))
+    plan = Plan("c", tuple(Write(State(id)) for id in ("a", "b")))
     one, two = plan.stamp(1, 5)
     assert "writers" not in laws(History(log=(one, two), plans=(plan,)))
     assert "writers" in laws(History(log=(one,), plans=(plan,)))
@@ -123,8 +138,8 @@ def test_it_finds_half_a_commit() -> None:
 
 def test_it_finds_a_requirement_that_did_not_hold() -> None:
     """What a commit rests on was the latest when it was stored."""
-    base = Plan("base", (Write(State("base"), None, ""),))
-    plan = Plan("c", (Write(State("a"), None, ""),), requires=(("base", 7),))
+    base = Plan("base", (Write(State("base")),))
+    plan = Plan("c", (Write(State("a")),), requires=(("base", 7),))
     log = (*base.stamp(1, 5), *plan.stamp(2, 5))
     assert any("rests on" in what for what in check(History(log=log, plans=(base, plan))))
 
@@ -256,6 +271,66 @@ def test_it_finds_what_was_given_up_and_led_elsewhere(
 
 
 LOST = Transition(to="f", status=Status.RUNNING, cause=Cause.LOST, attempt=1)
+COMMITTED = PlaceChange(Change.COMMITTED, "a", 1, at=1)
+CLAIMED = PlaceChange(Change.CLAIMED, "a", 1, "x", "x-1", until=101, at=1)
+RENEWED = replace(CLAIMED, change=Change.RENEWED, until=151, at=51)
+RELEASED = PlaceChange(Change.RELEASED, "a", 1, at=60)
+MOVED = replace(COMMITTED, rev=2, at=70)
+OTHER = replace(CLAIMED, owner="y", claim="y-1", until=171, at=71)
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken"),
+    [
+        ((COMMITTED, CLAIMED, RENEWED, RELEASED, OTHER), set[str]()),
+        ((COMMITTED, CLAIMED, CLAIMED), set[str]()),  # asked again
+        ((COMMITTED, CLAIMED, OTHER), {"claims"}),
+        ((COMMITTED, CLAIMED, replace(CLAIMED, claim="x-2")), {"claims"}),
+        ((COMMITTED, RENEWED), {"claims"}),
+        ((COMMITTED, CLAIMED, replace(RENEWED, owner="y")), {"claims"}),
+        ((COMMITTED, MOVED, CLAIMED), {"claims"}),
+        ((COMMITTED, CLAIMED, MOVED, RELEASED), {"claims"}),
+    ],
+)
+def test_it_finds_what_was_given_to_two(changes: tuple[PlaceChange, ...], broken: set[str]) -> None:
+    """Until whoever has it gives it back."""
+    assert broken == laws(History(log=(), changes=changes))
+
+
+@pytest.mark.parametrize(
+    ("call", "broken"),
+    [
+        (Call("a", 1, "x", 2, 2), set[str]()),
+        (Call("a", 1, "x", 2, 3), {"calls"}),  # given back while it ran
+        (Call("a", 1, "x", 3, 3), {"calls"}),  # nobody has it any more
+        (Call("a", 1, "x", 4, 4), {"calls"}),  # another has it
+        (Call("a", 1, "y", 4, 9), set[str]()),
+    ],
+)
+def test_it_finds_a_flow_that_was_called_for_what_others_have(call: Call, broken: set[str]) -> None:
+    """Who runs it has it, for as long as it runs."""
+    changes = (COMMITTED, CLAIMED, RELEASED, OTHER)
+    assert broken == laws(History(log=(), changes=changes, calls=(call,)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "at", "broken"),
+    [
+        ((COMMITTED, CLAIMED), 101, set[str]()),
+        ((COMMITTED, CLAIMED), 100, {"deaths"}),  # too early
+        ((COMMITTED, CLAIMED, RENEWED), 150, {"deaths"}),
+        ((COMMITTED, CLAIMED, RENEWED), 151, set[str]()),
+        ((COMMITTED, CLAIMED, replace(RENEWED, at=110)), 120, set[str]()),  # renewed too late
+        ((COMMITTED,), 999, {"deaths"}),  # never taken
+        ((COMMITTED, CLAIMED, RELEASED), 999, {"deaths"}),
+    ],
+)
+def test_it_finds_an_attempt_for_what_nobody_lost(
+    changes: tuple[PlaceChange, ...], at: int, broken: set[str]
+) -> None:
+    """LOST is what was taken, and whose lease ran out; not what is ready, or was given back."""
+    history = _chain((1, BEGUN), (at, LOST), (999, END))
+    assert broken == laws(replace(history, changes=changes))
 
 
 @pytest.mark.parametrize(
@@ -285,11 +360,11 @@ def test_it_finds_a_policy_that_leaked_in(fired: Transition) -> None:
     mine, theirs = RetryPolicy(lease=10), RetryPolicy(lease=20)
 
     def history(policy: RetryPolicy) -> History:
-        first = Plan("first", (Write(State("a", transition=before), 100, "f", mine),))
+        first = Plan("first", (Write(State("a", transition=before), mine),))
         (one,) = first.stamp(1, 1)
-        second = Plan("second", (Write(replace(one, transition=fired), 200, "f", policy),))
+        second = Plan("second", (Write(replace(one, transition=fired), policy),))
         (two,) = second.stamp(2, 100)
-        third = Plan("third", (Write(replace(two, transition=END), None, ""),))
+        third = Plan("third", (Write(replace(two, transition=END)),))
         return History(log=(one, two, *third.stamp(3, 101)), plans=(first, second, third))
 
     assert set() == laws(history(mine))

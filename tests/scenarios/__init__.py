@@ -28,17 +28,17 @@ async def recovering(
     clock: Clock,
     *,
     retry: RetryPolicy | None = None,
-    group: str = "default",
     lease: float = 30 * 24 * 3600,
 ) -> AsyncGenerator[Engine]:
     """An engine with a recoverer, as a worker process has them.
 
-    Its retries have no jitter, and its term is longer than any of the stories.
+    Its retries have no jitter, and its term and leases are longer than any of the stories: while
+    it waits for ten years, it does not look every ten seconds.
     """
-    policy = retry or RetryPolicy()
+    policy = retry or RetryPolicy(lease=lease)
     async with (
         Engine(driver, flows, clock=clock, retry=policy, grace=0, chance=lambda: 0.0) as engine,
-        Recoverer(engine, group, lease=lease),
+        Recoverer(engine, lease=lease),
     ):
         yield engine
 

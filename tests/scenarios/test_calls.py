@@ -11,7 +11,6 @@ from flowstate import (
     Driver,
     End,
     Engine,
-    Execute,
     Flows,
     Pause,
     Query,
@@ -24,30 +23,24 @@ from flowstate import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_call_carries_its_caller_stacked_inside_and_returns_to_it(driver: Driver) -> None:
+async def test_a_call_in_memory_is_never_stored(driver: Driver) -> None:
+    """It is done again if the caller is: there is nothing else that it could go on from."""
     flows = Flows()
 
     @flows.flow
     async def order(state: State, engine: Engine) -> Command:
-        payment = State(f"{state.id}/payment").stack("caller", state)
-        return Execute(await engine.do(Transit(payment, "pay")))
+        payment = await engine.execute(Transit(State(f"{state.id}/payment"), "pay"))
+        return Commit(End(state.with_labels(receipt=payment.transition.reason)))
 
     @flows.flow
     async def pay(state: State, engine: Engine) -> Command:
-        caller = state.stacked["caller"].with_labels(paid="yes")
-        return Execute(await engine.do(Transit(caller, "paid")))
-
-    @flows.flow
-    async def paid(state: State, engine: Engine) -> Command:
-        return Commit(End(state))
+        return End(state, reason="receipt-7")
 
     async with Engine(driver, flows) as engine:
-        (state,) = await engine.do(Commit(Transit(State("order-1"), "order")))
-        await engine.start(state)
-        state = await engine.wait("order-1", Status.ENDED)
+        state = await engine.execute(Commit(Transit(State("order-1"), "order")))
 
-        assert state.labels == {"paid": "yes"}
-        assert await driver.head() == state.rev == 2  # the call itself was never stored
+        assert state.labels == {"receipt": "receipt-7"}
+        assert await driver.head() == state.rev == 2
 
 
 async def test_a_call_with_commits_pauses_the_caller_and_resumes_it(driver: Driver) -> None:

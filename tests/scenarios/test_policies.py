@@ -22,6 +22,7 @@ from flowstate import (
     Status,
     Transit,
 )
+from flowstate.leases import Place
 from flowstate.plan import Plan, Write
 from flowstate.testing.virtual import VirtualClock
 
@@ -45,9 +46,10 @@ async def finish(state: State, engine: Engine) -> Command:
 async def commit_and_die(
     store: Driver, clock: VirtualClock, policy: RetryPolicy, command: Transit | Pause
 ) -> None:
-    """An engine of that policy commits a state, and nobody there ever runs it."""
+    """An engine of that policy commits a state, and whoever takes it dies."""
     async with Engine(store, clock=clock, retry=policy) as engine:
-        await engine.do(Commit(command))
+        (state,) = await engine.do(Commit(command))
+    await store.take([(state.id, state.rev)], "the dead", "claim", clock.now())
 
 
 def waits(log: list[State]) -> list[float]:
@@ -134,20 +136,21 @@ async def test_its_lease_is_as_long_in_another_engine(store: Driver, clock: Virt
     running, go_on = anyio.Event(), anyio.Event()
     due: list[tuple[int, RetryPolicy | None]] = []
 
-    async def look(engine: Engine, flow: str) -> None:
-        (found,) = (await store.due(2**62, [flow], 10)).due
-        due.append((round((found.time - engine.clock.now()) / 1_000), found.policy))
+    async def look(engine: Engine) -> None:
+        page = await store.due(2**62, 10)
+        (found,) = [due for due in page.due if due.state.id == "a"]
+        due.append((round((found.at - engine.clock.now()) / 1_000), found.policy))
 
     @flows.flow
     async def work(state: State, engine: Engine) -> Command:
         running.set()
         await go_on.wait()
-        await look(engine, "work")
+        await look(engine)
         return Commit(Transit(state, "more"))
 
     @flows.flow
     async def more(state: State, engine: Engine) -> Command:
-        await look(engine, "more")
+        await look(engine)
         return Commit(End(state))
 
     async with clock.running():
@@ -173,7 +176,7 @@ async def test_a_state_with_its_own_policy_has_none_beside_it(
     own = State("a", retry=PATIENT)
     async with clock.running():
         await commit_and_die(store, clock, ONCE, Transit(own, "work"))
-        (found,) = (await store.due(2**62, ["work"], 10)).due
+        (found,) = (await store.due(2**62, 10)).due
     assert (PATIENT, None) == (found.state.retry, found.policy)
 
 
@@ -188,7 +191,8 @@ async def test_a_version_without_a_policy_goes_by_that_of_who_acts_on_it(
     async with clock.running():
         async with Engine(store, clock=clock) as engine:
             running = await engine.do(Transit(State("a"), "work"))
-        await store.commit(Plan("of-0.1", (Write(running, clock.now(), "work"),)))
+        place = Place(None, "of 0.1", until=clock.now())
+        await store.commit(Plan("of-0.1", (Write(running, place=place),)))
         async with recovering(store, flows, clock, retry=ONCE) as leader:
             await leader.wait("a", Status.ENDED)
             _, given_up, _ = await history(leader, "a")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
 import anyio
 import pytest
 from attrs import define
@@ -22,7 +26,7 @@ from flowstate import (
     StoreError,
     Transit,
 )
-from flowstate.recovery import Recoverer
+from flowstate.recovery import Recoverer, Worker
 from flowstate.testing.faults import FaultDriver
 from flowstate.testing.virtual import VirtualClock
 
@@ -30,6 +34,7 @@ from . import history, recovering
 
 pytestmark = pytest.mark.anyio
 
+R = TypeVar("R")
 LEASE = RetryPolicy(lease=10)
 ONCE = RetryPolicy(lease=10, max_attempts=1)
 
@@ -44,9 +49,9 @@ class Cable(FaultDriver):
         self._check()
         return await self.driver.commit(plan)
 
-    async def renew(self, leases: object, until: int) -> frozenset[str]:
+    async def around(self, name: str, call: Callable[[], Awaitable[R]]) -> R:  # noqa: ARG002
         self._check()
-        return await self.driver.renew(leases, until)  # type: ignore[arg-type]
+        return await call()
 
     def _check(self) -> None:
         if self.is_cut:
@@ -75,17 +80,20 @@ async def test_an_actor_outlives_its_lease_many_times(store: Driver, clock: Virt
         assert (begun.transition.attempt, ended.transition.reason) == (0, "of old age")
 
 
-async def test_what_was_begun_and_never_executed_is_run(store: Driver, clock: VirtualClock) -> None:
-    """Whoever committed it may have died before the next line."""
+async def test_what_was_recorded_and_never_executed_is_run_at_once(
+    store: Driver, clock: VirtualClock
+) -> None:
+    """Whoever committed it may have died before the next line: nothing is waited for, and no
+    attempt is used up."""
     flows = Flows()
     flows.add("finish", finish)
     async with clock.running(), recovering(store, flows, clock, retry=LEASE) as engine:
         began = clock.now()
         await engine.do(Commit(Transit(State("order-1"), "finish")))
         await engine.wait("order-1", Status.ENDED)
-        _, again, _ = await history(engine, "order-1")
-        assert again.transition.cause is Cause.LOST
-        assert 10_000 <= again.committed_at - began < 11_000
+        begun, _ = await history(engine, "order-1")
+        assert (Cause.COMMAND, 0) == (begun.transition.cause, begun.transition.attempt)
+        assert clock.now() - began < 1_000
 
 
 async def test_two_recoverers_with_one_killed(store: Driver, clock: VirtualClock) -> None:
@@ -112,8 +120,7 @@ async def test_two_recoverers_with_one_killed(store: Driver, clock: VirtualClock
     ):
         await leads.wait()
         async with Recoverer(second) as other:
-            (state,) = await first.do(Commit(Transit(State("order-1"), "work")))
-            await first.start(state)
+            await first.start(Commit(Transit(State("order-1"), "work")))
             await running.wait()
             term, killed = one.stats().term, clock.now()
             cable.is_cut = True
@@ -154,29 +161,34 @@ async def test_a_clean_hand_over_goes_on_at_once(store: Driver, clock: VirtualCl
             assert clock.now() - left < 1_000
             log = await history(engine, "order-1")
             causes = [state.transition.cause for state in log]
-            assert causes == [Cause.COMMAND, Cause.ALARM, Cause.ALARM, Cause.COMMAND]
+            assert causes == [Cause.COMMAND, Cause.ALARM, Cause.COMMAND]
 
 
-async def test_a_group_leaves_the_flows_that_it_lacks_to_one_that_has_them(
+async def test_alarms_fire_for_flows_that_only_others_have(
     store: Driver, clock: VirtualClock
 ) -> None:
+    """Whoever leads fires all of them; what it has no flow for is ready for who has."""
     letters, bills = Flows(), Flows()
     letters.add("send", finish)
     bills.add("charge", finish)
-    async with clock.running(), recovering(store, letters, clock, group="letters") as engine:
+    async with clock.running(), recovering(store, letters, clock) as engine:
         await engine.do(Commit(Delay(State("bill"), "charge", after=1)))
         await engine.do(Commit(Delay(State("letter"), "send", after=60)))
         await engine.wait("letter", Status.ENDED)
-        assert (await engine.get("bill")).transition.status is Status.DELAYED
+        bill = await engine.get("bill")
+        assert (Cause.ALARM, Status.RUNNING) == (bill.transition.cause, bill.transition.status)
+        assert list(await engine.timers.line()) == ["charge"]
 
-        async with recovering(store, bills, clock, group="bills"):
+        came = clock.now()
+        async with Engine(store, bills, clock=clock) as other, Worker(other):
             await engine.wait("bill", Status.ENDED)
+            assert clock.now() - came < 1_000
 
 
-async def test_a_flow_that_leads_to_another_group_goes_on_there_at_once(
+async def test_a_flow_that_leads_to_another_process_goes_on_there_at_once(
     store: Driver, clock: VirtualClock
 ) -> None:
-    """An engine that lacks the next flow gives the lease up, which is no attempt."""
+    """An engine that lacks the next flow leaves the state ready, which is no attempt."""
     letters, bills = Flows(), Flows()
     bills.add("charge", finish)
 
@@ -186,12 +198,36 @@ async def test_a_flow_that_leads_to_another_group_goes_on_there_at_once(
 
     async with (
         clock.running(),
-        recovering(store, letters, clock, group="letters") as engine,
-        recovering(store, bills, clock, group="bills"),
+        recovering(store, letters, clock) as engine,
+        Engine(store, bills, clock=clock, grace=0) as other,
+        Worker(other),
     ):
-        (state,) = await engine.do(Commit(Transit(State("order-1", retry=ONCE), "send")))
         began = clock.now()
-        await engine.start(state)
+        await engine.start(Commit(Transit(State("order-1", retry=ONCE), "send")))
         ended = await engine.wait("order-1", Status.ENDED)
         assert clock.now() - began < 1_000
         assert ended.transition.reason == ""
+
+
+async def test_workers_share_what_is_ready(store: Driver, clock: VirtualClock) -> None:
+    """Each of sixty orders is run by one of three, and by that one alone."""
+    ran = list[tuple[str, str]]()
+    flows = Flows()
+
+    @flows.flow
+    async def work(state: State, engine: Engine) -> Command:
+        ran.append((state.id, engine.owner))
+        await engine.sleep_until(engine.clock.now() + 1_000)
+        return Commit(End(state))
+
+    async with clock.running(), AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(Engine(store, clock=clock))
+        for name in "abc":
+            worker = Engine(store, flows, clock=clock, grace=0, owner=name)
+            await stack.enter_async_context(worker)
+            await stack.enter_async_context(Worker(worker, concurrency=5))
+        await engine.do(Commit(*[Transit(State(f"order-{n}"), "work") for n in range(60)]))
+        for n in range(60):
+            await engine.wait(f"order-{n}", Status.ENDED)
+    assert 60 == len({id for id, _ in ran}) == len(ran)
+    assert {"a", "b", "c"} == {owner for _, owner in ran}
