@@ -36,8 +36,8 @@ from .state import State, Status
 
 logger = logging.getLogger("flowstate")
 
-Ended: TypeAlias = Callable[[Execution], None]
-"""Called once an execution is over."""
+Ended: TypeAlias = Callable[[State | None], None]
+"""Called once an execution is over, with what was committed because its flow raised, if it did."""
 
 COMMIT_TIMEOUT_S = 5.0
 """How long writes that are on their way are waited for once the grace period is over."""
@@ -253,7 +253,7 @@ class Background:
                 raise
         finally:
             if ended is not None:
-                ended(execution)
+                ended(execution.failed)
             self.room.give_back(execution.flow)
             self._tell_if_idle()
 

@@ -125,7 +125,8 @@ class Executor:
         """Commit, taking the first state of it if there is a place for it, and begin with the
         others as with those that a flow has committed. Gives the first state, and its execution if
         it was taken."""
-        own = commit.commands[0].state.id if commit.commands else ""
+        commands: tuple[Any, ...] = commit.commands
+        own: str = commands[0].state.id if commands else ""
         check_not_held(own)
         taking = Taking(self.claims, own if takes_first else "")
         plan = self.committer.plan(commit, taking.place_of)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from attrs import frozen
+from msgspec.structs import replace
 
 from .background import Background, Ended
 from .commands import Commit
 from .committer import Committer
-from .errors import InvalidValueError
 from .leases import Due, DuePage, Held, Holding, Place, Renewal
 from .state import KERNEL_PREFIX, State
 
@@ -29,8 +29,10 @@ class Timers:
 
     async def due(self, limit: int) -> DuePage:
         """The states that are due now, soonest first, and when to look again. A *limit* of 0 asks
-        for that time alone."""
-        return await self._committer.driver.due(self._committer.clock.now(), limit)
+        for that time alone. Those of the kernel's own are left out."""
+        page = await self._committer.driver.due(self._committer.clock.now(), limit)
+        due = tuple([each for each in page.due if not each.state.id.startswith(KERNEL_PREFIX)])
+        return page if len(due) == len(page.due) else replace(page, due=due)
 
     async def fire(self, due: Due) -> State | None:
         """Commit what has become of a state that is due, and give it; None if nothing has.
@@ -38,8 +40,6 @@ class Timers:
         Its alarm fires, or its lease has run out. What is RUNNING then is ready. Raises
         ``RevMismatchError`` if it has moved on.
         """
-        if due.state.id.startswith(KERNEL_PREFIX):
-            raise InvalidValueError(f"state {due.state.id!r}", "is one of the kernel's own")
         firing = self._committer.plan_firing(due)
         return None if firing is None else (await self._committer.store(firing))[0]
 

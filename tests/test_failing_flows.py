@@ -70,9 +70,7 @@ async def test_a_retry_is_due_when_its_backoff_is_over(
         await engine.execute(await begin(engine, "a", "boom"))
     retried = await engine.get("a")
     assert (await driver.due(NOW + 999, 10)).due == ()
-    assert (await driver.due(NOW + 1_000, 10)).due == (
-        Due(retried, NOW + 1_000, RetryPolicy()),
-    )
+    assert (await driver.due(NOW + 1_000, 10)).due == (Due(retried, NOW + 1_000, RetryPolicy()),)
 
 
 async def test_a_state_that_was_never_committed_just_raises(engine: Engine, flows: Flows) -> None:

@@ -80,7 +80,9 @@ async def test_what_is_taken_and_not_run_is_released_when_it_was_seen_twice() ->
             await keeper.renew()
             stands.append(await driver.place("lost"))
         first, second = stands
-        assert first is not None and first.is_held("me", "claim")
+        assert first is not None
+        assert first.is_held("me", "claim")
         assert Place(clock.ms) == second
         kept = await driver.place("run")
-    assert kept is not None and kept.is_held("me", "claim")
+    assert kept is not None
+    assert kept.is_held("me", "claim")

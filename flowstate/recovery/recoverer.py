@@ -25,7 +25,6 @@ from flowstate import (
     Status,
 )
 from flowstate.leases import renewal_ms
-from flowstate.state import KERNEL_PREFIX
 
 from .elector import Elector, Event, Role
 from .pace import BACKOFF_MS, Backoff, look_and_sleep, pause
@@ -204,7 +203,7 @@ class Recoverer:
                 logger.error("%s; it is due, and passed by", version.error())
         async with anyio.create_task_group() as tasks:
             for due in page.due:
-                if not due.state.id.startswith(KERNEL_PREFIX) and self._elector.leads:
+                if self._elector.leads:
                     tasks.start_soon(self._fire, due)
         latest = looked + renewal_ms(self._elector.lease_ms)
         return latest if page.next is None else min(latest, page.next)

@@ -9,8 +9,7 @@ import anyio
 import anyio.abc
 from attrs import define, field
 
-from flowstate import Cause, Engine, InvalidValueError
-from flowstate.executions import Execution
+from flowstate import Cause, Engine, InvalidValueError, State
 
 from .pace import Backoff, look_and_sleep
 
@@ -95,9 +94,9 @@ class Worker:
         """Return once it may begin more than before."""
         await self.engine.timers.room_freed()
 
-    def _ended(self, execution: Execution) -> None:
+    def _ended(self, failed: State | None) -> None:
         self.running -= 1
-        if execution.failed is not None:
+        if failed is not None:
             self.errors += 1
-            self.gave_up += execution.failed.transition.cause is Cause.GAVE_UP
+            self.gave_up += failed.transition.cause is Cause.GAVE_UP
         self._free.set()

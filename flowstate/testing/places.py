@@ -20,6 +20,7 @@ from ..flow import Flow
 from ..flows import Flows
 from ..leases import Claimed, Held, Renewal
 from ..plan import Plan
+from ..query import Unreadable
 from ..state import State
 from .wrapper import WrapperDriver
 
@@ -77,12 +78,12 @@ class PlaceRecorder(WrapperDriver):
 
     async def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         return await self._claimed(await self.driver.claim(room, limit, owner, claim, now))
 
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         return await self._claimed(await self.driver.take(versions, owner, claim, now))
 
     async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
@@ -119,9 +120,12 @@ class PlaceRecorder(WrapperDriver):
 
         return call
 
-    async def _claimed(self, given: tuple[Claimed, ...]) -> tuple[Claimed, ...]:
+    async def _claimed(
+        self, given: tuple[Claimed | Unreadable, ...]
+    ) -> tuple[Claimed | Unreadable, ...]:
         for each in given:
-            await self._note(Change.CLAIMED, each.state.id, each.state.rev)
+            version = each.state if isinstance(each, Claimed) else each
+            await self._note(Change.CLAIMED, version.id, version.rev)
         return given
 
     async def _note(self, change: Change, id: str, rev: int) -> None:

@@ -23,6 +23,7 @@ from flowstate import (
 )
 from flowstate.drivers.memory import MemoryDriver
 from flowstate.leases import Claimed, Held, Place, Renewal
+from flowstate.query import Unreadable
 from flowstate.recovery import Worker
 from flowstate.testing.cluster import Duty
 from flowstate.testing.virtual import VirtualClock
@@ -241,7 +242,7 @@ class Unanswered(WrapperDriver):
 
     async def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
-    ) -> tuple[Claimed, ...]:
+    ) -> tuple[Claimed | Unreadable, ...]:
         given = await self.driver.claim(room, limit, owner, claim, now)
         if given and self.late_ms:
             await sleep(self.clock, self.late_ms / 1000)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from flowstate import Command, Commit, End, Engine, Flows, Query, State, Status, Transit
+from flowstate.leases import Claimed
 
 
 async def begin(engine: Engine, id: str, flow: str, **more: object) -> State:
@@ -23,6 +24,7 @@ async def dies_with(engine: Engine, state: State) -> State:
     """Have a ready state taken by somebody who dies before its flow begins."""
     now = engine.clock.now()
     (taken,) = await engine.driver.take([(state.id, state.rev)], "dead", f"{state.rev}", now)
+    assert isinstance(taken, Claimed)
     return taken.state
 
 

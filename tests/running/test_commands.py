@@ -275,9 +275,7 @@ async def test_a_bare_move_is_done_in_memory_only(
     assert [begun] == await history(engine, "a")
 
 
-@pytest.mark.parametrize(
-    "command", [lambda _: Noop(), lambda _: Commit(Pause(State("b"))), Pause]
-)
+@pytest.mark.parametrize("command", [lambda _: Noop(), lambda _: Commit(Pause(State("b"))), Pause])
 async def test_a_flow_that_commits_nothing_of_its_state_is_retried_once_its_lease_has_run_out(
     engine: Engine, flows: Flows, command: Callable[[State], Command]
 ) -> None:
