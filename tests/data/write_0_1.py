@@ -104,7 +104,7 @@ async def write(driver: Driver, clock: VirtualClock) -> None:
 
     async with (
         engine_of(driver, clock) as engine,
-        Recoverer(engine, "default", name="a/1", tell=told),  # type: ignore  # as 0.1 has it
+        Recoverer(engine, "default", name="a/1", tell=told),  # type: ignore[arg-type, call-arg]  # as 0.1 has it
     ):
         await leads.wait()
         id = "flowstate.recovery/night"  # its leader died: this is what it had committed
