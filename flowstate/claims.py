@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from attrs import define, field
 
 from .committer import Committer
@@ -28,6 +30,14 @@ class Claims:
     room: Room
     leaving: Leaving
     writes: Writes
+    owner: str = field(init=False)
+    store: Callable[[Plan], Awaitable[tuple[State, ...]]] = field(init=False)
+    """Stores a plan that takes something; a driver that does not wait needs no shield for it."""
+
+    def __attrs_post_init__(self) -> None:
+        self.owner = self.committer.owner
+        waits = self.committer.driver.waits
+        self.store = self.writes.store if waits else self.committer.store
 
     async def take(self, states: list[State]) -> list[Execution]:
         """Executions of those of these RUNNING states that are ready, each as it is given; and of
@@ -76,7 +86,7 @@ class Claims:
 
     async def hand_on(self, state: State) -> State:
         """Commit a state that was moved in memory to a flow of others, as ready for them."""
-        return (await self.writes.store(self.committer.plan_ready(state)))[0]
+        return (await self.store(self.committer.plan_ready(state)))[0]
 
     async def rests_where_it_was(self, state: State) -> bool:
         """Whether a state was moved in memory from the version that is stored, which rests."""
@@ -120,7 +130,7 @@ class Claims:
             return None
         firing = self.committer.plan_firing(Due(state, alarm.at))
         try:
-            return None if firing is None else (await self.writes.store(firing))[0]
+            return None if firing is None else (await self.store(firing))[0]
         except RevMismatchError:
             return await self.newest(state)
 
@@ -143,32 +153,38 @@ class Taking:
     def place_of(self, state: State, now: int, lease: int) -> Place:
         """For ``transitions.plan``."""
         claims, flow = self.claims, state.transition.to
+        is_own = state.id == self.own
+        if is_own:
+            self.has_taken_own = False
         if flow in claims.flows.by_name and not claims.leaving.has_begun:
-            if state.id == self.own:
+            if is_own:
                 if flow == self.flow or claims.room.enter(flow):
                     self._next, self.has_taken_own = flow, True
-                    return claims.committer.taken(state, now, lease)
+                    return Place(None, claims.owner, "", now + lease if lease else None)
             elif claims.room.take(flow):
                 self._reserved.append(flow)
-                return claims.committer.taken(state, now, lease)
+                return Place(None, claims.owner, "", now + lease if lease else None)
         return Place(now)
 
     async def store(self, plan: Plan) -> tuple[State, ...]:
         """Store a plan that was made with this."""
-        room = self.claims.room
         try:
-            written = await self.claims.writes.store(plan)
+            written = await self.claims.store(plan)
         except BaseException:
-            if self._next not in {"", self.flow}:
-                room.leave(self._next)
-            for flow in self._reserved:
-                room.give_back(flow)
-            self._next, self.has_taken_own = "", False
-            self._reserved.clear()
+            self._give_back()
             raise
-        if self._next not in {"", self.flow}:
-            room.leave(self.flow)
+        if self._next != self.flow and self.has_taken_own:
+            self.claims.room.leave(self.flow)
             self.flow = self._next
-        self._next = ""
-        self._reserved.clear()
+        if self._reserved:
+            self._reserved.clear()
         return written
+
+    def _give_back(self) -> None:
+        room = self.claims.room
+        if self._next != self.flow and self.has_taken_own:
+            room.leave(self._next)
+        for flow in self._reserved:
+            room.give_back(flow)
+        self.has_taken_own = False
+        self._reserved.clear()

@@ -96,7 +96,7 @@ class Committer:
         """What a ``Commit`` writes. Only the kernel may write its own states."""
         plan = transitions.plan(
             commit,
-            commit_id=self.new_id(),
+            commit_id=f"{self.prefix}-{next(self._numbers)}",  # new_id, without the call
             now=self.clock.now(),
             policy=self.policy,
             place_of=place_of,

@@ -16,7 +16,7 @@ import anyio.lowlevel
 from attrs import define, field
 
 from .claims import Claims, Taking
-from .commands import Commit, Execute, Noop
+from .commands import Command, Commit, Execute, Noop
 from .committer import Committer, outcome
 from .errors import (
     EngineClosedError,
@@ -148,7 +148,7 @@ class Executor:
             is_own = state.id == execution.state.id
             return (self.committer.taken if is_own else ready)(state, now, lease)
 
-        return outcome(commit, await self.writes.store(self.committer.plan(commit, place_of)))
+        return outcome(commit, await self.claims.store(self.committer.plan(commit, place_of)))
 
     def executing(self) -> list[State]:
         """What runs now, as it was last committed, in the order in which it began."""
@@ -254,7 +254,7 @@ class Executor:
         state = execution.given
         steps = 0
         while (flow := flows.get(state.transition.to)) is not None:
-            command = await flow.run(state, self.context)
+            command: Command = await flow.run(state, self.context)
             move = MOVES.get(type(command))
             if move is not None:
                 new = move(command, clock.now(), policy)
@@ -364,7 +364,7 @@ class Executor:
         plan = committer.plan_failure(state, failure_of(error), policy)
         if plan is None:
             return None
-        written = await self.writes.store(plan)
+        written = await self.claims.store(plan)
         self._begin_others(plan, written, "")
         return written[0]
 

@@ -39,8 +39,6 @@ class Writes:
 
     async def store(self, plan: Plan) -> tuple[State, ...]:
         """Store a plan that takes something, or moves what was taken."""
-        if not self.committer.driver.waits:
-            return await self.committer.store(plan)
         with self.shield():
             try:
                 return await self.committer.store(plan)

@@ -325,6 +325,10 @@ class MemoryDriver(Driver):
         state, before = history.latest, history.place
         id, alarm = state.id, state.transition.alarm
         history.place = place
+        if place is not None and place.until and before is not None and before.since is None:
+            if place.since is None and alarm is None:  # it goes on where it is: the most frequent
+                self._due.set(id, state.rev, place.until)
+                return
         due = None if alarm is None else alarm.at
         taken = place if place is not None and place.since is None else None
         if before is not None and before.since is None:
