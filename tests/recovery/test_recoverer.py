@@ -55,7 +55,7 @@ async def test_an_alarm_in_the_past_fires_at_once(cluster: Cluster) -> None:
     await cluster.sleep(1)
     state = await delayed(cluster, "s", 0)
     await cluster.heard("runs s")
-    assert cluster.now - state.committed_at <= 5
+    assert cluster.now - state.committed_at <= 2 * 10  # the leader looks, and the worker
 
 
 async def test_a_far_alarm_is_kept(cluster: Cluster) -> None:

@@ -24,7 +24,7 @@ from flowstate import (
     Transit,
 )
 from flowstate.recovery import Recoverer, Worker
-from flowstate.testing.cluster import Duty, Process
+from flowstate.testing.cluster import TERM_S, Duty, Process
 from flowstate.testing.history import History, check
 from flowstate.testing.places import Change
 
@@ -104,7 +104,7 @@ async def test_a_flow_that_no_living_worker_has_waits_ready(cluster: Cluster) ->
     assert state == await cluster.engine.get("s")
     calls = cluster.world.calls["claim"]
     await cluster.sleep(3600)
-    assert cluster.world.calls["claim"] - calls <= 3 * 3600 / 6  # a look at each third of a lease
+    assert cluster.world.calls["claim"] - calls <= 3 * 3600 / TERM_S + 2  # a look at each third
     assert 0 == process.recoverer.stats().claimed
     came = cluster.now
     cluster.begin("b", duty=Duty.WORK)

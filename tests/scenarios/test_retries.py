@@ -49,9 +49,8 @@ async def test_a_flow_whose_first_attempt_fails_is_run_again_after_its_backoff(
 ) -> None:
     runs: list[int] = []
     async with clock.running(), recovering(store, failing(1, runs), clock) as engine:
-        (state,) = await engine.do(Commit(Transit(State("order-1"), "charge")))
-        with pytest.raises(OSError, match="no answer 1"):
-            await engine.execute(state)
+        with pytest.raises(OSError, match="no answer 1"):  # it is run here, and by no worker
+            await engine.execute(Commit(Transit(State("order-1"), "charge")))
         await engine.wait("order-1", Status.ENDED)
 
         _, waiting, again, ended = await history(engine, "order-1")
@@ -97,10 +96,10 @@ async def test_a_state_whose_retries_are_switched_off_stays_as_it_is(
 ) -> None:
     runs: list[int] = []
     async with clock.running(), recovering(store, failing(1, runs), clock) as engine:
-        state = State("order-1", retry=RetryPolicy(enabled=False))
-        (state,) = await engine.do(Commit(Transit(state, "charge")))
-        with pytest.raises(OSError, match="no answer 1"):
-            await engine.execute(state)
+        never = State("order-1", retry=RetryPolicy(enabled=False))
+        with pytest.raises(OSError, match="no answer 1"):  # it is run here, and by no worker
+            await engine.execute(Commit(Transit(never, "charge")))
+        state = await engine.get("order-1")
         (other,) = await engine.do(Commit(Transit(State("order-2"), "charge", timeout=10**6)))
         await engine.wait(other.id, Status.ENDED)  # run for the first time by recovery
         assert state == await engine.get("order-1")
