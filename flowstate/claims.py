@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from attrs import define, field
 
+from .commands import Commit
 from .committer import Committer
 from .errors import RevMismatchError
 from .executions import Execution, check_not_held
+from .flow import Flow
 from .flows import Flows
 from .leases import Claimed, Due, Place
 from .leaving import Leaving
@@ -30,12 +32,13 @@ class Claims:
     room: Room
     leaving: Leaving
     writes: Writes
+    by_name: Mapping[str, Flow] = field(init=False)
     owner: str = field(init=False)
     store: Callable[[Plan], Awaitable[tuple[State, ...]]] = field(init=False)
     """Stores a plan that takes something; a driver that does not wait needs no shield for it."""
 
     def __attrs_post_init__(self) -> None:
-        self.owner = self.committer.owner
+        self.by_name, self.owner = self.flows.by_name, self.committer.owner
         waits = self.committer.driver.waits
         self.store = self.writes.store if waits else self.committer.store
 
@@ -110,7 +113,7 @@ class Claims:
         """An execution of a state, if its flow is here and it can be taken; waits until the limit
         of the flow has room."""
         flow = state.transition.to
-        if flow not in self.flows.by_name:
+        if flow not in self.by_name:
             return None
         while not self.room.enter(flow):
             with self.leaving.ends_this():
@@ -144,7 +147,7 @@ class Taking:
     own: str
     """The id of its state."""
     flow: str = ""
-    """The flow that its state counts for, now that it is taken."""
+    """The flow that its state counts for, if flows have limits."""
     has_taken_own: bool = field(default=False, init=False)
     _next: str = field(default="", init=False)
     _reserved: list[str] = field(factory=list[str], init=False)
@@ -153,38 +156,57 @@ class Taking:
     def place_of(self, state: State, now: int, lease: int) -> Place:
         """For ``transitions.plan``."""
         claims, flow = self.claims, state.transition.to
-        is_own = state.id == self.own
-        if is_own:
-            self.has_taken_own = False
-        if flow in claims.flows.by_name and not claims.leaving.has_begun:
-            if is_own:
-                if flow == self.flow or claims.room.enter(flow):
-                    self._next, self.has_taken_own = flow, True
-                    return Place(None, claims.owner, "", now + lease if lease else None)
-            elif claims.room.take(flow):
-                self._reserved.append(flow)
-                return Place(None, claims.owner, "", now + lease if lease else None)
-        return Place(now)
+        if flow not in claims.by_name or claims.leaving.has_begun:
+            return Place(now)
+        room = claims.room
+        if state.id != self.own:
+            if not room.take(flow):
+                return Place(now)
+            self._reserved.append(flow)
+        else:
+            if room.limits and flow != self.flow:
+                if not room.enter(flow):
+                    return Place(now)
+                self._next = flow
+            self.has_taken_own = True
+        return Place(None, claims.owner, "", now + lease if lease else None)
 
-    async def store(self, plan: Plan) -> tuple[State, ...]:
-        """Store a plan that was made with this."""
+    async def commit(self, commit: Commit) -> tuple[Plan, tuple[State, ...]]:
+        """Commit, and give what was written."""
+        try:
+            plan = self.claims.committer.plan(commit, self.place_of)
+            written = await self.claims.store(plan)
+        except BaseException:
+            self._give_back()
+            raise
+        if self._next or self._reserved:
+            self._keep()
+        return plan, written
+
+    async def fire(self, due: Due) -> tuple[Plan, tuple[State, ...]] | None:
+        """Commit what has become of a state that is due; None if nothing has."""
+        plan = self.claims.committer.plan_firing(due, self.place_of)
+        if plan is None:
+            return None
         try:
             written = await self.claims.store(plan)
         except BaseException:
             self._give_back()
             raise
-        if self._next != self.flow and self.has_taken_own:
+        self._keep()
+        return plan, written
+
+    def _keep(self) -> None:
+        if self._next:
             self.claims.room.leave(self.flow)
-            self.flow = self._next
-        if self._reserved:
-            self._reserved.clear()
-        return written
+            self.flow, self._next = self._next, ""
+        self._reserved.clear()
 
     def _give_back(self) -> None:
         room = self.claims.room
-        if self._next != self.flow and self.has_taken_own:
+        if self._next:
             room.leave(self._next)
         for flow in self._reserved:
             room.give_back(flow)
-        self.has_taken_own = False
+        self.has_taken_own, self._next = False, ""
         self._reserved.clear()

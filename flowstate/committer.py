@@ -179,15 +179,18 @@ class Committer:
         return content
 
     def _check(self, plan: Plan) -> None:
+        """Raise ``InvalidValueError`` or ``TooLargeError`` for what only a look at all of a plan
+        tells."""
         for write in plan.writes:
-            if write.state.id.startswith(KERNEL_PREFIX):
+            state = write.state
+            if state.id.startswith(KERNEL_PREFIX):
                 raise InvalidValueError(
-                    f"state id {write.state.id!r}",
+                    f"state id {state.id!r}",
                     f"begins with {KERNEL_PREFIX!r}, as the kernel's own states do; choose another",
                 )
-            size = len(encode_state(write.state))
+            size = len(encode_state(state))
             if size > self.max_state_size:
-                where = f"state {write.state.id!r}"
+                where = f"state {state.id!r}"
                 raise TooLargeError(where, size, self.max_state_size, "max_state_size")
         if plan.payloads:
             _check_payloads(plan, self.max_data_size)

@@ -129,8 +129,7 @@ class Executor:
         own: str = commands[0].state.id if commands else ""
         check_not_held(own)
         taking = Taking(self.claims, own if takes_first else "")
-        plan = self.committer.plan(commit, taking.place_of)
-        written = await taking.store(plan)
+        plan, written = await taking.commit(commit)
         first = outcome(commit, written)[0]
         self._begin_others(plan, written, own)
         if not taking.has_taken_own:
@@ -162,7 +161,7 @@ class Executor:
         by_id = self.keeper.by_id
         if not by_id:
             return
-        for write, state in zip(plan.writes, states, strict=True):
+        for write, state in zip(plan.writes, states):  # noqa: B905  (equal by construction; hot)
             execution = by_id.get(state.id)
             if execution is None:
                 continue
@@ -202,27 +201,26 @@ class Executor:
                 return fired
 
     async def _execute(self, execution: Execution) -> State | None:
-        """Run one execution; None if it was stopped."""
+        """Run the flows of an execution, until its state rests or is left to others; None if it was
+        stopped."""
         execution.outer = present_execution()
         outer = running_here.set(execution)
         self.keeper.begin(execution)
         try:
             with execution.scope:
-                return await self._run(execution)
+                try:
+                    state = await self._steps_and_races(execution)
+                except BaseException as error:
+                    await self._raised(execution, error)
+                    raise
+                if execution.claim is None and state.transition.status is not _RUNNING:
+                    return state
+                return await self._ended(execution, state)
         finally:
             running_here.reset(outer)
             self.keeper.end(execution)
             self.ended()
         return None
-
-    async def _run(self, execution: Execution) -> State:
-        """Run the flows of an execution, until its state rests or is left to others."""
-        try:
-            state = await self._steps_and_races(execution)
-        except BaseException as error:
-            await self._raised(execution, error)
-            raise
-        return await self._ended(execution, state)
 
     async def _steps_and_races(self, execution: Execution) -> State:
         """Step after step; a flow whose commit was refused because of other states is run again."""
@@ -261,9 +259,14 @@ class Executor:
                 if new.id != state.id:
                     raise _other_state(state, command)
             elif type(command) is Commit:
-                if not await self._commit(execution, command, taking):
-                    return await self.claims.newest(state)
+                before = execution.state
+                plan, written = await taking.commit(command)
                 new = execution.state
+                execution.flow = taking.flow
+                if len(written) > 1 or new is before:
+                    self._begin_others(plan, written, state.id)
+                if new is before:
+                    return await self.claims.newest(state)
                 if execution.claim is None:
                     return new
             elif type(command) is Execute and _is_own(execution, command.state):
@@ -284,17 +287,6 @@ class Executor:
             state.transition.to,
         )
         return state
-
-    async def _commit(self, execution: Execution, commit: Commit, taking: Taking) -> bool:
-        """Commit what a flow returned and begin with the others of it. Gives whether it moved the
-        execution's own state."""
-        before = execution.state
-        plan = self.committer.plan(commit, taking.place_of)
-        written = await taking.store(plan)
-        execution.flow = taking.flow
-        if len(written) > 1 or execution.state is before:
-            self._begin_others(plan, written, before.id)
-        return execution.state is not before
 
     def _do_other(self, execution: Execution, command: Any) -> None:
         """Do a command that moves no state, or say what is wrong with what a flow returned."""
@@ -374,21 +366,19 @@ class Executor:
         state, timeout = execution.state, execution.timeout
         assert timeout is not None  # noqa: S101  (it is why it was stopped)
         taking = Taking(self.claims, state.id, execution.flow)
-        firing = self.committer.plan_firing(
-            Due(state, timeout.at, execution.policy), taking.place_of
-        )
-        if firing is None:  # the clock was wrong for a moment: its time is still to come
-            execution.begin_again(state)
-            return None
         try:
-            written = await taking.store(firing)
+            firing = await taking.fire(Due(state, timeout.at, execution.policy))
         except RevMismatchError:
             return await self.claims.newest(state)  # somebody else was first
         except FlowstateError:
             logger.warning("state %r: its timeout could not be fired", state.id, exc_info=True)
             raise
-        self._begin_others(firing, written, state.id)
-        execution.flow, execution.policy = taking.flow, firing.writes[0].policy
+        if firing is None:  # the clock was wrong for a moment: its time is still to come
+            execution.begin_again(state)
+            return None
+        plan, written = firing
+        self._begin_others(plan, written, state.id)
+        execution.flow, execution.policy = taking.flow, plan.writes[0].policy
         execution.claim = "" if taking.has_taken_own else None
         if execution.claim is None:
             return written[0]

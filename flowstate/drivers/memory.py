@@ -137,7 +137,18 @@ class MemoryDriver(Driver):
             if state.data or state.stacked:
                 for key in _payloads(state):
                     self._referring.setdefault(key, []).append(state.rev)
-            self._stand(history, write.place)
+            place, before = write.place, history.place
+            if (
+                place is not None
+                and place.until
+                and before is not None
+                and before.until
+                and state.transition.alarm is None
+            ):  # taken as before, and due at the end of its lease: by far the most frequent
+                history.place = place
+                self._due.set(id, state.rev, place.until)
+            else:
+                self._stand(history, place)
         if plan.payloads:
             for checksum, content in plan.payloads.items():
                 self._payloads[first, checksum] = content
@@ -325,10 +336,6 @@ class MemoryDriver(Driver):
         state, before = history.latest, history.place
         id, alarm = state.id, state.transition.alarm
         history.place = place
-        if place is not None and place.until and before is not None and before.since is None:
-            if place.since is None and alarm is None:  # it goes on where it is: the most frequent
-                self._due.set(id, state.rev, place.until)
-                return
         due = None if alarm is None else alarm.at
         taken = place if place is not None and place.since is None else None
         if before is not None and before.since is None:
