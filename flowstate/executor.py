@@ -263,8 +263,7 @@ class Executor:
                 plan, written = await taking.commit(command)
                 new = execution.state
                 execution.flow = taking.flow
-                if len(written) > 1 or new is before:
-                    self._begin_others(plan, written, state.id)
+                self._begin_others(plan, written, state.id)
                 if new is before:
                     return await self.claims.newest(state)
                 if execution.claim is None:
