@@ -164,7 +164,7 @@ class Taking:
                 return Place(now)
             self._reserved.append(flow)
         else:
-            if room.limits and flow != self.flow:
+            if flow != self.flow and (room.limits or room.held):
                 if not room.enter(flow):
                     return Place(now)
                 self._next = flow

@@ -7,7 +7,7 @@ background in ``background.py``. What recovery needs is ``Engine.timers``.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -35,7 +35,9 @@ from .errors import (
     StateNotFoundError,
 )
 from .executions import runs_flow
+from .flow import Flow
 from .flows import Flows
+from .holds import Holds
 from .leaving import Leaving
 from .query import Labels, Query
 from .retention import Retention
@@ -102,9 +104,10 @@ class Engine:
         if self._committer.is_open:
             raise EngineClosedError("the engine is already open; make another one")
         self.threads = anyio.CapacityLimiter(self.max_threads)
-        self._tail = Tail(self.driver, self._committer.listeners)
         self._background = Background(self._committer, self.flows, self, self.max_background)
         await self._background.open()
+        executor = self._background.executor
+        self._tail = Tail(self.driver, self._committer.listeners, executor.noticed)
         self.timers = Timers(self._committer, self._background)
         self._committer.is_open = True
         return self
@@ -195,6 +198,21 @@ class Engine:
         with self._leaving.ends_this() if runs_flow() else nullcontext():
             while self.clock.now() < instant:
                 await self.clock.wait_until(instant)
+
+    async def hold(self, flow: str | Flow, reason: str = "") -> None:
+        """Have no worker of the store begin with states at this flow, until it is released. What
+        runs already goes on; what comes to the flow is ready, and waits."""
+        self._committer.check_open()
+        await Holds(self._committer).hold(_name(flow), reason)
+
+    async def release(self, flow: str | Flow) -> None:
+        """Have workers begin with a flow that was held again."""
+        self._committer.check_open()
+        await Holds(self._committer).release(_name(flow))
+
+    async def held(self) -> Mapping[str, str]:
+        """The flows that are held, each with the reason."""
+        return await Holds(self._committer).read()
 
     async def idle(self) -> None:
         """Return once nothing is running here, in the foreground or the background."""
@@ -328,6 +346,10 @@ class Engine:
             instant = max(0, self.clock.now() - age)
         retention = Retention(instant, keep, ended, failed)
         return CompactionRun(self.driver, self.clock, retention, dry_run=dry_run)
+
+
+def _name(flow: str | Flow) -> str:
+    return flow.name if isinstance(flow, Flow) else flow
 
 
 def _query(query: Query | Labels | None) -> Query:

@@ -8,7 +8,7 @@ the background, and how much of it at a time, is ``background.py``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -38,6 +38,7 @@ from .flows import Flows
 from .leases import Due, Held, Place, policy_of, ready
 from .leaving import Leaving
 from .plan import Plan
+from .query import Unreadable
 from .races import Races, is_others_move
 from .room import Room
 from .state import KERNEL_PREFIX, Cause, State, Status
@@ -173,6 +174,21 @@ class Executor:
                 if state.transition.alarm is not None:
                     self.keeper.look_again(execution)
             else:
+                execution.lose()
+
+    def noticed(self, versions: Sequence[State | Unreadable]) -> None:
+        """What was read of the log: an execution whose state somebody else has moved is stopped."""
+        by_id = self.keeper.by_id
+        if not by_id:
+            return
+        for version in versions:
+            execution = by_id.get(version.id)
+            if (
+                execution is not None
+                and execution.claim is not None
+                and version.rev > execution.state.rev
+                and not self.writes.is_pending(version.id)  # else it may be this engine's own
+            ):
                 execution.lose()
 
     def cancel(self) -> None:

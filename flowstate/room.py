@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import anyio
 from attrs import define, field
@@ -17,6 +17,8 @@ class Room:
     size: int
     limits: Mapping[str, int]
     """flow -> how many; a flow that is not here has no limit."""
+    held: Collection[str] = ()
+    """The flows that nobody is to begin with, as far as is known here."""
     free: int = field(init=False)
     _running: Counter[str] = field(factory=Counter[str], init=False)
     """flow with a limit -> states of it that run."""
@@ -43,7 +45,9 @@ class Room:
         self._tell()
 
     def enter(self, flow: str) -> bool:
-        """Count one more state of that flow, if its limit has room."""
+        """Count one more state of that flow, if it is not held and its limit has room."""
+        if flow in self.held:
+            return False
         limit = self.limits.get(flow)
         if limit is not None:
             if self._running[flow] >= limit:
@@ -62,7 +66,7 @@ class Room:
         """How many more states of each of these flows may run, *most* in all; without those that
         have no room."""
         most = min(most, self.free)
-        room = {flow: min(most, self._left(flow, most)) for flow in flows}
+        room = {flow: min(most, self._left(flow, most)) for flow in flows if flow not in self.held}
         return {flow: left for flow, left in room.items() if left > 0}
 
     def reserve(self, room: Mapping[str, int], most: int) -> tuple[dict[str, int], int]:
@@ -83,6 +87,12 @@ class Room:
         for flow in self.limits.keys() & reserved.keys():
             self._running[flow] -= reserved[flow] - used[flow]
         if self._was_refused:  # somebody who could have had a place meanwhile
+            self._tell()
+
+    def hold(self, flows: Collection[str]) -> None:
+        """Begin with these flows no more, and with all others again."""
+        was_held, self.held = self.held, flows
+        if any(flow not in flows for flow in was_held):
             self._tell()
 
     async def freed(self) -> None:

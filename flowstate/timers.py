@@ -49,6 +49,10 @@ class Timers:
         """How many more states of each of these flows this engine can run now, *most* in all."""
         return self._background.room.of(flows, most)
 
+    def hold_back(self, flows: Collection[str]) -> None:
+        """From now on this engine takes nothing for these flows, and for all others again."""
+        self._background.room.hold(flows)
+
     async def room_freed(self) -> None:
         """Return when there is more room than now."""
         await self._background.room.freed()

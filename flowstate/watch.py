@@ -39,6 +39,10 @@ class Tail:
 
     driver: Driver
     listeners: list[Callable[[Plan, tuple[State, ...]], None]] = field(repr=False)
+    noticed: Callable[[Sequence[State | Unreadable]], None] = field(
+        default=lambda _: None, repr=False
+    )
+    """Called with what was read: somebody else may have committed it."""
     size: int = 10_000
     page_size: int = 1_000
     _versions: list[State | Unreadable] = field(factory=list[State | Unreadable], init=False)
@@ -77,6 +81,7 @@ class Tail:
             if start > after:
                 return  # another watcher has read meanwhile, or this engine committed it
             page = await self.driver.read(_EVERYTHING, start, self.page_size)
+            self.noticed(page.entries)
             if self._upto != start:
                 return  # the same, while this one read
             if page.compacted > start:

@@ -32,6 +32,8 @@ class Writes:
     keeper: Keeper
     _scopes: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False)
     """Of those that are on their way."""
+    _pending: dict[str, Plan] = field(factory=dict[str, Plan], init=False)
+    """commit id -> plan, of those that are being stored."""
     _answered: anyio.Event = field(factory=anyio.Event, init=False)
     _unanswered: set[str] = field(factory=set[str], init=False)
     """The claims whose answers were lost."""
@@ -39,6 +41,17 @@ class Writes:
 
     async def store(self, plan: Plan) -> tuple[State, ...]:
         """Store a plan that takes something, or moves what was taken."""
+        self._pending[plan.commit_id] = plan
+        try:
+            return await self._store(plan)
+        finally:
+            del self._pending[plan.commit_id]
+
+    def is_pending(self, id: str) -> bool:
+        """Whether a version of that state is being stored, and the answer is on its way."""
+        return any(id == write.state.id for plan in self._pending.values() for write in plan.writes)
+
+    async def _store(self, plan: Plan) -> tuple[State, ...]:
         with self.shield():
             try:
                 return await self.committer.store(plan)

@@ -82,7 +82,7 @@ async def other(engine: Engine) -> AsyncIterator[Engine]:
 
 def small_tail(engine: Engine, size: int, page_size: int) -> Tail:
     """A tail that nobody offers anything to: it reads all."""
-    return Tail(engine.driver, [], size, page_size)
+    return Tail(engine.driver, [], size=size, page_size=page_size)
 
 
 def following(tail: Tail, query: Query = Query()) -> Watcher:  # noqa: B008  (immutable)

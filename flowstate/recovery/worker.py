@@ -80,6 +80,7 @@ class Worker:
     async def _claim(self) -> int:
         """Claim what there is room for; gives when to look again, if nothing wakes it."""
         engine, timers = self.engine, self.engine.timers
+        timers.hold_back(await engine.held())
         flows = [flow.name for flow in engine.flows]
         room = timers.room(flows, self.concurrency - self.running)
         if room:
