@@ -27,6 +27,7 @@ from .driver import Driver, Durability
 from .drivers import connect
 from .engine import Engine
 from .errors import (
+    CommitIdReusedError,
     CompactedError,
     DataNotFoundError,
     DecodeError,
@@ -70,6 +71,7 @@ __all__ = [
     "Clock",
     "Command",
     "Commit",
+    "CommitIdReusedError",
     "CompactedError",
     "Compaction",
     "CompactionRun",

@@ -31,6 +31,7 @@ from .executor import Executor, check_runnable
 from .failures import is_flows_own
 from .flows import Flows
 from .leases import Claimed
+from .plan import CommitKey
 from .room import Room
 from .state import State, Status
 
@@ -123,19 +124,25 @@ class Background:
         else:
             self.line_up(state)
 
-    async def start_commit(self, commit: Commit) -> None:
+    async def start_commit(self, commit: Commit, key: CommitKey | None = None) -> None:
         """Commit, and run in the background what it leaves RUNNING; the first state as ``start``
         does."""
         has_place = self.room.take("") if runs_flow() else await self._place()
         execution = None
         try:
-            _, execution = await self.executor.begin_commit(commit, takes_first=has_place)
+            _, execution = await self.executor.begin_commit(commit, key, takes_first=has_place)
         finally:
             if has_place and execution is None:
                 self.room.give_back("")
                 self._tell_if_idle()
         if execution is not None:
             self.begin(execution)
+
+    async def go_on(self, committed: tuple[State, ...]) -> None:
+        """Run the first state of what was committed before from its newest version on."""
+        newest = await self.executor.claims.newest(committed[0])
+        if newest.transition.status is Status.RUNNING:
+            await self.start(newest)
 
     def begin(self, execution: Execution, ended: Ended | None = None) -> None:
         """Run what was taken and has a place."""

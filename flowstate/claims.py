@@ -14,7 +14,7 @@ from .flow import Flow
 from .flows import Flows
 from .leases import Claimed, Due, Place
 from .leaving import Leaving
-from .plan import Plan
+from .plan import CommitKey, Plan
 from .room import Room
 from .state import State, Status
 from .writes import Writes
@@ -171,10 +171,12 @@ class Taking:
             self.has_taken_own = True
         return Place(None, claims.owner, "", now + lease if lease else None)
 
-    async def commit(self, commit: Commit) -> tuple[Plan, tuple[State, ...]]:
+    async def commit(
+        self, commit: Commit, key: CommitKey | None = None
+    ) -> tuple[Plan, tuple[State, ...]]:
         """Commit, and give what was written."""
         try:
-            plan = self.claims.committer.plan(commit, self.place_of)
+            plan = self.claims.committer.plan(commit, self.place_of, key=key)
             written = await self.claims.store(plan)
         except BaseException:
             self._give_back()

@@ -7,6 +7,7 @@ what comes out of a store is either a valid value or a :class:`~flowstate.errors
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,6 +54,12 @@ def encode(value: object, name: str = "value") -> bytes:
         path, number = lost
         raise EncodeError(path, f"cannot be written as JSON: {number} has no place in it")
     return encoded
+
+
+def digest(value: object) -> str:
+    """SHA-256, in hexadecimal, of a value that can be written as JSON; equal mappings have the same
+    in whatever order they are."""
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
 
 
 def decode(encoded: bytes | str, type: type[T], name: str = "value") -> T:

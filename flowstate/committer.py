@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from attrs import define, field
+from msgspec.structs import replace
 
 from . import transitions
 from .clock import Clock
@@ -22,18 +23,23 @@ from .commands import Commit, Require
 from .data import DataRef, checksum
 from .driver import Driver
 from .errors import (
+    CommitIdReusedError,
     EngineClosedError,
     InvalidValueError,
+    StateNotFoundError,
     StoreCorruptError,
     StoreError,
     TooLargeError,
     UnknownOutcomeError,
 )
+from .keys import is_same, key_of
 from .leases import Due, Place, ready
 from .payloads import PayloadCache
-from .plan import Plan
+from .plan import CommitKey, Plan, Record, RecordedError
 from .state import KERNEL_PREFIX, RetryPolicy, State
 from .transitions import Failure, PlaceOf
+
+T = TypeVar("T")
 
 COMMIT_RETRIES = 5
 """How often a plan is committed again whose outcome is unknown."""
@@ -87,12 +93,65 @@ class Committer:
         if not self.is_open:
             raise EngineClosedError("the engine is not open; use it inside `async with Engine(…)`")
 
-    async def commit(self, commit: Commit) -> tuple[State, ...]:
+    async def commit(self, commit: Commit, key: CommitKey | None = None) -> tuple[State, ...]:
         """Store what a ``Commit`` writes, all that it leaves RUNNING as ready, and give the state
         of each command."""
-        return outcome(commit, await self.store(self.plan(commit)))
+        return outcome(commit, await self.store(self.plan(commit, key=key)))
 
-    def plan(self, commit: Commit, place_of: PlaceOf = ready, *, is_internal: bool = False) -> Plan:
+    async def once(
+        self,
+        commit: Commit,
+        commit_id: object,
+        store: Callable[[CommitKey], Awaitable[T]],
+        again: Callable[[tuple[State, ...]], Awaitable[T]],
+    ) -> T:
+        """Have a commit stored, by *store*, unless one with the same id was before; then *again*
+        goes on with its outcome.
+
+        The id is looked up before the commit is planned: what was legal the first time may not be
+        legal now. It is looked up once more where the commit is stored, for somebody else may do
+        the same now.
+        """
+        key = key_of(commit, commit_id)
+        record = await self.driver.record(key.id)
+        if record is None:
+            try:
+                return await store(key)
+            except RecordedError as known:
+                if known.id != key.id:
+                    raise
+                record = known.record
+        return await again(await self._recall(commit, key, record))
+
+    async def _recall(self, commit: Commit, key: CommitKey, record: Record) -> tuple[State, ...]:
+        """The outcome of a commit, as it is stored: the versions that it wrote. In place of one
+        that compaction has removed comes the current version of its state."""
+        rev = record.first_rev
+        if not is_same(key.digest, record.digest):
+            raise CommitIdReusedError(key.id, rev)
+        written: list[State] = []
+        for command in commit.commands:
+            if type(command) is Require:
+                continue
+            id = command.state.id  # type: ignore[attr-defined]  # every command in a commit has one
+            state = await self.driver.get(id, rev) or await self.driver.get(id)
+            if state is None:
+                raise StateNotFoundError(
+                    f"state {id!r} any more: it was stored at revision {rev} by the commit with "
+                    f"commit_id {key.id!r}, and compaction has removed it since"
+                )
+            written.append(state)
+            rev += 1
+        return outcome(commit, tuple(written))
+
+    def plan(
+        self,
+        commit: Commit,
+        place_of: PlaceOf = ready,
+        *,
+        key: CommitKey | None = None,
+        is_internal: bool = False,
+    ) -> Plan:
         """What a ``Commit`` writes. Only the kernel may write its own states."""
         plan = transitions.plan(
             commit,
@@ -103,7 +162,7 @@ class Committer:
         )
         if not is_internal:
             self._check(plan)
-        return plan
+        return plan if key is None else replace(plan, key=key)
 
     def plan_failure(self, state: State, failure: Failure, policy: RetryPolicy) -> Plan | None:
         """What is written for a state whose flow raised (``transitions.after_error``); None if it

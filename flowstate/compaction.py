@@ -34,12 +34,16 @@ class CompactionRun:
     _driver: Driver
     _clock: Clock
     retention: Retention
+    forget_before: int
+    """Records of commits before that time (ms) are forgotten."""
     dry_run: bool = field(default=False, kw_only=True)
     total: Compaction = field(default=Compaction(0), init=False)
     """What was removed so far, up to where; ``done`` once it has ended."""
     end: int = field(default=-1, init=False)
     """The revision at which it ends; -1 before the first batch."""
     _limit: int = field(default=FIRST_LIMIT, init=False)
+    _has_forgotten: bool = field(default=False, init=False)
+    """Whether there is no more to forget."""
 
     def __aiter__(self) -> Self:
         return self
@@ -54,6 +58,9 @@ class CompactionRun:
         batch = await self._driver.compact(
             self.retention, self.total.upto, self._limit, dry_run=self.dry_run
         )
+        if not self.dry_run and not self._has_forgotten:
+            forgotten = await self._driver.forget_records(self.forget_before, self._limit)
+            self._has_forgotten = forgotten < self._limit
         took = self._clock.now() - began
         self._add(batch)
         if took > TARGET_MS:
@@ -83,5 +90,5 @@ class CompactionRun:
             total.states + batch.states,
             total.payloads + batch.payloads,
             total.size + batch.size,
-            batch.done or batch.upto >= self.end,
+            (batch.done or batch.upto >= self.end) and (self.dry_run or self._has_forgotten),
         )

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 
 from .data import DataRef
 from .leases import Claimed, DuePage, Held, Holding, Place, Renewal
-from .plan import Plan
+from .plan import Plan, Record
 from .query import Page, Query, Unreadable
 from .retention import Compaction, Retention
 from .state import State
@@ -58,7 +58,20 @@ class Driver(ABC):
         ``RevMismatchError`` with *all* that do not. If a plan with this commit id was stored
         before, gives that first outcome and stores nothing, for as long as a version that it wrote
         is there. Raises ``UnknownOutcomeError`` if it cannot tell whether the plan was stored.
+
+        With a ``key``, ``plan.record`` is stored in the same transaction, also if nothing else is
+        written. If there is a record under that id, it decides before any expectation, and nothing
+        is stored: the commit comes to ``plan.recorded(record)``, which is given or raised.
         """
+
+    @abstractmethod
+    async def record(self, id: str) -> Record | None:
+        """What is recorded under an id that a caller gave a commit. It is looked up by an index."""
+
+    @abstractmethod
+    async def forget_records(self, before: int, limit: int) -> int:
+        """Remove the oldest records of commits before that time (ms), *limit* at most; gives how
+        many that were. Nothing else removes one, whatever becomes of what it tells of."""
 
     @abstractmethod
     async def get(self, id: str, rev: int | None = None) -> State | None:

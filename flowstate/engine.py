@@ -33,6 +33,7 @@ from .errors import (
     EngineClosedError,
     InvalidValueError,
     StateNotFoundError,
+    shown,
 )
 from .executions import runs_flow
 from .flow import Flow
@@ -127,15 +128,32 @@ class Engine:
 
     # ------------------------------------------------------------ doing
 
-    async def do(self, command: Command[R]) -> R:
+    async def do(self, command: Command[R], *, commit_id: str | None = None) -> R:
         """Do a command and give what it gives. Records; does not run flows (but ``Execute``).
 
         What a commit leaves RUNNING is ready then, for whoever works; only a flow that moves its
         own state keeps it. A bare command that moves or saves a state is done in memory only: its
         state is stored by the commit that carries it. Raises ``IllegalTransitionError``,
         ``InvalidValueError``, ``RevMismatchError`` or ``StoreError``; nothing has changed then.
+
+        With a ``commit_id``, an id of the caller's own, a ``Commit`` can be done again: it gives
+        what was stored the first time, whatever has become of its states, until compaction forgets
+        the id (``compact``). In place of a version that compaction has removed it gives the current
+        one, and if there is none raises ``StateNotFoundError``. Raises ``CommitIdReusedError`` if
+        the commit is not the same: other commands, states or flows, or new states that hold
+        something else. Revisions and times do not count.
         """
         kind = type(command)
+        if commit_id is not None:
+            commit = _check_commit(command)
+            self._committer.check_open()
+            commits = self._background.executor.commit
+            return cast(
+                "R",
+                await self._committer.once(
+                    commit, commit_id, lambda key: commits(commit, key), _given
+                ),
+            )
         move = MOVES.get(kind)
         if move is not None:
             return cast("R", move(command, self.clock.now(), self.retry))
@@ -150,27 +168,48 @@ class Engine:
             raise InvalidValueError("Require", "is only for inside a Commit")
         raise InvalidValueError("command", f"takes one of flowstate's commands, not {command!r}")
 
-    async def execute(self, work: State | Command[Any]) -> State:
+    async def execute(self, work: State | Command[Any], *, commit_id: str | None = None) -> State:
         """Run a state's flows here until it rests, and give it as it is then.
 
         A ``Commit`` is committed and its first state run, in one write; a bare command that moves a
         state is done in memory. What somebody else runs is waited for; of what has moved on since,
         the newest version counts. Raises what a flow raises that runs here; a state that was ever
         committed is then retried later.
+
+        With a ``commit_id`` a ``Commit`` can be executed again, as ``do`` can: it goes on with the
+        newest version of the first state.
         """
         self._committer.check_open()
         executor = self._background.executor
+        if commit_id is not None:
+            commit = _check_commit(work)
+            return await self._committer.once(
+                commit,
+                commit_id,
+                lambda key: executor.execute_commit(commit, key),
+                executor.go_on,
+            )
         if isinstance(work, Commit):
             return await executor.execute_commit(work)
         return await executor.execute(await self._to_run(work))
 
-    async def start(self, work: State | Command[Any]) -> None:
+    async def start(self, work: State | Command[Any], *, commit_id: str | None = None) -> None:
         """The same in the background. Waits while ``max_background`` states are running."""
         self._committer.check_open()
+        background = self._background
+        if commit_id is not None:
+            commit = _check_commit(work)
+            await self._committer.once(
+                commit,
+                commit_id,
+                lambda key: background.start_commit(commit, key),
+                background.go_on,
+            )
+            return
         if isinstance(work, Commit):
-            await self._background.start_commit(work)
+            await background.start_commit(work)
         else:
-            await self._background.start(await self._to_run(work))
+            await background.start(await self._to_run(work))
 
     async def _to_run(self, work: State | Command[Any]) -> State:
         if isinstance(work, State):
@@ -320,13 +359,14 @@ class Engine:
             raise DecodeError(where, problem)
         return codec.decode(content, type, where)
 
-    def compact(
+    def compact(  # noqa: PLR0913  (each is told for itself, by its name)
         self,
         before: datetime | timedelta | float,
         keep: int = 1,
         *,
         ended: bool = False,
         failed: bool = False,
+        commit_ids: datetime | timedelta | float = timedelta(days=7),
         dry_run: bool = False,
     ) -> CompactionRun:
         """Remove history, as an async iterator that does a batch at a time and gives what it has
@@ -335,17 +375,32 @@ class Engine:
         Superseded versions go that were committed before *before*: a time, or an age (seconds or
         timedelta). The *keep* newest versions of each state stay whatever their age. With *ended*,
         states that had ended before go whole, and with *failed* those that had failed: their ids
-        are free again. Payloads go with the last version that refers to them. With *dry_run* all is
-        only counted.
+        are free again. Payloads go with the last version that refers to them. The ``commit_id`` of
+        a commit is forgotten once that is older than *commit_ids*, and by nothing else. With
+        *dry_run* all is only counted.
         """
         self._committer.check_open()
-        if isinstance(before, datetime):
-            instant = clock.instant("before", before)
-        else:
-            age = clock.milliseconds(clock.seconds("before", before))
-            instant = max(0, self.clock.now() - age)
-        retention = Retention(instant, keep, ended, failed)
-        return CompactionRun(self.driver, self.clock, retention, dry_run=dry_run)
+        retention = Retention(self._instant("before", before), keep, ended, failed)
+        forget_before = self._instant("commit_ids", commit_ids)
+        return CompactionRun(self.driver, self.clock, retention, forget_before, dry_run=dry_run)
+
+    def _instant(self, name: str, time: datetime | timedelta | float) -> int:
+        """A time, or an age, in ms since the epoch."""
+        if isinstance(time, datetime):
+            return clock.instant(name, time)
+        return max(0, self.clock.now() - clock.milliseconds(clock.seconds(name, time)))
+
+
+def _check_commit(work: object) -> Commit:
+    if not isinstance(work, Commit):
+        raise InvalidValueError(
+            "commit_id", f"is only for a Commit, for nothing else is stored; not {shown(work)}"
+        )
+    return work
+
+
+async def _given(states: tuple[State, ...]) -> tuple[State, ...]:
+    return states
 
 
 def _name(flow: str | Flow) -> str:

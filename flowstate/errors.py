@@ -124,6 +124,23 @@ class RevMismatchError(FlowstateError):
         return type(self), (self.conflicts,)
 
 
+class CommitIdReusedError(FlowstateError):
+    """A commit has the ``commit_id`` of another one that was stored before, at revision ``rev``,
+    and is not the same: nothing of it was written."""
+
+    def __init__(self, commit_id: str, rev: int) -> None:
+        super().__init__(
+            f"commit_id {commit_id!r} was used before, at revision {rev}, for a commit of other "
+            "commands, states or flows; nothing was written. Give each commit an id of its own, "
+            "and the same id only to the same commit when it is done again"
+        )
+        self.commit_id = commit_id
+        self.rev = rev
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return type(self), (self.commit_id, self.rev)
+
+
 class StateNotFoundError(FlowstateError, LookupError):
     """No state, or no version of it, answers to what was asked for."""
 

@@ -37,7 +37,7 @@ from .failures import failure_of, is_flows_own, reason
 from .flows import Flows
 from .leases import Due, Held, Place, policy_of, ready
 from .leaving import Leaving
-from .plan import Plan
+from .plan import CommitKey, Plan
 from .query import Unreadable
 from .races import Races, is_others_move
 from .room import Room
@@ -112,16 +112,21 @@ class Executor:
         finally:
             self.room.leave(execution.flow)
 
-    async def execute_commit(self, commit: Commit) -> State:
+    async def execute_commit(self, commit: Commit, key: CommitKey | None = None) -> State:
         """Commit, run the first state of it here and now, and give that once it rests."""
         self.check_takes_work()
-        first, execution = await self.begin_commit(commit)
+        first, execution = await self.begin_commit(commit, key)
         if execution is not None:
             first = await self._run_here(execution)
         return await self.execute(first) if first.transition.status is _RUNNING else first
 
+    async def go_on(self, committed: tuple[State, ...]) -> State:
+        """Run the first state of what was committed before from its newest version on."""
+        newest = await self.claims.newest(committed[0])
+        return await self.execute(newest) if newest.transition.status is _RUNNING else newest
+
     async def begin_commit(
-        self, commit: Commit, *, takes_first: bool = True
+        self, commit: Commit, key: CommitKey | None = None, *, takes_first: bool = True
     ) -> tuple[State, Execution | None]:
         """Commit, taking the first state of it if there is a place for it, and begin with the
         others as with those that a flow has committed. Gives the first state, and its execution if
@@ -130,25 +135,26 @@ class Executor:
         own: str = commands[0].state.id if commands else ""
         check_not_held(own)
         taking = Taking(self.claims, own if takes_first else "")
-        plan, written = await taking.commit(commit)
+        plan, written = await taking.commit(commit, key)
         first = outcome(commit, written)[0]
         self._begin_others(plan, written, own)
         if not taking.has_taken_own:
             return first, None
         return first, Execution(first, first, "", flow=taking.flow)
 
-    async def commit(self, commit: Commit) -> tuple[State, ...]:
+    async def commit(self, commit: Commit, key: CommitKey | None = None) -> tuple[State, ...]:
         """Commit for whoever asks. A flow that moves its own state keeps it, and waits for the
         outcome, whatever cancels it: else nobody would know which revision it is at."""
         execution = present_execution()
         if execution is None or not _moves(commit, execution.state.id):
-            return await self.committer.commit(commit)
+            return await self.committer.commit(commit, key)
 
         def place_of(state: State, now: int, lease: int) -> Place:
             is_own = state.id == execution.state.id
             return (self.committer.taken if is_own else ready)(state, now, lease)
 
-        return outcome(commit, await self.claims.store(self.committer.plan(commit, place_of)))
+        plan = self.committer.plan(commit, place_of, key=key)
+        return outcome(commit, await self.claims.store(plan))
 
     def executing(self) -> list[State]:
         """What runs now, as it was last committed, in the order in which it began."""

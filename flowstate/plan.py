@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
 from .data import DataRef
+from .errors import FlowstateError
 from .frozendict import EMPTY
 from .leases import Place
 from .state import RetryPolicy, State, Transition
@@ -44,18 +45,51 @@ class Write(Struct, frozen=True, gc=False):
         return None if alarm is None else alarm.at
 
 
+class CommitKey(Struct, frozen=True, gc=False):
+    """An id that a caller gave a commit, and the digest of what it commits (``keys.key_of``)."""
+
+    id: str
+    digest: str
+
+
+class Record(Struct, frozen=True, gc=False):
+    """What is stored of a commit that a caller gave an id, apart from the versions that it wrote,
+    so that it outlives them: the ``commit_id`` of its plan, its first revision, and when it was
+    committed (ms)."""
+
+    digest: str
+    commit_id: str
+    first_rev: int
+    committed_at: int
+
+
+class RecordedError(FlowstateError):
+    """For the kernel: another plan was committed under the same key, and ``record`` is of that."""
+
+    def __init__(self, id: str, record: Record) -> None:
+        super().__init__(f"a commit was stored before with commit_id {id!r}: {record}")
+        self.id = id
+        self.record = record
+
+    def __reduce__(self) -> tuple[type, tuple[str, Record]]:
+        return type(self), (self.id, self.record)
+
+
 class Plan(Struct, frozen=True, gc=False):
     """What one commit writes: all of it or nothing.
 
     ``commit_id`` is unique to this plan; a plan that is committed again has the same id.
     ``requires`` are the (id, rev) that must be the latest without being written. ``payloads`` are
     stored under (first revision of the commit, checksum); references to them have ``rev`` 0 here.
+    ``key`` is there if the caller gave the commit an id: of plans with equal ids only one is
+    stored, whatever else they expect.
     """
 
     commit_id: str
     writes: tuple[Write, ...]
     requires: tuple[tuple[str, int], ...] = ()
     payloads: Mapping[str, bytes] = EMPTY
+    key: CommitKey | None = None
 
     def stamp(self, first_rev: int, committed_at: int) -> tuple[State, ...]:
         """The versions that are stored if the commit begins at *first_rev*."""
@@ -93,7 +127,11 @@ class Plan(Struct, frozen=True, gc=False):
         is stored.
 
         What it wrote of a state is the very next version above the revision that it expected; a
-        later one never is its own. All are made again from the plan, for some may be compacted.
+        later one never is its own. So whoever asks needs no index of commit ids, and need not ask
+        unless an expectation fails: what the plan wrote is in its way. All are made again from the
+        plan, for some may be compacted. That they are what is stored is sure: a commit id stands
+        for one plan, and besides the plan only the first revision and the time decide what is
+        stored.
         """
         for place, write in enumerate(self.writes):
             found = next_version(write.state.id, write.state.rev)
@@ -102,6 +140,19 @@ class Plan(Struct, frozen=True, gc=False):
                 if commit_id == self.commit_id:
                     return self.stamp(rev - place, committed_at)
         return None
+
+    def record(self, first_rev: int, committed_at: int) -> tuple[str, Record] | None:
+        """The caller's id and what is stored under it, if the commit begins at *first_rev*."""
+        if self.key is None:
+            return None
+        return self.key.id, Record(self.key.digest, self.commit_id, first_rev, committed_at)
+
+    def recorded(self, record: Record) -> tuple[State, ...] | RecordedError:
+        """What the plan comes to if a commit is recorded under its key: its own outcome if it was
+        this plan."""
+        if record.commit_id == self.commit_id:
+            return self.stamp(record.first_rev, record.committed_at)
+        return RecordedError("" if self.key is None else self.key.id, record)
 
 
 # ---------------------------------------------------------------- new versions, unchecked

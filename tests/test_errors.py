@@ -65,6 +65,15 @@ EXAMPLES: list[tuple[FlowstateError, dict[str, Any], str]] = [
             "'c' expected revision 2, found no such state"
         ),
     ),
+    (
+        errors.CommitIdReusedError("order-1", 7),
+        {"commit_id": "order-1", "rev": 7},
+        (
+            "commit_id 'order-1' was used before, at revision 7, for a commit of other commands, "
+            "states or flows; nothing was written. Give each commit an id of its own, and the same "
+            "id only to the same commit when it is done again"
+        ),
+    ),
     (errors.StateNotFoundError("state 'a'"), {"what": "state 'a'"}, "no state 'a'"),
     (errors.DataNotFoundError("data 'd'"), {"what": "data 'd'"}, "no data 'd'"),
     (

@@ -74,6 +74,14 @@ class Before(click.ParamType[datetime]):
 )
 @click.option("--ended", is_flag=True, help="States that have ended go whole.")
 @click.option("--failed", is_flag=True, help="States that have failed go whole.")
+@click.option(
+    "--commit-ids",
+    type=Before(),
+    default="7d",
+    show_default=True,
+    metavar="AGE|DATE",
+    help="Ids that callers gave commits (commit_id=…) are forgotten if they are as old.",
+)
 @click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as one line of JSON.")
@@ -82,6 +90,7 @@ def compact(
     keep: int,
     ended: bool,
     failed: bool,
+    commit_ids: datetime,
     dry_run: bool,
     url: str,
     as_json: bool,
@@ -93,6 +102,9 @@ def compact(
     With --ended, states that had ended by then go with all their versions. Their ids are free
     again: who creates the same id once more is no longer told that it is there. With --failed the
     same becomes of states that had failed by then and that nobody retried or ended.
+
+    An id that a caller gave a commit is remembered on its own, for seven days or as long as
+    --commit-ids says: until then the commit can be done again and happens once.
 
     It works in small batches, and others read and commit in between. Ctrl-C stops after a batch,
     and what was removed is removed; run it again to go on. A watcher that was further behind is
@@ -108,7 +120,9 @@ def compact(
     async def remove() -> int:
         # a dry run too: a store of an older flowstate must be migrated first
         async with opened(url, Access.CHANGE) as engine:
-            run = engine.compact(before, keep, ended=ended, failed=failed, dry_run=dry_run)
+            run = engine.compact(
+                before, keep, ended=ended, failed=failed, commit_ids=commit_ids, dry_run=dry_run
+            )
             with (
                 _Bar(run) as bar,
                 interruptible(bar.stop, "Stopped at once. Run it again to go on."),

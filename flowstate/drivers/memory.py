@@ -11,6 +11,7 @@ import heapq
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice, takewhile
 from typing import ClassVar
 
 from attrs import define, field
@@ -22,7 +23,7 @@ from ..data import DataRef
 from ..driver import Driver, Durability
 from ..errors import RevMismatchError
 from ..leases import Claimed, Due, DuePage, Held, Holding, Place, Renewal
-from ..plan import Plan, Write, references
+from ..plan import Plan, Record, RecordedError, Write, references
 from ..query import Page, Query
 from ..retention import Compaction, Retained, Retention
 from ..state import State
@@ -73,6 +74,8 @@ class MemoryDriver(Driver):
         factory=dict[tuple[int, str], list[int]], init=False
     )
     """payload -> the revisions that refer to it."""
+    _records: dict[str, Record] = field(factory=dict[str, Record], init=False)
+    """The records of keyed commits, by the ids of their callers, the oldest first."""
     _due: Agenda = field(factory=Agenda, init=False)
     """The ids that something is due for, when it is."""
     _line: Agenda = field(factory=Agenda, init=False)
@@ -103,6 +106,8 @@ class MemoryDriver(Driver):
     async def commit(self, plan: Plan) -> tuple[State, ...]:  # noqa: C901, PLR0912  (hot)
         log = self._log
         histories = self._histories
+        if plan.key is not None and (record := self._records.get(plan.key.id)) is not None:
+            return _outcome(plan, record)
         for write in plan.writes:
             state = write.state
             history = histories.get(state.id)
@@ -152,9 +157,21 @@ class MemoryDriver(Driver):
         if plan.payloads:
             for checksum, content in plan.payloads.items():
                 self._payloads[first, checksum] = content
+        if (keyed := plan.record(first, now)) is not None:
+            self._records[keyed[0]] = keyed[1]
         if self._head.waiting:
             self._head.advance(self._newest())
         return versions
+
+    async def record(self, id: str) -> Record | None:
+        return self._records.get(id)
+
+    async def forget_records(self, before: int, limit: int) -> int:
+        old = takewhile(lambda entry: entry[1].committed_at < before, self._records.items())
+        forgotten = [id for id, _ in islice(old, limit)]
+        for id in forgotten:
+            del self._records[id]
+        return len(forgotten)
 
     async def get(self, id: str, rev: int | None = None) -> State | None:
         if rev is None:
@@ -555,6 +572,14 @@ class MemoryDriver(Driver):
             del ids[state.id]
             if not ids:
                 del self._current_labelled[label]
+
+
+def _outcome(plan: Plan, record: Record) -> tuple[State, ...]:
+    """What a plan comes to whose key is recorded. Raises ``RecordedError``."""
+    outcome = plan.recorded(record)
+    if isinstance(outcome, RecordedError):
+        raise outcome
+    return outcome
 
 
 def _taken(write: Write, owner: str, claim: str, now: int) -> Place:

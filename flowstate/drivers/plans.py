@@ -13,7 +13,7 @@ from attrs import define, field
 from msgspec import Struct
 
 from ..errors import RevMismatchError
-from ..plan import NextVersion, Plan, Write
+from ..plan import NextVersion, Plan, Record, Write
 from ..state import State
 
 StoredT = TypeVar("StoredT")
@@ -52,6 +52,10 @@ class GroupPlan(Generic[StoredT]):
     """When all of it is committed, in ms."""
     latest: dict[str, Latest[StoredT]]
     """id -> the latest version of every state that the plans are about, if there is one."""
+    records: dict[str, Record] = field(factory=dict[str, Record])
+    """What is recorded under the keys of the plans."""
+    new_records: list[tuple[str, Record]] = field(factory=list[tuple[str, Record]], init=False)
+    """Those of them that this group writes."""
     versions: list[Version] = field(factory=list[Version], init=False)
     payloads: list[tuple[int, str, bytes]] = field(factory=list[tuple[int, str, bytes]], init=False)
     """revision, checksum, content"""
@@ -63,10 +67,13 @@ class GroupPlan(Generic[StoredT]):
     """commit id -> what it wrote: a plan may be in a group twice, and no table has it yet."""
 
     def decide(self, plan: Plan, next_version: NextVersion) -> Outcome:
-        """Take the plan in if its expectations hold; else its first outcome, or what conflicts.
+        """Take the plan in if its key is new and its expectations hold; else its first outcome, or
+        what is in its way.
 
         *next_version* looks at what was stored before the group.
         """
+        if plan.key is not None and (record := self.records.get(plan.key.id)) is not None:
+            return plan.recorded(record)
         if conflicts := plan.conflicts(self.latest_rev):
             return (
                 self._outcomes.get(plan.commit_id)
@@ -96,7 +103,20 @@ class GroupPlan(Generic[StoredT]):
             self.latest[state.id] = Latest(state.rev, None, version)
         self.payloads.extend((first, key, content) for key, content in plan.payloads.items())
         self._outcomes[plan.commit_id] = states
+        if (keyed := plan.record(first, self.now)) is not None:
+            self.new_records.append(keyed)
+            self.records[keyed[0]] = keyed[1]
         return states
+
+    @property
+    def writes_something(self) -> bool:
+        """Whether there is anything to store."""
+        return bool(self.versions or self.new_records)
+
+
+def keys_of(plans: Sequence[Plan]) -> list[str]:
+    """The ids that callers gave these plans; mostly none."""
+    return [plan.key.id for plan in plans if plan.key is not None]
 
 
 def ids_of(plans: Sequence[Plan]) -> list[str]:

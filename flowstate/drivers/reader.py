@@ -11,6 +11,7 @@ from .. import codec
 from ..data import DataRef
 from ..errors import DataNotFoundError, DecodeError
 from ..leases import Claimed, Due, DuePage, Holding, Place
+from ..plan import Record
 from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import RetryPolicy, State
@@ -92,6 +93,9 @@ class StoreReader(Decoder):
 
     @abstractmethod
     def get(self, id: str, rev: int | None) -> State | None: ...
+
+    @abstractmethod
+    def record(self, id: str) -> Record | None: ...
 
     @abstractmethod
     def find(self, query: Query) -> State | None: ...

@@ -19,7 +19,7 @@ from ..data import DataRef
 from ..driver import Driver
 from ..errors import StoreClosedError, StoreReadOnlyError
 from ..leases import Claimed, DuePage, Held, Holding, Place, Renewal
-from ..plan import Plan
+from ..plan import Plan, Record
 from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import State
@@ -60,6 +60,9 @@ class StoreWriter(Decoder):
 
     @abstractmethod
     def release(self, held: Collection[Held], owner: str, now: int) -> None: ...
+
+    @abstractmethod
+    def forget_records(self, before: int, limit: int) -> int: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -143,6 +146,12 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
         if versions:
             self._head.advance(versions[-1].rev)
         return versions
+
+    async def record(self, id: str) -> Record | None:
+        return await self._read(lambda reader: reader.record(id))
+
+    async def forget_records(self, before: int, limit: int) -> int:
+        return await self._write(lambda: self._writer.forget_records(before, limit))
 
     async def get(self, id: str, rev: int | None = None) -> State | None:
         return await self._read(lambda reader: reader.get(id, rev))

@@ -12,7 +12,7 @@ from attrs import define, field
 from ..codec import encode_state
 from ..errors import RevMismatchError
 from ..leases import Claimed, Due, DuePage, Held, Holding, Place, Renewal
-from ..plan import Plan, Write, references
+from ..plan import Plan, Record, RecordedError, Write, references
 from ..query import Query
 from ..retention import Compaction, Retention
 from ..state import State
@@ -30,6 +30,8 @@ class Model:
     payloads: dict[tuple[int, str], bytes] = field(factory=dict[tuple[int, str], bytes])
     outcomes: dict[str, tuple[State, ...]] = field(factory=dict[str, tuple[State, ...]])
     """commit id -> the versions that it wrote; removed once none of them is left."""
+    records: dict[str, Record] = field(factory=dict[str, Record])
+    """the id that a caller gave a commit -> what is recorded under it"""
     compacted: int = 0
     """The highest revision that was removed; 0 if none was."""
     compacted_at: int = 0
@@ -55,7 +57,12 @@ class Model:
         return {id: pair for id, pair in found.items() if pair[0] != pair[1]}
 
     def commit(self, plan: Plan, first_rev: int, committed_at: int) -> tuple[State, ...]:
-        """Store a plan, or raise ``RevMismatchError``."""
+        """Store a plan, or raise ``RevMismatchError`` or ``RecordedError``."""
+        if plan.key is not None and plan.key.id in self.records:
+            outcome = plan.recorded(self.records[plan.key.id])
+            if isinstance(outcome, RecordedError):
+                raise outcome
+            return outcome
         if plan.commit_id in self.outcomes:
             return self.outcomes[plan.commit_id]
         if conflicts := self.conflicts(plan):
@@ -68,7 +75,16 @@ class Model:
         for checksum, content in plan.payloads.items():
             self.payloads[first_rev, checksum] = content
         self.outcomes[plan.commit_id] = versions
+        if (keyed := plan.record(first_rev, committed_at)) is not None:
+            self.records[keyed[0]] = keyed[1]
         return versions
+
+    def forget_records(self, before: int, limit: int) -> int:
+        old = [id for id, record in self.records.items() if record.committed_at < before]
+        oldest = sorted(old, key=lambda each: self.records[each].committed_at)[:limit]
+        for id in oldest:
+            del self.records[id]
+        return len(oldest)
 
     def get(self, id: str, rev: int) -> State | None:
         return next((state for state in self.log if (state.id, state.rev) == (id, rev)), None)

@@ -25,7 +25,7 @@ from ..data import DataRef
 from ..driver import Driver
 from ..errors import RevMismatchError
 from ..leases import Held, Place
-from ..plan import Plan
+from ..plan import CommitKey, Plan, Record, RecordedError
 from ..query import Query
 from ..retention import Retention
 from ..state import RetryPolicy, State, Status
@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 # Few values, so that operations meet: the same states, the same labels, the same times.
 IDS = ("a", "b", "b/1", "ä", "100%")
+KEYS = ("k", "commit-0")
 
 TIMES = st.integers(1, 40)
 """Times of alarms, claims and renewals (ms)."""
@@ -51,6 +52,8 @@ _statuses = st.frozensets(st.sampled_from(Status), max_size=2)
 _prefixes = st.sampled_from(["b", "ä", "100%", "_"])
 _places = st.integers(0, 100)
 _limits = st.sampled_from([1, 2, 5, 1_000])
+_keys = st.sampled_from(["", "", "", *KEYS])
+"""The id of a caller; most give none."""
 _states = values.states(st.sampled_from(IDS), values.pending())
 
 
@@ -127,9 +130,13 @@ class DriverMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ writing
 
-    @rule(steps=st.lists(_steps, min_size=1, max_size=3, unique_by=lambda step: step[0].id))
-    def commit(self, steps: list[_Step]) -> None:
-        """Commit moves of several states; some of them may be of stale versions."""
+    @rule(
+        steps=st.lists(_steps, min_size=1, max_size=3, unique_by=lambda step: step[0].id),
+        key=_keys,
+    )
+    def commit(self, steps: list[_Step], key: str) -> None:
+        """Commit moves of several states; some of them may be of stale versions, or under an id
+        that was used before."""
         commands = [self._command(step) for step in steps]
         if all(isinstance(command, Require) for command in commands):
             commands.append(Transit(State(f"new-{len(self.plans)}"), "work"))
@@ -140,6 +147,8 @@ class DriverMachine(RuleBasedStateMachine):
             policy=POLICY,
             place_of=partial(_place_of, sum(step[-1] for step in steps)),
         )
+        if key:
+            plan = replace(plan, key=CommitKey(key, f"{len(self.plans)}"))
         self.plans.append(plan)
         self._commit(plan)
 
@@ -150,6 +159,10 @@ class DriverMachine(RuleBasedStateMachine):
         self._commit(self.plans[nth % len(self.plans)])
 
     def _commit(self, plan: Plan) -> None:
+        if plan.key is not None and plan.key.id in self.model.records:
+            expected = plan.recorded(self.model.records[plan.key.id])
+            assert self._recorded(plan) == getattr(expected, "record", expected)
+            return
         conflicts = {} if plan.commit_id in self.model.outcomes else self.model.conflicts(plan)
         if conflicts:
             assert self._refusal(plan) == conflicts
@@ -161,6 +174,29 @@ class DriverMachine(RuleBasedStateMachine):
                 (state.committed_at for state in self.model.log), default=1
             )
         assert versions == self.model.commit(plan, versions[0].rev, versions[0].committed_at)
+        if plan.key is not None:
+            self._compare_record(plan.key.id)
+
+    def _recorded(self, plan: Plan) -> tuple[State, ...] | Record:
+        """What committing a plan gives, or what it is told of."""
+        try:
+            return self._do(self.driver.commit, plan)
+        except RecordedError as told:
+            return told.record
+
+    def _compare_record(self, key: str) -> None:
+        assert self._do(self.driver.record, key) == self.model.records.get(key)
+
+    @precondition(lambda self: self.model.records)
+    @rule(nth=_places)
+    def forget(self, nth: int) -> None:
+        """Forget what was recorded before some time."""
+        times = [record.committed_at for record in self.model.records.values()]
+        before = times[nth % len(times)] + nth % 2
+        expected = self.model.forget_records(before, 1_000)
+        assert self._do(self.driver.forget_records, before, 1_000) == expected
+        for key in KEYS:
+            self._compare_record(key)
 
     def _refusal(self, plan: Plan) -> dict[str, tuple[int, int]] | None:
         """The conflicts that the driver refuses a plan with; None if it commits the plan."""

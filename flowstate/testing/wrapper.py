@@ -10,7 +10,7 @@ from attrs import define
 from ..data import DataRef
 from ..driver import Driver, Durability
 from ..leases import Claimed, DuePage, Held, Holding, Place, Renewal
-from ..plan import Plan
+from ..plan import Plan, Record
 from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import State
@@ -43,6 +43,14 @@ class WrapperDriver(Driver):
 
     async def commit(self, plan: Plan) -> tuple[State, ...]:
         return await self.around("commit", lambda: self.driver.commit(plan))
+
+    async def record(self, id: str) -> Record | None:
+        return await self.around("record", lambda: self.driver.record(id))
+
+    async def forget_records(self, before: int, limit: int) -> int:
+        return await self.around(
+            "forget_records", lambda: self.driver.forget_records(before, limit)
+        )
 
     async def get(self, id: str, rev: int | None = None) -> State | None:
         return await self.around("get", lambda: self.driver.get(id, rev))

@@ -230,3 +230,23 @@ def test_show_says_that_history_may_be_missing(shell: Shell) -> None:
         assert (done.returncode, done.stderr) == (0, told)
     assert shell.run("show", "busy").stderr == ""
     assert [state["id"] for state in shell.states()] == ["busy", "over", "newest"]
+
+
+def test_ids_of_callers_are_forgotten_by_their_own_age(shell: Shell) -> None:
+    async def commit() -> None:
+        async with connect(f"sqlite:///{shell.store}") as driver, Engine(driver) as engine:
+            for id in ("a", "b"):
+                await engine.do(Commit(Pause(State(id))), commit_id=id)
+
+    anyio.run(commit)
+    with closing(sqlite3.connect(shell.store)) as raw, raw:
+        raw.execute("UPDATE records SET committed_at = ? WHERE id = 'a'", (YEAR_2000_MS,))
+    recorded = "SELECT id FROM records ORDER BY id"
+    for options in (["--dry-run"], ["--commit-ids", "2000-01-01T00:00Z"]):
+        assert shell.run("compact", "--before", "0s", *options).returncode == 0
+        assert rows(shell, recorded) == [("a",), ("b",)]
+    assert shell.run("compact", "--before", "0s").returncode == 0
+    assert rows(shell, recorded) == [("b",)]
+    assert shell.run("compact", "--before", "30d", "--commit-ids", "0s").returncode == 0
+    assert rows(shell, recorded) == []
+    assert ids(shell) == ["a", "b"]

@@ -28,6 +28,7 @@ from flowstate import (
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.drivers.memory import MemoryDriver
+from flowstate.plan import Record, RecordedError
 from flowstate.testing import DriverConformance, Store
 from flowstate.testing.model import Model
 
@@ -586,6 +587,97 @@ class IgnoresCase(ModelDriver):
         return await super().find(replace(query, id_prefix=query.id_prefix.lower()))
 
 
+class RecordsNothing(ModelDriver):
+    """Takes no notice of the ids of callers."""
+
+    async def commit(self, plan: Plan) -> States:
+        return await super().commit(replace(plan, key=None))
+
+
+class LooksAtRecordsLast(ModelDriver):
+    """Looks for the id of a caller only if nothing conflicts."""
+
+    async def commit(self, plan: Plan) -> States:
+        if plan.commit_id not in self.model.outcomes and (conflicts := self.model.conflicts(plan)):
+            raise RevMismatchError(conflicts)
+        return await super().commit(plan)
+
+
+class RecordsWhatItRefuses(ModelDriver):
+    """Records a commit before it knows whether that holds."""
+
+    async def commit(self, plan: Plan) -> States:
+        try:
+            return await super().commit(plan)
+        except RevMismatchError:
+            if plan.key is not None:
+                self.model.records[plan.key.id] = Record(plan.key.digest, plan.commit_id, 1, 1)
+            raise
+
+
+class TellsItsOwnOf(ModelDriver):
+    """Refuses a recorded commit that is committed again."""
+
+    async def commit(self, plan: Plan) -> States:
+        if plan.key is not None and plan.key.id in self.model.records:
+            raise RecordedError(plan.key.id, self.model.records[plan.key.id])
+        return await super().commit(plan)
+
+
+class RecordsOnlyWrites(ModelDriver):
+    """Records no commit that writes nothing."""
+
+    async def commit(self, plan: Plan) -> States:
+        return await super().commit(plan if plan.writes else replace(plan, key=None))
+
+
+class LooksAtRecordsTooEarly(ModelDriver):
+    """Lets others get between looking for a record and writing."""
+
+    async def commit(self, plan: Plan) -> States:
+        if plan.key is None or plan.key.id in self.model.records:
+            return await super().commit(plan)
+        await anyio.lowlevel.checkpoint()
+        self.model.records.pop(plan.key.id, None)
+        return await super().commit(plan)
+
+
+class TakesIdsForOne(ModelDriver):
+    """Has one kind of ids, those of callers and those of plans."""
+
+    async def commit(self, plan: Plan) -> States:
+        if plan.key is not None and plan.key.id in self.model.outcomes:
+            return self.model.outcomes[plan.key.id]
+        return await super().commit(plan)
+
+
+class FoldsIds(ModelDriver):
+    """Takes ids of callers for the same that only look alike."""
+
+    async def record(self, id: str) -> Record | None:
+        same = [
+            each for each in self.model.records if normalize("NFC", each) == normalize("NFC", id)
+        ]
+        return self.model.records[same[0]] if same else None
+
+
+class ForgetsRecordsWithVersions(Model):
+    """Removes what is recorded with the last version that the commit wrote."""
+
+    def compact(self, retention: Retention, after: int, upto: int, *, dry_run: bool) -> Compaction:
+        batch = super().compact(retention, after, upto, dry_run=dry_run)
+        revs = {state.rev for state in self.log}
+        self.records = {k: r for k, r in self.records.items() if r.first_rev in revs}
+        return batch
+
+
+class ForgetsTheVeryMillisecond(Model):
+    """Forgets what was recorded at the very time as well."""
+
+    def forget_records(self, before: int, limit: int) -> int:
+        return super().forget_records(before + 1, limit)
+
+
 def small(number: int) -> int:
     """What a driver says that has 32 bits for each number."""
     if number >= 2**31:
@@ -622,6 +714,16 @@ class ExpectsSmallRevisions(ModelDriver):
 
 CAUGHT_BY: dict[Broken, str] = {
     **broken_places.CAUGHT_BY,
+    RecordsNothing: "test_a_commit_under_an_id_of_its_callers_is_recorded",
+    LooksAtRecordsLast: "test_what_is_recorded_decides_before_any_expectation",
+    RecordsWhatItRefuses: "test_a_refused_commit_is_not_recorded",
+    TellsItsOwnOf: "test_a_recorded_commit_that_is_committed_again_gives_its_outcome",
+    RecordsOnlyWrites: "test_a_commit_that_only_requires_is_recorded",
+    LooksAtRecordsTooEarly: "test_one_of_many_commits_under_one_id_wins",
+    TakesIdsForOne: "test_an_id_of_a_caller_is_no_commit_id",
+    FoldsIds: "test_the_ids_of_callers_are_told_apart",
+    ForgetsRecordsWithVersions: "test_compaction_leaves_records",
+    ForgetsTheVeryMillisecond: "test_records_go_by_their_own_age",
     ComposesText: "test_what_is_accepted_comes_back_equal",
     ForgetsNotes: "test_what_a_command_accepts_comes_back_equal",
     KnowsAsciiIds: "test_whatever_a_plan_is_called_is_kept",

@@ -24,6 +24,7 @@ from flowstate import (
 from flowstate.clock import SystemClock
 from flowstate.drivers.head import Head
 from flowstate.leases import Claimed, Held, Holding, Place, Renewal
+from flowstate.plan import Record
 from flowstate.testing import Store, StoredVersion
 from flowstate.testing.model import Model
 
@@ -44,6 +45,12 @@ class ModelDriver(Driver):
         versions = self.model.commit(plan, self.model.head + 1, now)
         self._news.advance(self.model.head)
         return versions
+
+    async def record(self, id: str) -> Record | None:
+        return self.model.records.get(id)
+
+    async def forget_records(self, before: int, limit: int) -> int:
+        return self.model.forget_records(before, limit)
 
     async def get(self, id: str, rev: int | None = None) -> State | None:
         return self.model.current.get(id) if rev is None else self.model.get(id, rev)

@@ -12,6 +12,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from flowstate import RevMismatchError
+from flowstate.plan import RecordedError
 from flowstate.testing import DriverMachine, Store
 
 from . import broken, broken_places
@@ -89,6 +90,12 @@ def test_a_driver_that_breaks_a_law_is_caught(
         broken.TakesItAll,
         broken.NeverTells,
         broken.GivesWhatIsLeftAsOutcome,
+        broken.RecordsNothing,
+        broken.LooksAtRecordsLast,
+        broken.RecordsWhatItRefuses,
+        broken.TellsItsOwnOf,
+        broken.ForgetsRecordsWithVersions,
+        broken.ForgetsTheVeryMillisecond,
     ],
 )
 def test_the_machine_finds_a_driver_that_breaks_a_law(driver: broken.Broken) -> None:
@@ -107,5 +114,5 @@ def test_the_machine_finds_a_driver_that_breaks_a_law(driver: broken.Broken) -> 
         max_examples=2_000,
         phases=[Phase.generate],
     )
-    with pytest.raises((AssertionError, RevMismatchError)):
+    with pytest.raises((AssertionError, RevMismatchError, RecordedError)):
         run_state_machine_as_test(BrokenMachine, settings=quick)

@@ -17,6 +17,7 @@ from attrs import define
 from ... import codec
 from ...data import DataRef
 from ...leases import DuePage, Holding, Place
+from ...plan import Record
 from ...query import Page, Query
 from ...retention import Compaction, Retention
 from ...state import State
@@ -66,6 +67,14 @@ class Reader(StoreReader):
                 rev=rev,
             )
         return self._newest_of(self._entry(*row) for row in rows)
+
+    def record(self, id: str) -> Record | None:
+        rows = self._rows(
+            "SELECT r.digest, r.commit_id, r.rev, r.committed_at FROM {s}.records r "
+            "WHERE r.id = %(id)s",
+            id=id,
+        )
+        return Record(*rows[0]) if rows else None
 
     def read(self, query: Query, after: int, limit: int) -> Page:
         if query.since_ms:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ...codec import encode_policy, encode_state
 from ...leases import Place
-from ...plan import Write, references
+from ...plan import Record, Write, references
 from ...state import State
 from ..plans import GroupPlan, Version
 from .arrays import Array, BigInts, Contents, Documents, Texts
@@ -48,6 +48,8 @@ def statements(group: GroupPlan[Keys]) -> Iterator[Statement]:
     if refs:
         revs, checksums, by = zip(*sorted(refs), strict=True)
         yield _PAYLOAD_REFS, (BigInts.of(revs), Texts.of(checksums), BigInts.of(by))
+    if group.new_records:
+        yield _RECORDS, _values(RECORD_COLUMNS, group.new_records)
     yield _HEAD, (group.first + len(group.versions) - 1, group.now)
 
 
@@ -102,6 +104,15 @@ STATE_COLUMNS: tuple[Column[Row], ...] = (
     Column("label_keys", Texts.of, lambda row: _array_text(row.label_keys), "::bigint[]"),
 )
 """``states``, the primary key first"""
+
+RECORD_COLUMNS: tuple[Column[tuple[str, Record]], ...] = (
+    Column("id", Texts.of, lambda keyed: keyed[0]),
+    Column("digest", Texts.of, lambda keyed: keyed[1].digest),
+    Column("commit_id", Texts.of, lambda keyed: keyed[1].commit_id),
+    Column("rev", BigInts.of, lambda keyed: keyed[1].first_rev),
+    Column("committed_at", BigInts.of, lambda keyed: keyed[1].committed_at),
+)
+"""``records``"""
 
 
 def _row(version: Version) -> Row:
@@ -195,5 +206,7 @@ _PAYLOADS: LiteralString = (
 _PAYLOAD_REFS: LiteralString = (
     "INSERT INTO {s}.payload_refs (payload_rev, checksum, rev) SELECT * FROM unnest(%s, %s, %s)"
 )
+
+_RECORDS: LiteralString = _insertion("records", RECORD_COLUMNS)
 
 _HEAD: LiteralString = "UPDATE {s}.head SET rev = %s, committed_at = %s"

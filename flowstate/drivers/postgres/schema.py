@@ -112,6 +112,15 @@ _ADD_PLACES: tuple[LiteralString, ...] = (
         WHERE since IS NOT NULL""",
     """CREATE INDEX states_taken ON {s}.states
         (hashtextextended(owner, 0), hashtextextended(claim, 0)) WHERE owner IS NOT NULL""",
+    """CREATE TABLE {s}.records (
+        id text COLLATE "C" PRIMARY KEY,
+        digest text NOT NULL,
+        commit_id text NOT NULL,
+        rev bigint NOT NULL,
+        committed_at bigint NOT NULL
+    )""",
+    "CREATE INDEX records_committed ON {s}.records (committed_at)",
+    "COMMENT ON TABLE {s}.records IS 'commits that were given an id by who asked for them'",
     "COMMENT ON COLUMN {s}.head.hints IS 'how often something was released'",
     "COMMENT ON COLUMN {s}.states.alarm IS 'when its alarm comes (ms)'",
     "COMMENT ON COLUMN {s}.states.lease IS 'how long who takes it has it for (ms); 0: for ever'",
@@ -129,7 +138,8 @@ _ADD_PLACES: tuple[LiteralString, ...] = (
         WHEN (pg_catalog.current_setting('flowstate.asks_version', true) IS DISTINCT FROM 'on')
         EXECUTE FUNCTION {s}.refuse_older()""",
 )
-"""Places beside current versions, and the policy that each goes by.
+"""Places beside current versions, and the policy that each goes by; records of commits under ids
+of their callers' own.
 
 In 0.1 what was RUNNING had one time, ``due``: that of its alarm, or the end of its lease if that
 was sooner, or since when it was released, which is below 0. What was leased is taken by an owner
@@ -156,6 +166,7 @@ TABLES = (
     "current_labels",
     "payloads",
     "payload_refs",
+    "records",
 )
 
 

@@ -23,10 +23,10 @@ from ...errors import (
     UnknownOutcomeError,
 )
 from ...leases import Claimed, Held, Renewal
-from ...plan import NextVersion, Plan
+from ...plan import NextVersion, Plan, Record
 from ...query import Unreadable
 from ...retention import Compaction
-from ..plans import GroupPlan, Latest, Outcome, ids_of
+from ..plans import GroupPlan, Latest, Outcome, ids_of, keys_of
 from ..schema import check_unchanged
 from ..threaded import StoreWriter
 from .arrays import BigInts, Texts
@@ -170,6 +170,9 @@ class Writer(StoreWriter):
         this one itself, if only the answer was lost."""
         return self._retrying(lambda: self._compact(removal))
 
+    def forget_records(self, before: int, limit: int) -> int:
+        return self._retrying(lambda: self._forget_records(before, limit))
+
     def notify(self, more: bool) -> None:  # noqa: FBT001  (a callback)
         """Notify other processes of what was written; *more* is to come.
 
@@ -207,11 +210,14 @@ class Writer(StoreWriter):
             self._begin(self.target.synchronous)
             self._execute(LOCK_HEAD)
             asked = self._ask(plans)
+            keyed = self._ask_records(keys) if (keys := keys_of(plans)) else None
             pipeline.sync()  # so that the server sees it idle if we hang
             group = self._group(asked.fetchall())
+            if keyed is not None:
+                group.records.update((id, Record(*record)) for id, *record in keyed.fetchall())
             next_version = self._next_versions(plans, group)
             outcomes = [group.decide(plan, next_version) for plan in plans]
-            if group.versions:
+            if group.writes_something:
                 writing = list(statements(group))
                 attempt.outcomes = outcomes
                 for text, parameters in writing:
@@ -244,6 +250,14 @@ class Writer(StoreWriter):
             "s.id, s.rev, s.label_keys "
             "FROM {s}.head h LEFT JOIN {s}.states s ON s.id = ANY(%s)",
             Texts.of(ids_of(plans)),
+        )
+
+    def _ask_records(self, keys: Sequence[str]) -> psycopg.Cursor[Any]:
+        """What is recorded under these ids of callers."""
+        return self._execute(
+            "SELECT r.id, r.digest, r.commit_id, r.rev, r.committed_at "
+            "FROM {s}.records r WHERE r.id = ANY(%s)",
+            Texts.of(keys),
         )
 
     def _group(self, rows: Sequence[tuple[Any, ...]]) -> GroupPlan[Keys]:
@@ -351,6 +365,25 @@ class Writer(StoreWriter):
             *_, payloads = [self._execute(text, *given) for text, given in removal.statements]
             self._execute("COMMIT")
         return removal.batch.summary([size for (size,) in payloads])
+
+    def _forget_records(self, before: int, limit: int) -> int:
+        self._connect()
+        with self.connection.pipeline():
+            self._begin(self.target.synchronous)
+            self._execute(LOCK_HEAD)
+            asked = self._execute("SELECT version FROM {s}.meta")
+            forgotten = self._execute(
+                "DELETE FROM {s}.records r WHERE r.id IN (SELECT o.id FROM {s}.records o "
+                "WHERE o.committed_at < %s ORDER BY o.committed_at LIMIT %s) "
+                "AND (SELECT m.version FROM {s}.meta m) = %s",
+                before,
+                limit,
+                VERSION,
+            )
+            self._execute("COMMIT")
+        ((version,),) = asked.fetchall()
+        check_unchanged(self.target.url, version, VERSION)
+        return forgotten.rowcount
 
     # ------------------------------------------------------------ the connection
 

@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 
 from ...data import DataRef
 from ...leases import DuePage, Holding, Place
+from ...plan import Record
 from ...query import Page, Query, Unreadable
 from ...retention import Compaction, Retention
 from ...state import State
@@ -65,6 +66,13 @@ class Reader(StoreReader):
         with self._snapshot():
             row = self._one(_LATEST, id) if rev is None else self._one(_VERSION, rev, id)
             return None if row is None else self._newest_of([self._entry(*row)])
+
+    def record(self, id: str) -> Record | None:
+        with self._snapshot():
+            if not self._has(schema.PLACES_SINCE):
+                return None
+            row = self._one(_RECORD, id)
+            return None if row is None else Record(*row)
 
     def read(self, query: Query, after: int, limit: int) -> Page:
         with self._snapshot():
@@ -300,6 +308,10 @@ SELECT {ROW} FROM versions WHERE id = ? ORDER BY rev DESC LIMIT 1
 
 _VERSION = f"""
 SELECT {ROW} FROM versions WHERE rev = ? AND id = ?
+"""
+
+_RECORD = """
+SELECT digest, commit_id, rev, committed_at FROM records WHERE id = ?
 """
 
 _LAST_OF = """

@@ -83,6 +83,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "current_labels": ("key", "value", "rev"),
     "payloads": ("rev", "checksum", "content"),
     "payload_references": ("payload_rev", "checksum", "rev"),
+    "records": ("id", "digest", "commit_id", "rev", "committed_at"),
 }
 """The columns of the tables, in the order in which rows have their values here."""
 

@@ -100,7 +100,7 @@ def _add_references(db: Database) -> None:
 def _add_places(db: Database) -> None:
     """Beside each current version its alarm, and if it is RUNNING where it stands, how long whoever
     takes it has it for (ms) and the policy that it goes by (JSON text); how often anything was
-    released.
+    released; what is recorded of commits under ids of their callers' own.
 
     Flowstate 0.1 does not ask for the version when it writes, and a process that runs it may have
     the store open. With columns renamed its renewals and its compaction fail as well as its
@@ -134,6 +134,11 @@ def _add_places(db: Database) -> None:
     db.execute("CREATE INDEX versions_taken ON versions (owner, claim) WHERE owner IS NOT NULL")
     db.execute("CREATE TABLE released (count INTEGER NOT NULL)")
     db.execute("INSERT INTO released VALUES (0)")
+    db.execute(
+        "CREATE TABLE records (id TEXT PRIMARY KEY, digest TEXT NOT NULL, commit_id TEXT NOT NULL, "
+        "rev INTEGER NOT NULL, committed_at INTEGER NOT NULL) WITHOUT ROWID"
+    )
+    db.execute("CREATE INDEX records_committed ON records (committed_at)")
     db.create_view(
         "states",
         "SELECT id, rev, status, state ->> '$.transition.to' AS flow, labels, "
@@ -181,7 +186,7 @@ VERSION = len(MIGRATIONS)
 COMPACTED_SINCE = 2
 """The first version that knows of compaction. Who may only read finds an older one as it is."""
 PLACES_SINCE = 3
-"""The first version that has places beside versions."""
+"""The first version that has places beside versions, and records of commits."""
 
 
 _OLDER_VERSIONS = f"""

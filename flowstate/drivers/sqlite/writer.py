@@ -18,10 +18,10 @@ from attrs import define, field
 from ...clock import Clock
 from ...errors import StoreError, StoreFullError, UnknownOutcomeError
 from ...leases import Claimed, Held, Renewal
-from ...plan import Plan
+from ...plan import Plan, Record
 from ...query import Unreadable
 from ...retention import Compaction, Retention
-from ..plans import GroupPlan, Latest, Outcome, ids_of
+from ..plans import GroupPlan, Latest, Outcome, ids_of, keys_of
 from ..schema import check_unchanged
 from ..threaded import StoreWriter
 from .compactor import Compactor
@@ -85,6 +85,11 @@ class Writer(StoreWriter):
         """Remove a batch of what may be removed."""
         return self._transact(lambda: Compactor(retention, self.connection).compact(after, limit))
 
+    def forget_records(self, before: int, limit: int) -> int:
+        return self._transact(
+            lambda: self.connection.execute(_FORGET_RECORDS, (before, limit)).rowcount
+        )
+
     def close(self) -> None:
         self.connection.close()
 
@@ -134,7 +139,7 @@ class Writer(StoreWriter):
     def _write(self, plans: Sequence[Plan]) -> list[Outcome]:
         group = self._group(plans)
         outcomes = [group.decide(plan, self._next_version) for plan in plans]
-        if group.versions:
+        if group.writes_something:
             self._insert(group)
         return outcomes
 
@@ -144,7 +149,11 @@ class Writer(StoreWriter):
         head, committed_at = execute(_HEAD).fetchone() or (0, 0)
         rows = execute(_LATEST, (json.dumps(ids_of(plans)),))
         latest = {id: Latest(rev, labels) for id, rev, labels in rows}
-        return GroupPlan(head + 1, max(committed_at, self.clock.now()), latest)
+        records: dict[str, Record] = {}
+        if keys := keys_of(plans):
+            found = execute(_RECORDS, (json.dumps(keys),))
+            records = {id: Record(*record) for id, *record in found}
+        return GroupPlan(head + 1, max(committed_at, self.clock.now()), latest, records)
 
     def _next_version(self, id: str, rev: int) -> tuple[int, int, str] | None:
         """For ``Plan.first_outcome``."""
@@ -169,6 +178,11 @@ class Writer(StoreWriter):
         ]
         if references:
             self._insert_rows("payload_references", references)
+        records = [
+            (id, record.digest, record.commit_id, record.first_rev, record.committed_at)
+            for id, record in group.new_records
+        ]
+        self._insert_rows("records", records)
 
     def _insert_labels(self, group: GroupPlan[str], rows: Sequence[VersionRow]) -> None:
         superseded = [
@@ -213,6 +227,17 @@ SELECT id, rev, labels FROM versions WHERE rev IN (
 
 _NEXT_VERSION = """
 SELECT rev, committed_at, commit_id FROM versions WHERE id = ? AND rev > ? ORDER BY rev LIMIT 1
+"""
+
+_RECORDS = """
+SELECT id, digest, commit_id, rev, committed_at FROM records
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+_FORGET_RECORDS = """
+DELETE FROM records WHERE id IN (
+    SELECT id FROM records WHERE committed_at < ? ORDER BY committed_at LIMIT ?
+)
 """
 
 _SUPERSEDE = """

@@ -16,8 +16,8 @@ Each of the eight laws of docs/concepts.md is proved by one module, whose first 
 ``accepted``, ``read``, ``query``, ``due``, ``places``, ``leases``, ``head``, ``retention``,
 ``compaction``. The first line of a module is the heading that ``flowstate check`` prints above what
 its mixins prove. A module has one mixin, or two if what it proves has two parts (``read`` and
-``retention``: versions and payloads). ``base`` and ``runs`` have what they share, and prove
-nothing.
+``retention``: versions and payloads; ``outcome``: the ids of plans and those of callers). ``base``
+and ``runs`` have what they share, and prove nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .head import HeadLaws
 from .isolation import IsolationLaws
 from .leases import LeaseLaws
 from .order import OrderLaws
-from .outcome import OutcomeLaws
+from .outcome import OutcomeLaws, RecordLaws
 from .places import PlaceLaws
 from .query import QueryLaws
 from .read import DataLaws, ReadLaws
@@ -50,6 +50,7 @@ class DriverConformance(
     DurabilityLaws,
     IsolationLaws,
     OutcomeLaws,
+    RecordLaws,
     ConflictLaws,
     AcceptedLaws,
     ReadLaws,

@@ -9,14 +9,15 @@ from collections import Counter
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec.structs import replace
 
-from ...commands import Commit, End, Require, Transit
+from ...commands import Command, Commit, End, Require, Transit
 from ...data import DataRef
 from ...driver import Driver
 from ...engine import Engine
 from ...errors import RevMismatchError, UnknownOutcomeError
-from ...plan import Plan
-from ...state import State
+from ...plan import CommitKey, Plan, Record, RecordedError
+from ...state import MAX_ID_BYTES, State
 from ..faults import Fault, FaultDriver
 from ..store import Store
 from .base import Laws, create, move, plan
@@ -281,6 +282,186 @@ class OutcomeLaws(Laws):
         (again,) = await driver.commit(once)
         assert again.rev > first.rev
         assert await driver.commit(once) == (again,)
+
+
+class RecordLaws(Laws):
+    """Commits that their callers gave ids."""
+
+    async def test_a_commit_under_an_id_of_its_callers_is_recorded(self, driver: Driver) -> None:
+        """What is recorded under the id of a caller is which commit that was, where it begins and
+        when it was; under another id nothing is."""
+        await create(driver, "a", "b")
+        first = keyed("mine", Transit(State("c"), "x"), Transit(State("d"), "x"))
+        c, _ = await driver.commit(first)
+        assert await driver.record("mine") == _record_of(first, c)
+        assert await driver.record("other") is None
+        assert await driver.record(first.commit_id) is None
+
+    async def test_what_is_recorded_decides_before_any_expectation(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """A commit under an id that is recorded is told of the record, and nothing of it is stored,
+        whether its expectations hold or not."""
+        first = keyed("mine", Transit(State("a"), "x"))
+        (a,) = await driver.commit(first)
+        before = store.raw_versions()
+        for other in (Transit(State("a"), "x"), Transit(State("b"), "x"), Transit(a, "x")):
+            with pytest.raises(RecordedError) as refused:
+                await driver.commit(keyed("mine", other))
+            assert refused.value.id == "mine"
+            assert refused.value.record == _record_of(first, a)
+        assert store.raw_versions() == before
+        assert await driver.record("mine") == _record_of(first, a)
+
+    async def test_a_refused_commit_is_not_recorded(self, driver: Driver) -> None:
+        """A commit that was refused leaves its caller's id free."""
+        (a,) = await create(driver, "a")
+        await move(driver, a)
+        with pytest.raises(RevMismatchError):
+            await driver.commit(keyed("mine", Transit(a, "x")))
+        assert await driver.record("mine") is None
+        second = keyed("mine", Transit(State("b"), "x"))
+        (b,) = await driver.commit(second)
+        assert await driver.record("mine") == _record_of(second, b)
+
+    async def test_a_recorded_commit_that_is_committed_again_gives_its_outcome(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """The same plan, as after a lost answer, gives what it wrote, though its states were moved
+        since and compaction has removed all of it."""
+        once = keyed("mine", Transit(State("a"), "x"), Transit(State("b"), "x"))
+        await _lose(driver, once, Fault.AFTER)
+        outcome = await driver.commit(once)
+        assert [await driver.get("a"), await driver.get("b")] == list(outcome)
+        for state in outcome:
+            await move(driver, state)
+        await compact(driver, EVERYTHING)
+        before = stored(store)
+        assert await driver.commit(once) == outcome
+        assert stored(store) == before
+
+    async def test_a_commit_that_only_requires_is_recorded(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """A commit that writes no version is recorded as any other."""
+        (a,) = await create(driver, "a")
+        first = keyed("mine", Require(a))
+        assert await driver.commit(first) == ()
+        record = await driver.record("mine")
+        assert record is not None
+        assert record.commit_id == first.commit_id
+        await move(driver, a)
+        with pytest.raises(RecordedError):
+            await driver.commit(keyed("mine", Require(a)))
+        assert await driver.commit(first) == ()
+        assert len(store.raw_versions()) == 2
+
+    async def test_one_of_many_commits_under_one_id_wins(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """Of many who commit at the same time under one id, one does, and all others are told of
+        that."""
+        plans = [keyed("mine", Transit(State(f"{n}"), "x")) for n in range(10)]
+        won: list[tuple[Plan, State]] = []
+        told: list[Record] = []
+
+        async def commit(each: Plan) -> None:
+            try:
+                (state,) = await driver.commit(each)
+            except RecordedError as refused:
+                told.append(refused.record)
+            else:
+                won.append((each, state))
+
+        with anyio.fail_after(self.patience_s):
+            async with anyio.create_task_group() as tasks:
+                for each in plans:
+                    tasks.start_soon(commit, each)
+        assert len(won) == 1
+        assert told == [_record_of(*won[0])] * 9
+        assert len(store.raw_versions()) == 1
+
+    async def test_an_id_of_a_caller_is_no_commit_id(self, store: Store, driver: Driver) -> None:
+        """The ids of callers and the commit ids of plans are two kinds: the same text as one and as
+        the other is two commits."""
+        plain = plan(Transit(State("a"), "x"))
+        await driver.commit(plain)
+        (b,) = await driver.commit(keyed(plain.commit_id, Transit(State("b"), "x")))
+        (c,) = await driver.commit(keyed("mine", Transit(State("c"), "x")))
+        (d,) = await driver.commit(replace(plan(Transit(State("d"), "x")), commit_id="mine"))
+        assert [b.id, c.id, d.id] == ["b", "c", "d"]
+        assert len(store.raw_versions()) == 4
+
+    async def test_the_ids_of_callers_are_told_apart(self, driver: Driver) -> None:
+        """Ids are compared as they are, to the last character of the longest."""
+        long = "x" * (MAX_ID_BYTES - 1)
+        ids = ["a", "A", "a ", "\u00e9", "e\u0301", "1", "01", "%", "a%", f"{long}1", f"{long}2"]
+        recorded: dict[str, Record] = {}
+        for n, id in enumerate(ids):
+            each = keyed(id, Transit(State(f"{n}"), "x"))
+            (state,) = await driver.commit(each)
+            recorded[id] = _record_of(each, state)
+        assert {id: await driver.record(id) for id in ids} == recorded
+
+    async def test_another_driver_knows_what_is_recorded(
+        self, shared_store: Store, driver: Driver
+    ) -> None:
+        """Records are in the store: another driver is told of them too."""
+        first = keyed("mine", Transit(State("a"), "x"))
+        (a,) = await driver.commit(first)
+        async with shared_store.driver() as other:
+            assert await other.record("mine") == _record_of(first, a)
+            with pytest.raises(RecordedError):
+                await other.commit(keyed("mine", Transit(State("b"), "x")))
+
+    async def test_records_are_there_after_reopening(self, persistent_store: Store) -> None:
+        """After every driver was closed, what was recorded is there."""
+        first = keyed("mine", Transit(State("a"), "x"))
+        async with persistent_store.driver() as driver:
+            (a,) = await driver.commit(first)
+        async with persistent_store.driver() as driver:
+            assert await driver.record("mine") == _record_of(first, a)
+
+    async def test_compaction_leaves_records(self, driver: Driver) -> None:
+        """A record stays though everything that its commit wrote was removed."""
+        first = keyed("mine", End(State("a")))
+        (a,) = await driver.commit(first)
+        await create(driver, "newest")
+        await compact(driver, WITH_ENDED)
+        assert await driver.get("a") is None
+        assert await driver.record("mine") == _record_of(first, a)
+
+    async def test_records_go_by_their_own_age(self, store: Store, driver: Driver) -> None:
+        """Those records are forgotten that are older than the time that is given, to the
+        millisecond, the oldest first and no more than the limit; versions stay. What was forgotten
+        can be committed again."""
+        times: list[int] = []
+        while len(set(times)) < 3:
+            n = len(times)
+            (state,) = await driver.commit(keyed(f"k{n}", Transit(State(f"{n}"), "x")))
+            times.append(state.committed_at)
+        before = sorted(set(times))[1]
+        old = [n for n, at in enumerate(times) if at < before]
+        versions = store.raw_versions()
+        assert await driver.forget_records(before, 1) == 1
+        assert await driver.forget_records(before, 1_000_000) == len(old) - 1
+        assert await driver.forget_records(before, 1_000_000) == 0
+        left = [n for n in range(len(times)) if await driver.record(f"k{n}") is not None]
+        assert left == [n for n, at in enumerate(times) if at >= before]
+        assert store.raw_versions() == versions
+        (again,) = await driver.commit(keyed("k0", Transit(State("again"), "x")))
+        assert again.id == "again"
+
+
+def keyed(id: str, *commands: Command[State]) -> Plan:
+    """The plan of a commit of these commands that its caller gave an id."""
+    return replace(plan(*commands), key=CommitKey(id, f"of {id}"))
+
+
+def _record_of(planned: Plan, first: State) -> Record:
+    """What is to be recorded of a plan whose first version that is."""
+    assert planned.key is not None
+    return Record(planned.key.digest, planned.commit_id, first.rev, first.committed_at)
 
 
 async def _lose(driver: Driver, lost: Plan, fault: Fault) -> None:
