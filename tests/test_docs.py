@@ -4,9 +4,10 @@ A page is read from top to bottom, in an empty directory of its own. What its bl
 
 - ``python``: run in one namespace a page; top-level ``await`` is allowed, on one event loop a page.
   With a file name after the language, it is also added to that file.
-- ``console``: each line after ``$`` is run by a shell, except those in ``NOT_RUN``. ``export``
-  holds for the rest of the page; a URL of PostgreSQL becomes that of the tests' own server. For
-  ``pip install -e .`` what it does is done by hand: modules and entry points are found.
+- ``console``: each line after ``$`` is run by a shell, except those in ``NOT_RUN``. What goes on in
+  the background ends with the page at the latest. ``export`` holds for the rest of the page; a URL
+  of PostgreSQL becomes that of the tests' own server. For ``pip install -e .`` what it does is done
+  by hand: modules and entry points are found.
 - ``output``, or what follows a command in ``console``: what was printed; ``…`` stands for anything.
 - ``text`` and whatever else is in ``SHOWN``: not run; with a file name, written to that file.
 """
@@ -18,11 +19,13 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import CodeType, CoroutineType
@@ -43,6 +46,8 @@ NOT_RUN = re.compile(r"(git|cd|make|pip|\.ci/run|python docs/diagram\.py)\b")
 themselves."""
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 """A command of a console block, and what is shown below it."""
+BACKGROUND = re.compile(r" & ")
+"""What a command is followed by that goes on in the background."""
 SHOWN = {"json", "jsonl", "sql", "text", "toml"}
 TIMEOUT_S = 300
 """Longer than any command takes on a busy machine: to fail, not to wait."""
@@ -133,19 +138,30 @@ def run_console(
                 value = database.url
             monkeypatch.setenv(name, value)
             continue
-        done = subprocess.run(  # noqa: S602  (a shell is what the reader has)
+        with subprocess.Popen(  # noqa: S602  (a shell is what the reader has)
             command,
             shell=True,
             env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        assert done.returncode == 0, f"{where}: $ {command}\n{done.stdout}"
+            process_group=0,
+        ) as process:
+            if BACKGROUND.search(command):
+                request.addfinalizer(partial(end_group, process.pid))
+            try:
+                printed, _ = process.communicate(timeout=TIMEOUT_S)
+            finally:
+                process.kill()
+        assert process.returncode == 0, f"{where}: $ {command}\n{printed}"
         if output.strip():
-            assert_shown(output, done.stdout, f"{where}: $ {command}")
+            assert_shown(output, printed, f"{where}: $ {command}")
+
+
+def end_group(group: int) -> None:
+    """End what a command has left running, whatever became of the page."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def install_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,22 @@
 """Recovery: whatever was committed in a running state ends or rests, whoever dies.
 
-**What there is to do.** Every version of a state has at most one due time, kept in an index by the
-driver: its alarm (a delay, a timeout, the backoff of a retry) or, while it is RUNNING, the end of
-its lease. An engine renews the leases of what it runs; so a lease that runs out means that the
-executor died, hung, or never began. A recoverer acts on what is due: it commits what has become of
-the state (``transitions.fire``) and runs it.
+**Working.** What is RUNNING and nobody has taken is ready: it was submitted, resumed or retried, or
+its engine gave it back. A worker claims what is ready for the flows that its engine has, as much as
+it has places for, and runs it. Any number of workers share a store, each state is given to one.
 
-**Who does it.** One recoverer of a *group* leads and acts, the others stand by. Nothing breaks if
-two lead for a moment, since every firing is a commit at a revision: one of them wins, the other has
-lost a race. Leases decide who works; revisions decide what is true. Leading only keeps a group from
-doing everything several times.
+**Leading.** Every version of a state has at most one due time, kept in an index by the driver: its
+alarm (a delay, a timeout, the backoff of a retry) or, while it is taken, the end of its lease. An
+engine renews the leases of what it runs; so a lease that runs out means that its owner died or
+hung. The leader commits what has become of a state that is due (``transitions.fire``), whatever its
+flow; if it is RUNNING then, it is ready for whoever has that flow.
 
-**Election** uses the kernel itself. The group has a state, ``flowstate.recovery/<group>``:
+**Who does it.** A ``Worker`` works. A ``Recoverer`` works and stands for election: one of all that
+are open on a store leads, the others stand by. Nothing breaks if two lead for a moment, since every
+firing is a commit at a revision: one of them wins, the other has lost a race. Leases decide who
+works; revisions decide what is true. Leading only keeps all of them from doing everything several
+times.
+
+**Election** uses the kernel itself. There is one state for it, ``flowstate.recovery``:
 
 - it does not exist, or is PAUSED: nobody leads. Whoever commits it as RUNNING, with its own name in
   the label ``leader``, leads. The commit is a compare-and-set, so there is one winner. Its revision
@@ -24,13 +29,12 @@ the last renewal that succeeded: the store cannot have counted from an earlier m
 could not renew in time stops acting before anyone else may begin, unless its process was frozen;
 then its commits lose.
 
-**Hand-over.** A recoverer that is left pauses the group's state; those who stand by watch it, and
-the first to commit it leads at once. One that dies is replaced when its lease runs out. An engine
-that is left releases the leases of what it ran: such a state is due at once, ahead of all others,
-and goes on as it is, without a retry.
+**Hand-over.** A recoverer that is left pauses that state; those who stand by watch it, and the
+first to commit it leads at once. One that dies is replaced when its lease runs out. An engine that
+is left releases what it ran: it is ready at once, and goes on as it is, without a retry.
 
-**Promptness.** The leader sleeps until the next due time, or until a commit may have brought a
-nearer one. It does not tick.
+**Promptness.** A worker sleeps until something is committed or released, or until it has more room;
+the leader until the next due time, or until a commit may have brought a nearer one. Neither ticks.
 
 The machine of election is one table, ``ELECTION`` in ``elector.py``. A recoverer that meets errors
 of the store backs off and goes on; it never spins and never dies silently.

@@ -14,6 +14,7 @@ from .reads import GETS, QUERIES
 from .sizes import FOOTPRINT, GROWTH, PAYLOADS
 from .timing import ALARMS, TAKEOVER
 from .watching import OTHER_PROCESS, WATCHERS
+from .working import JOBS, READY, READY_ELSEWHERE
 from .workload import Workload
 
 __all__ = ["WORKLOADS", "Workload"]
@@ -30,6 +31,9 @@ WORKLOADS: Mapping[str, Workload] = {
         WATCHERS,
         OTHER_PROCESS,
         PAYLOADS,
+        READY,
+        READY_ELSEWHERE,
+        JOBS,
         ALARMS,
         TAKEOVER,
         GROWTH,
