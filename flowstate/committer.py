@@ -11,7 +11,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from attrs import define, field
 from msgspec.structs import replace
@@ -130,10 +130,11 @@ class Committer:
         if not is_same(key.digest, record.digest):
             raise CommitIdReusedError(key.id, rev)
         written: list[State] = []
-        for command in commit.commands:
+        commands: tuple[Any, ...] = commit.commands
+        for command in commands:
             if type(command) is Require:
                 continue
-            id = command.state.id  # type: ignore[attr-defined]  # every command in a commit has one
+            id: str = command.state.id
             state = await self.driver.get(id, rev) or await self.driver.get(id)
             if state is None:
                 raise StateNotFoundError(
