@@ -35,6 +35,8 @@ from . import add, ends, history
 
 pytestmark = pytest.mark.anyio
 
+PATIENCE_S = 30
+
 
 def begins(**more: Any) -> Commit:
     return Commit(Transit(State("a"), "work", **more))
@@ -118,7 +120,8 @@ async def test_a_lost_answer_is_asked_for_as_ever(
     given = add(flows, "work", ends)
     unsure = FaultDriver(store, [fault])
     async with Engine(unsure, flows, clock=clock) as engine:
-        ended = await engine.execute(begins(), commit_id="mine")
+        with anyio.fail_after(PATIENCE_S):
+            ended = await engine.execute(begins(), commit_id="mine")
         assert ended.transition.status is Status.ENDED
     assert unsure.lost == 1
     assert len(given) == 1
@@ -181,6 +184,20 @@ async def test_what_was_left_goes_on_from_its_newest_version(
     await engine.idle()
     assert last == [newest]
     assert [state.rev for state in await history(engine, "a")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["execute", "start"])
+async def test_what_rested_then_and_runs_now_goes_on(
+    engine: Engine, flows: Flows, method: str
+) -> None:
+    """The newest version counts, whatever the commit stored."""
+    given = add(flows, "work", ends)
+    commit = Commit(Pause(State("a"), "work"))
+    (paused,) = await engine.do(commit, commit_id="mine")
+    (resumed,) = await engine.do(Commit(Resume(paused)))
+    await getattr(engine, method)(commit, commit_id="mine")
+    await engine.idle()
+    assert given == [resumed]
 
 
 async def test_what_rests_is_given_as_it_rests(engine: Engine, flows: Flows) -> None:
@@ -267,6 +284,6 @@ async def test_any_number_of_ids_is_forgotten(engine: Engine, clock: VirtualCloc
     for n in range(250):
         await engine.do(Commit(Pause(State(f"{n}"))), commit_id=f"{n}")
     await clock.wait_until(clock.now() + 1)
-    await engine.compact(0, commit_ids=0).finish()
+    await engine.compact(clock.now() / 1_000, commit_ids=0).finish()
     assert [await engine.driver.record(f"{n}") for n in range(250)] == [None] * 250
     assert len([state async for state in engine.states(Query())]) == 250
