@@ -120,6 +120,20 @@ _ADD_PLACES: tuple[LiteralString, ...] = (
         committed_at bigint NOT NULL
     )""",
     "CREATE INDEX records_committed ON {s}.records (committed_at)",
+    # who may use the other tables may use this one
+    """DO $$ DECLARE given record; BEGIN
+        FOR given IN
+            SELECT quote_ident(n.nspname) AS schema, a.privilege_type AS privilege,
+                CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role
+            FROM pg_catalog.pg_class m JOIN pg_catalog.pg_namespace n ON n.oid = m.relnamespace
+            JOIN pg_catalog.pg_class v ON v.relnamespace = n.oid AND v.relname = 'versions',
+            LATERAL pg_catalog.aclexplode(v.relacl) a
+            WHERE m.oid = (SELECT tableoid FROM {s}.meta) AND a.grantee <> v.relowner
+        LOOP
+            EXECUTE 'GRANT ' || given.privilege || ' ON ' || given.schema || '.records TO '
+                || given.role;
+        END LOOP;
+    END $$""",
     "COMMENT ON TABLE {s}.records IS 'commits that were given an id by who asked for them'",
     "COMMENT ON COLUMN {s}.head.hints IS 'how often something was released'",
     "COMMENT ON COLUMN {s}.states.alarm IS 'when its alarm comes (ms)'",

@@ -16,12 +16,13 @@ import anyio
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from attrs import define, field
+from msgspec.structs import replace
 
 from ... import transitions
 from ...commands import Command, Commit, Transit
 from ...driver import Driver, Durability
 from ...leases import Claimed, Due, Place, ready
-from ...plan import Plan
+from ...plan import CommitKey, Plan
 from ...query import Query, Unreadable
 from ...state import RetryPolicy, State
 from ..committer import commit_many
@@ -96,6 +97,11 @@ def plan(
         policy=policy,
         place_of=place,
     )
+
+
+def keyed(id: str, *commands: Command[State]) -> Plan:
+    """The plan of a commit of these commands that its caller gave an id."""
+    return replace(plan(*commands), key=CommitKey(id, f"of {id}"))
 
 
 async def put(driver: Driver, *commands: Command[State]) -> tuple[State, ...]:

@@ -10,21 +10,24 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, ClassVar, TypeAlias
 
+import anyio
 import pytest
 from attrs import define, field
 
 from ...clock import MAX_INSTANT_MS
-from ...commands import Delay, Pause
+from ...commands import Delay, Pause, Require
 from ...driver import Driver
 from ...leases import Claimed
+from ...plan import RecordedError
 from ...query import Query
 from ...retention import Retention
 from ...state import State
-from .base import Laws, hand_out, line_up, plan
+from .base import Laws, hand_out, keyed, line_up, plan
 
 SHORT, LONG = 2_000, 200_000
 """How many versions the two stores have that are compared."""
 VERSIONS_PER_STATE = 4
+STATES_PER_RECORD = 10
 EVERYTHING = Retention(MAX_INSTANT_MS)
 QUEUES = 20
 """How many values the label has that states are found by; so matches grow with the store."""
@@ -173,6 +176,9 @@ class _Filled:
                 part = slice(start, start + COMMIT_SIZE)
                 moves = (Delay(state, to="wake", at=_due_at(state)) for state in states[part])
                 states[part] = await driver.commit(plan(*moves))
+        async with anyio.create_task_group() as tasks:
+            for n in range(len(states) // STATES_PER_RECORD):
+                tasks.start_soon(driver.commit, keyed(f"{n}", Require(states[0])))
         return cls(driver, states)
 
     def next(self) -> int:
@@ -182,6 +188,10 @@ class _Filled:
 
     def state(self) -> State:
         return self.states[self.next()]
+
+    def recorded(self) -> str:
+        """The id of a caller that a commit is recorded under."""
+        return f"{self.next() // STATES_PER_RECORD}"
 
 
 @define
@@ -267,6 +277,20 @@ async def _get_version(store: _Filled) -> None:
     assert await store.driver.get(state.id, state.rev)
 
 
+async def _record(store: _Filled) -> None:
+    assert await store.driver.record(store.recorded())
+
+
+async def _commit_what_is_recorded(store: _Filled) -> None:
+    state = store.state()
+    with pytest.raises(RecordedError):
+        await store.driver.commit(keyed(store.recorded(), Pause(state)))
+
+
+async def _forget_nothing(store: _Filled) -> None:
+    assert await store.driver.forget_records(1, BATCH) == 0
+
+
 async def _find(store: _Filled) -> None:
     assert await store.driver.find(Query(labels={"queue": str(store.next() % QUEUES)}))
 
@@ -316,6 +340,9 @@ async def _count_old(store: _Filled) -> None:
 _COSTS: Mapping[str, Callable[[_Filled], Awaitable[Any]]] = {
     "get": _get,
     "get a version": _get_version,
+    "look for a record": _record,
+    "commit what is recorded": _commit_what_is_recorded,
+    "forget no record": _forget_nothing,
     "find by a label": _find,
     "find by two labels": _find_by_two,
     "find nothing": _find_nothing,

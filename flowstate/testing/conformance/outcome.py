@@ -11,16 +11,16 @@ import anyio.lowlevel
 import pytest
 from msgspec.structs import replace
 
-from ...commands import Command, Commit, End, Require, Transit
+from ...commands import Commit, End, Require, Transit
 from ...data import DataRef
 from ...driver import Driver
 from ...engine import Engine
 from ...errors import RevMismatchError, UnknownOutcomeError
-from ...plan import CommitKey, Plan, Record, RecordedError
+from ...plan import Plan, Record, RecordedError
 from ...state import MAX_ID_BYTES, State
 from ..faults import Fault, FaultDriver
 from ..store import Store
-from .base import Laws, create, move, plan
+from .base import Laws, create, keyed, move, plan
 from .runs import EVERYTHING, WITH_ENDED, compact, stored
 
 
@@ -451,11 +451,6 @@ class RecordLaws(Laws):
         assert store.raw_versions() == versions
         (again,) = await driver.commit(keyed("k0", Transit(State("again"), "x")))
         assert again.id == "again"
-
-
-def keyed(id: str, *commands: Command[State]) -> Plan:
-    """The plan of a commit of these commands that its caller gave an id."""
-    return replace(plan(*commands), key=CommitKey(id, f"of {id}"))
 
 
 def _record_of(planned: Plan, first: State) -> Record:
