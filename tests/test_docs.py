@@ -179,7 +179,7 @@ def install_here(monkeypatch: pytest.MonkeyPatch) -> None:
             for group, points in groups
         )
     )
-    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()), prepend=os.pathsep)
 
 
 def assert_shown(shown: str, printed: str, where: str) -> None:

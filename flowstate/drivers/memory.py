@@ -148,6 +148,8 @@ class MemoryDriver(Driver):
                 and place.until
                 and before is not None
                 and before.until
+                and before.owner == place.owner
+                and not before.claim
                 and state.transition.alarm is None
             ):  # taken as before, and due at the end of its lease: by far the most frequent
                 history.place = place

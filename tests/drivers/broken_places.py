@@ -386,6 +386,19 @@ class LeavesPlaces(Model):
         return versions
 
 
+class LeavesItToWhoClaimed(Model):
+    """Leaves what was claimed with its claim when it moves on as taken."""
+
+    def commit(self, plan: Plan, first_rev: int, committed_at: int) -> States:
+        claimed = {each.id: each.place for each in self.holdings() if each.place.claim}
+        versions = super().commit(plan, first_rev, committed_at)
+        for state in versions:
+            place = self.places[state.rev]
+            if place is not None and place.since is None and state.id in claimed:
+                self.places[state.rev] = claimed[state.id]
+        return versions
+
+
 class CarriesPlacesOn(Model):
     """Leaves with its owner whatever is made of what is taken."""
 
@@ -683,6 +696,7 @@ CAUGHT_BY: dict[type[ModelDriver | Model | MemoryDriver], str] = {
     LeavesPlaces: "test_what_rests_has_no_place",
     NamesAllHoldings: "test_holdings_are_what_an_owner_has_taken",
     NamesTheLastInLine: "test_the_line_names_the_flows_that_something_is_ready_for",
+    LeavesItToWhoClaimed: "test_what_was_taken_is_held_by_who_commits_it_as_taken",
     CarriesPlacesOn: "test_a_newer_version_stands_where_its_own_commit_puts_it",
     HasOneTimeForEach: "test_what_is_ready_and_has_a_timeout_is_in_line_and_due",
     MovesPlacesFirst: "test_a_refused_commit_leaves_places",

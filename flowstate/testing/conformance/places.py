@@ -126,6 +126,21 @@ class PlaceLaws(Laws):
         await driver.claim(ROOM, 10, "worker", "2", 60)
         assert (await driver.due(10**9, 10)).due == (due_at(c, 70, other), due_at(a, 2_060, other))
 
+    async def test_what_was_taken_is_held_by_who_commits_it_as_taken(self, driver: Driver) -> None:
+        """A version that was claimed, and moves on as taken, is what its commit handed to whoever
+        that is: the claim has nothing more, nor has another owner before."""
+        a, b = await line_up(driver, "a", "b")
+        assert len(await driver.claim(ROOM, 2, "worker", "1", 100)) == 2
+        kept, gone = Place(None, "worker", "", 70), Place(None, "another", "", 70)
+        (a,) = await driver.commit(plan(Transit(a, "work"), place=standing(kept)))
+        (b,) = await driver.commit(plan(Transit(b, "work"), place=standing(gone)))
+        assert await driver.claim(ROOM, 2, "worker", "1", 60) == ()
+        assert await driver.holdings("worker") == (Holding("a", a.rev, "work", kept),)
+        assert await driver.holdings("another") == (Holding("b", b.rev, "work", gone),)
+        await put(driver, End(a), End(b))
+        assert await driver.claim(ROOM, 2, "worker", "1", 60) == ()
+        assert await driver.holdings() == ()
+
     async def test_what_is_ready_and_has_a_timeout_is_in_line_and_due(self, driver: Driver) -> None:
         """A version that nobody has taken yet still has its alarm."""
         (a,) = await line_up(driver, "a", since=5, timeout_at=1_000)
