@@ -187,8 +187,8 @@ MOVES: Mapping[type[Command[Any]], Callable[[Any, int, RetryPolicy], State]] = {
     End: end,
     Save: save,
 }
-"""command -> what it makes of its state at time *now* (ms), not yet committed. The policy is that
-of states without their own."""
+"""command that writes its state -> what it makes of that at time *now* (ms), not yet committed; all
+but ``Save`` move it. The policy is that of states without their own."""
 
 
 # ---------------------------------------------------------------- failure and time
