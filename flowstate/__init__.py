@@ -60,6 +60,7 @@ from .leases import Due, DuePage
 from .plan import Plan, Write
 from .query import Page, Query, Unreadable
 from .retention import Compaction, Retention
+from .schema import state_schema
 from .state import Alarm, Cause, RetryPolicy, State, Status, Transition
 from .timers import Timers
 from .watch import Versions, Watcher
@@ -134,4 +135,5 @@ __all__ = [
     "Watcher",
     "Write",
     "connect",
+    "state_schema",
 ]

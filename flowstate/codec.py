@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,6 +79,15 @@ def decoder(type: Any) -> msgspec.json.Decoder[Any]:
     # that is not finished, and decoding with that ends the process
     with _making:
         return msgspec.json.Decoder(type)
+
+
+def schema(type: Any) -> dict[str, Any]:
+    """The JSON Schema of the values of one type."""
+    made = msgspec.json.schema(type)
+    for definition in made["$defs"].values():
+        if "description" in definition:  # msgspec takes docstrings as they are indented
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
 
 def _culprit(value: object, path: str) -> tuple[str, object]:

@@ -2,7 +2,8 @@
 
 ``Data`` is pending: it is in memory and will be written by the commit that carries it, atomically
 with the state. From then on the state holds a ``DataRef`` in its place. A reference may be copied
-to other states; the payload is stored once.
+to other states; the payload is stored once. Content that was attached again knows the reference
+that it had, and is stored only if that payload is gone by the time of the commit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from . import codec
-from .checks import MAX_WHOLE, check_bytes, check_checksum, check_name, check_rev, check_whole
+from .checks import (
+    MAX_WHOLE,
+    check_bytes,
+    check_checksum,
+    check_name,
+    check_rev,
+    check_type,
+    check_whole,
+)
 from .errors import InvalidValueError
 
 JSON = "application/json"
@@ -22,10 +31,15 @@ BYTES = "application/octet-stream"
 
 
 class Data(Struct, frozen=True, tag="pending", tag_field="kind"):
-    """A payload that no commit has stored yet."""
+    """A payload that no commit has stored yet, as far as is known.
+
+    ``stored`` is the reference to equal content that it was attached in place of: the commit keeps
+    that reference if its payload is still there, and stores the content otherwise.
+    """
 
     content: bytes
     content_type: str = BYTES
+    stored: DataRef | None = None
 
     def __post_init__(self) -> None:
         if type(self.content) is not bytes:
@@ -33,6 +47,10 @@ class Data(Struct, frozen=True, tag="pending", tag_field="kind"):
         if self.content_type is not BYTES and self.content_type is not JSON:
             kind = check_name("Data.content_type", self.content_type)
             force_setattr(self, "content_type", kind)
+        if self.stored is not None:
+            ref = check_type("Data.stored", self.stored, DataRef)
+            if ref.content_type != self.content_type or ref.checksum != self.checksum:
+                raise InvalidValueError("Data.stored", "refers to other content")
 
     @classmethod
     def of(cls, value: object, name: str = "data", content_type: str | None = None) -> Data:

@@ -44,4 +44,4 @@ class FrozenDict(dict[K, V]):
         return super().__repr__()
 
 
-EMPTY: FrozenDict[str, Any] = FrozenDict()
+EMPTY: FrozenDict[Any, Any] = FrozenDict()

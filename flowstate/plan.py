@@ -6,7 +6,7 @@ a driver checks its expectations, stamps it with revisions and a time, and store
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -83,6 +83,8 @@ class Plan(Struct, frozen=True, gc=False):
     stored under (first revision of the commit, checksum); references to them have ``rev`` 0 here.
     ``key`` is there if the caller gave the commit an id: of plans with equal ids only one is
     stored, whatever else they expect.
+    ``reused`` is content that was stored before, by the (rev, checksum) that the writes refer to: a
+    driver calls ``settled`` first, to store again what is gone.
     """
 
     commit_id: str
@@ -90,13 +92,28 @@ class Plan(Struct, frozen=True, gc=False):
     requires: tuple[tuple[str, int], ...] = ()
     payloads: Mapping[str, bytes] = EMPTY
     key: CommitKey | None = None
+    reused: Mapping[tuple[int, str], bytes] = EMPTY
+
+    def settled(self, stored: Container[tuple[int, str]]) -> Plan:
+        """The plan for a store that has these payloads: what it lacks of ``reused`` is among those
+        that the plan stores. To be asked in the transaction that writes the plan."""
+        gone = {key: content for key, content in self.reused.items() if key not in stored}
+        if not gone:
+            return self
+
+        def is_gone(ref: DataRef) -> bool:
+            return (ref.rev, ref.checksum) in gone
+
+        writes = [replace(each, state=_pointed(each.state, 0, is_gone)) for each in self.writes]
+        payloads = {checksum: content for (_, checksum), content in gone.items()}
+        return replace(self, writes=tuple(writes), payloads={**self.payloads, **payloads})
 
     def stamp(self, first_rev: int, committed_at: int) -> tuple[State, ...]:
         """The versions that are stored if the commit begins at *first_rev*."""
         writes = self.writes
         if self.payloads:
             return tuple(
-                stamped(_with_stored(write.state, first_rev), rev, committed_at)
+                stamped(_pointed(write.state, first_rev, _is_own), rev, committed_at)
                 for rev, write in enumerate(writes, first_rev)
             )
         if len(writes) == 1:  # by far the most frequent
@@ -130,8 +147,8 @@ class Plan(Struct, frozen=True, gc=False):
         later one never is its own. So whoever asks needs no index of commit ids, and need not ask
         unless an expectation fails: what the plan wrote is in its way. All are made again from the
         plan, for some may be compacted. That they are what is stored is sure: a commit id stands
-        for one plan, and besides the plan only the first revision and the time decide what is
-        stored.
+        for one plan, and besides the plan only the first revision, the time, and which payloads
+        were gone (``settled``) decide what is stored.
         """
         for place, write in enumerate(self.writes):
             found = next_version(write.state.id, write.state.rev)
@@ -191,11 +208,16 @@ def references(state: State) -> Iterator[DataRef]:
         yield from references(other)
 
 
-def _with_stored(state: State, rev: int) -> State:
-    """*state* with the references of this commit (rev 0) made to point at *rev*."""
+def _is_own(ref: DataRef) -> bool:
+    """Whether it refers to a payload of its own commit."""
+    return ref.rev == 0
+
+
+def _pointed(state: State, rev: int, which: Callable[[DataRef], bool]) -> State:
+    """*state* with these of its references made to point at *rev*."""
     data = {
-        name: replace(ref, rev=rev) if isinstance(ref, DataRef) and ref.rev == 0 else ref
+        name: replace(ref, rev=rev) if isinstance(ref, DataRef) and which(ref) else ref
         for name, ref in state.data.items()
     }
-    stacked = {name: _with_stored(other, rev) for name, other in state.stacked.items()}
+    stacked = {name: _pointed(other, rev, which) for name, other in state.stacked.items()}
     return replace(state, data=data, stacked=stacked)

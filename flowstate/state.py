@@ -313,8 +313,8 @@ class State(Struct, frozen=True, omit_defaults=True, gc=False):
         reference is not stored again); any other value is encoded as JSON now. Raises
         ``EncodeError`` with the path to the part that cannot be encoded.
 
-        If it carries this content already, under this name and with this content type, it is the
-        same state: the reference stays, and nothing is stored twice.
+        If it carries this content already, under this name and with this content type, the commit
+        keeps the reference, and stores the content again only if that payload is gone by then.
         """
         payload = self._payload(name, value, content_type)
         if payload is self.data.get(name):
@@ -336,12 +336,17 @@ class State(Struct, frozen=True, omit_defaults=True, gc=False):
         return replace(self, stacked=_without(self.stacked, (name,)))
 
     def _payload(self, name: str, value: object, content_type: str | None = None) -> Data | DataRef:
-        """The value as a payload: the one that is attached under this name, if it is that."""
+        """The value as a payload. If equal content is attached under this name: the same, or, if it
+        is stored, one that knows where."""
         if isinstance(value, DataRef):
             return value
         payload = value if isinstance(value, Data) else Data.of(value, name, content_type)
         attached = self.data.get(name)
-        return attached if attached is not None and _is_same(payload, attached) else payload
+        if attached is None or not _is_same(payload, attached):
+            return payload
+        if isinstance(attached, Data):
+            return attached
+        return Data(payload.content, payload.content_type, attached)
 
 
 # ---------------------------------------------------------------- what a state holds
@@ -429,10 +434,8 @@ def _without(old: Mapping[str, V], names: tuple[str, ...]) -> dict[str, V]:
 
 def _is_same(payload: Data, attached: Data | DataRef) -> bool:
     """Whether a payload is the one that is attached. What differs in size is not hashed."""
+    if payload.content_type != attached.content_type or payload.size != attached.size:
+        return False
     if isinstance(attached, Data):
-        return payload == attached
-    return (
-        payload.content_type == attached.content_type
-        and payload.size == attached.size
-        and payload.checksum == attached.checksum
-    )
+        return payload.content == attached.content
+    return payload.checksum == attached.checksum

@@ -187,8 +187,8 @@ MOVES: Mapping[type[Command[Any]], Callable[[Any, int, RetryPolicy], State]] = {
     End: end,
     Save: save,
 }
-"""command -> what it makes of its state at time *now* (ms), not yet committed. The policy is that
-of states without their own."""
+"""command that writes its state -> what it makes of that at time *now* (ms), not yet committed; all
+but ``Save`` move it. The policy is that of states without their own."""
 
 
 # ---------------------------------------------------------------- failure and time
@@ -342,12 +342,13 @@ def plan(
     writes: list[Write] = []
     requires: list[tuple[str, int]] = []
     payloads: dict[str, bytes] = {}
+    reused: dict[tuple[int, str], bytes] = {}
     for command in commands:
         move = MOVES.get(type(command))
         if move is not None:
             state = move(command, now, policy)
             if state.data or state.stacked:
-                state = take_payloads(state, payloads)
+                state = take_payloads(state, payloads, reused)
             writes.append(write_of(state, now, policy, place_of))
         elif type(command) is Require:
             check_legal(command)
@@ -360,7 +361,9 @@ def plan(
             )
     if len(commands) > 1:
         _check_once(commands)
-    return Plan(commit_id, tuple(writes), tuple(requires), FrozenDict(payloads))
+    stored = FrozenDict(payloads) if payloads else EMPTY
+    again = FrozenDict(reused) if reused else EMPTY
+    return Plan(commit_id, tuple(writes), tuple(requires), stored, reused=again)
 
 
 def plan_state(
@@ -368,8 +371,10 @@ def plan_state(
 ) -> Plan:
     """What is written for a state that the kernel itself moved."""
     payloads: dict[str, bytes] = {}
-    state = take_payloads(state, payloads)
-    return Plan(commit_id, (write_of(state, now, policy, place_of),), (), payloads or EMPTY)
+    reused: dict[tuple[int, str], bytes] = {}
+    state = take_payloads(state, payloads, reused)
+    write = write_of(state, now, policy, place_of)
+    return Plan(commit_id, (write,), (), payloads or EMPTY, reused=reused or EMPTY)
 
 
 def write_of(state: State, now: int, policy: RetryPolicy, place_of: PlaceOf) -> Write:
@@ -382,18 +387,26 @@ def write_of(state: State, now: int, policy: RetryPolicy, place_of: PlaceOf) -> 
     return Write(state, beside, lease, place_of(state, now, lease))
 
 
-def take_payloads(state: State, payloads: dict[str, bytes]) -> State:
+def take_payloads(
+    state: State, payloads: dict[str, bytes], reused: dict[tuple[int, str], bytes]
+) -> State:
     """*state* with its pending data, also of stacked states, moved to *payloads* and replaced by
-    references to this commit (rev 0)."""
+    references to this commit (rev 0). What was stored before is moved to *reused* and replaced by
+    the reference that it had."""
     data: dict[str, Data | DataRef] = {}
     for name, payload in state.data.items():
-        if isinstance(payload, Data):
+        if isinstance(payload, Data) and payload.stored is not None:
+            data[name] = ref = payload.stored
+            reused[ref.rev, ref.checksum] = payload.content
+        elif isinstance(payload, Data):
             checksum = payload.checksum
             payloads[checksum] = payload.content
             data[name] = DataRef(0, payload.size, payload.content_type, checksum)
         else:
             data[name] = payload
-    stacked = {name: take_payloads(other, payloads) for name, other in state.stacked.items()}
+    stacked = {
+        name: take_payloads(other, payloads, reused) for name, other in state.stacked.items()
+    }
     return replace(state, data=data, stacked=stacked)
 
 

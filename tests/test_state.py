@@ -31,7 +31,7 @@ from flowstate import (
 )
 from flowstate.codec import decode
 from flowstate.commands import Delay, End, Execute, Noop, Pause, Require, Resume
-from flowstate.data import checksum
+from flowstate.data import BYTES, checksum
 from flowstate.leases import Place
 from flowstate.plan import Write
 from flowstate.query import Page
@@ -236,13 +236,31 @@ def test_attach_takes_a_content_type_but_not_an_empty_one() -> None:
 STORED = DataRef(3, 5, "application/octet-stream", checksum(b"pears"))
 
 
-def test_attaching_what_is_attached_already_gives_the_same_state() -> None:
-    """Whether it is stored or pending: the reference stays, so nothing is stored again."""
-    for attached in (STORED, Data(b"pears")):
+def test_attaching_what_is_pending_already_gives_the_same_state() -> None:
+    for attached in (Data(b"pears"), Data(b"pears", stored=STORED)):
         state = State("a", data={"d": attached})
         assert state is state.attach("d", b"pears")
         assert state is state.attach("d", Data(b"pears"))
         assert state.data["d"] is state.evolve(data={"d": b"pears"}).data["d"]
+
+
+def test_attaching_what_is_stored_already_remembers_where() -> None:
+    """So the commit can keep the reference, or store the content if it is gone."""
+    state = State("a", data={"d": STORED})
+    again = {"d": Data(b"pears", stored=STORED)}
+    assert again == state.attach("d", b"pears").data
+    assert again == state.attach("d", Data(b"pears", stored=replace(STORED, rev=9))).data
+    assert again == state.evolve(data={"d": b"pears"}).data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [(b"plums", BYTES), (b"pears", "text/plain"), (b"pears and apples", BYTES)],
+    ids=["other content", "other content type", "other size"],
+)
+def test_data_knows_no_reference_to_other_content(data: tuple[bytes, str]) -> None:
+    with pytest.raises(InvalidValueError, match=r"Data\.stored: refers to other content"):
+        Data(*data, stored=STORED)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,8 @@ class MemoryDriver(Driver):
     async def commit(self, plan: Plan) -> tuple[State, ...]:  # noqa: C901, PLR0912  (hot)
         log = self._log
         histories = self._histories
+        if plan.reused:
+            plan = plan.settled(self._payloads)
         if plan.key is not None and (record := self._records.get(plan.key.id)) is not None:
             return _outcome(plan, record)
         for write in plan.writes:

@@ -124,3 +124,8 @@ def ids_of(plans: Sequence[Plan]) -> list[str]:
     ids = {write.state.id for plan in plans for write in plan.writes}
     ids.update(id for plan in plans for id, _ in plan.requires)
     return list(ids)
+
+
+def reused_by(plans: Sequence[Plan]) -> list[tuple[int, str]]:
+    """The payloads that the plans refer to and could store again."""
+    return [key for plan in plans for key in plan.reused]

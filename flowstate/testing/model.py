@@ -58,6 +58,7 @@ class Model:
 
     def commit(self, plan: Plan, first_rev: int, committed_at: int) -> tuple[State, ...]:
         """Store a plan, or raise ``RevMismatchError`` or ``RecordedError``."""
+        plan = plan.settled(self.payloads)
         if plan.key is not None and plan.key.id in self.records:
             outcome = plan.recorded(self.records[plan.key.id])
             if isinstance(outcome, RecordedError):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from ..checks import MAX_WHOLE
 from ..clock import MAX_DURATION_S, MAX_INSTANT_MS
-from ..data import Data, DataRef
+from ..data import Data, DataRef, checksum
 from ..state import Alarm, Cause, RetryPolicy, State, Status, Transition
 
 ODD_TEXTS = (
@@ -111,9 +111,17 @@ def transitions() -> st.SearchStrategy[Transition]:
 
 
 def pending() -> st.SearchStrategy[Data]:
-    """Payloads that no commit has stored yet; small ones, of which some are the same."""
+    """Payloads that no commit has stored yet; small ones, of which some are the same. Some were
+    stored before, where they are not any more."""
     content = st.sampled_from([b"", b"pears", b"\0\xff"]) | st.binary(max_size=8)
-    return st.builds(Data, content, names())
+    return st.builds(_pending, content, names(), st.none() | whole())
+
+
+def _pending(content: bytes, content_type: str, rev: int | None) -> Data:
+    if rev is None:
+        return Data(content, content_type)
+    ref = DataRef(rev, len(content), content_type, checksum(content))
+    return Data(content, content_type, ref)
 
 
 def references() -> st.SearchStrategy[DataRef]:

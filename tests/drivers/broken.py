@@ -111,6 +111,20 @@ class StoresPayloadsTwice(ModelDriver):
         return written
 
 
+class StoresWhatIsAttachedAgain(ModelDriver):
+    """Does not look whether a payload is stored already."""
+
+    async def commit(self, plan: Plan) -> States:
+        return await super().commit(plan.settled(()))
+
+
+class RefersToWhatIsGone(ModelDriver):
+    """Does not look whether a payload is still stored."""
+
+    async def commit(self, plan: Plan) -> States:
+        return await super().commit(replace(plan, reused={}))
+
+
 class ChecksTooEarly(ModelDriver):
     """Lets others get between checking a commit and writing it."""
 
@@ -738,6 +752,8 @@ CAUGHT_BY: dict[Broken, str] = {
     WritesWhatItCan: "test_a_refused_commit_writes_no_state",
     StoresPayloadsFirst: "test_a_refused_commit_writes_no_payload",
     StoresPayloadsTwice: "test_a_payload_shared_in_a_commit_is_stored_once",
+    StoresWhatIsAttachedAgain: "test_what_is_attached_again_is_stored_once",
+    RefersToWhatIsGone: "test_what_is_attached_again_is_stored_if_it_is_gone",
     ChecksTooEarly: "test_one_of_many_racing_commits_wins",
     ForgetsOutcomes: "test_a_lost_commit_that_is_committed_again_happens_once",
     GivesTheNewestAsOutcome: "test_the_first_outcome_stands_after_others_moved_on",

@@ -80,6 +80,26 @@ async def fill(path: Path, *ids: str) -> None:
             await engine.do(Commit(Pause(State(id, labels={"queue": "mail"}), "work")))
 
 
+async def test_a_relative_path_is_one_file_whatever_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the directory in which it was named; not even a file of that name elsewhere is
+    touched."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        folder.mkdir()
+        await fill(folder / "orders.db", folder.name)
+    monkeypatch.chdir(here)
+    driver = connect("sqlite:///orders.db")
+    monkeypatch.chdir(elsewhere)
+    async with driver, Engine(driver) as engine:
+        await engine.do(Commit(Pause(State("more"))))
+        monkeypatch.chdir(tmp_path)
+        await engine.do(Commit(Pause(State("still more"))))
+        assert [state.id async for state in engine.states()] == ["here", "more", "still more"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["elsewhere", "here"]
+
+
 async def ids(path: Path) -> list[str]:
     async with connect(url(path)) as driver, Engine(driver) as engine:
         return [state.id async for state in engine.states()]

@@ -26,7 +26,7 @@ from ...leases import Claimed, Held, Renewal
 from ...plan import NextVersion, Plan, Record
 from ...query import Unreadable
 from ...retention import Compaction
-from ..plans import GroupPlan, Latest, Outcome, ids_of, keys_of
+from ..plans import GroupPlan, Latest, Outcome, ids_of, keys_of, reused_by
 from ..schema import check_unchanged
 from ..threaded import StoreWriter
 from .arrays import BigInts, Texts
@@ -213,6 +213,7 @@ class Writer(StoreWriter):
             keyed = self._ask_records(keys) if (keys := keys_of(plans)) else None
             pipeline.sync()  # so that the server sees it idle if we hang
             group = self._group(asked.fetchall())
+            plans = self._settled(plans)
             if keyed is not None:
                 group.records.update((id, Record(*record)) for id, *record in keyed.fetchall())
             next_version = self._next_versions(plans, group)
@@ -267,6 +268,20 @@ class Writer(StoreWriter):
             now = self.clock.now()
         latest = {id: Latest[Keys](rev, keys) for *_, id, rev, keys in rows if id is not None}
         return GroupPlan(head + 1, max(committed_at, now), latest)
+
+    def _settled(self, plans: Sequence[Plan]) -> Sequence[Plan]:
+        """The plans with what is gone of the payloads that they refer to (``Plan.settled``)."""
+        reused = reused_by(plans)
+        if not reused:
+            return plans
+        rows = self._execute(
+            "SELECT p.rev, p.checksum FROM unnest(%s, %s) AS k(rev, checksum) "
+            "JOIN {s}.payloads p ON p.rev = k.rev AND p.checksum = k.checksum",
+            BigInts.of(rev for rev, _ in reused),
+            Texts.of(checksum for _, checksum in reused),
+        ).fetchall()
+        stored = set(rows)
+        return [plan.settled(stored) for plan in plans]
 
     def _next_versions(self, plans: Sequence[Plan], group: GroupPlan[Keys]) -> NextVersion:
         """For ``Plan.first_outcome``, of all plans: read in one round trip."""

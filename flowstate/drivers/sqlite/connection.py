@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ...errors import StoreOpenError, StoreUrlError
 from ..url import StoreUrl
@@ -30,6 +30,12 @@ class File:
     synchronous: str = "full"
     busy_timeout: int = 5_000
     mode: str = "rwc"
+    location: Path = field()
+    """The path as it was meant when this was made, whatever becomes of the current directory."""
+
+    @location.default
+    def _location(self) -> Path:
+        return Path(self.path).absolute()
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> File:
@@ -51,7 +57,7 @@ class File:
 
     def check(self) -> None:
         """Raise ``StoreOpenError`` where SQLite would only say that it cannot."""
-        path = Path(self.path)
+        path = self.location
         if path.is_dir():
             raise StoreOpenError(self.path, "is a directory; name a file in it")
         if not path.parent.is_dir():
@@ -66,9 +72,8 @@ class File:
     def connect(self) -> sqlite3.Connection:
         """A new connection, for use by one thread at a time."""
         # the empty authority keeps a path that begins with two slashes from being taken for one
-        start = "file://" if self.path.startswith("/") else "file:"
         connection = sqlite3.connect(
-            f"{start}{quote(self.path)}?mode={self.mode}",
+            f"file://{quote(str(self.location))}?mode={self.mode}",
             uri=True,
             timeout=self.busy_timeout / 1000,
             isolation_level=None,

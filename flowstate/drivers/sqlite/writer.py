@@ -21,14 +21,14 @@ from ...leases import Claimed, Held, Renewal
 from ...plan import Plan, Record
 from ...query import Unreadable
 from ...retention import Compaction, Retention
-from ..plans import GroupPlan, Latest, Outcome, ids_of, keys_of
+from ..plans import GroupPlan, Latest, Outcome, ids_of, keys_of, reused_by
 from ..schema import check_unchanged
 from ..threaded import StoreWriter
 from .compactor import Compactor
 from .connection import File
 from .errors import translate
 from .places import Places
-from .rows import COLUMNS, VersionRow, delete, labels_of, payloads_of
+from .rows import COLUMNS, VersionRow, among, delete, labels_of, payloads_of
 from .schema import VERSION
 
 T = TypeVar("T")
@@ -137,6 +137,9 @@ class Writer(StoreWriter):
             ) from error
 
     def _write(self, plans: Sequence[Plan]) -> list[Outcome]:
+        if reused := reused_by(plans):
+            stored = set(self.connection.execute(_STORED, (json.dumps(reused),)))
+            plans = [plan.settled(stored) for plan in plans]
         group = self._group(plans)
         outcomes = [group.decide(plan, self._next_version) for plan in plans]
         if group.writes_something:
@@ -223,6 +226,10 @@ _LATEST = """
 SELECT id, rev, labels FROM versions WHERE rev IN (
     SELECT (SELECT max(rev) FROM versions WHERE id = wanted.value) FROM json_each(?) AS wanted
 )
+"""
+
+_STORED = f"""
+SELECT rev, checksum FROM payloads WHERE {among("payloads")}
 """
 
 _NEXT_VERSION = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from ...clock import MAX_INSTANT_MS
 from ...codec import encode_state
@@ -13,7 +14,7 @@ from ...query import Query
 from ...retention import Compaction, Retention
 from ...state import State, Status
 from ..store import Store
-from .base import Laws, create, due_at, move, put, read_all
+from .base import Laws, create, due_at, move, plan, put, read_all
 from .read import QUERIES, write_varied
 from .runs import EVERYTHING, WITH_ENDED, compact, ref, rev_of, stored
 from .watch import states_over_time, time_between
@@ -332,6 +333,47 @@ class PayloadRetentionLaws(Laws):
         await compact(driver, EVERYTHING)
         assert store.raw_payloads() == [(b.rev, ref(b, "order").checksum)]
         assert await driver.load(ref(b, "order")) == b"pears"
+
+    async def test_what_is_attached_again_is_stored_once(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """A state that attaches what it carries already keeps the reference while that payload is
+        stored, also from inside ``stacked``."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        pears = ref(a, "order")
+        again = a.attach("order", b"pears")
+        a, b = await put(
+            driver,
+            Transit(again.attach("new", b"plums"), "x"),
+            Transit(State("b").stack("caller", again), "x"),
+        )
+        assert [a.data["order"], b.stacked["caller"].data["order"]] == [pears, pears]
+        assert len(store.raw_payloads()) == 2
+        assert await driver.load(pears) == b"pears"
+
+    async def test_what_is_attached_again_is_stored_if_it_is_gone(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """The commit decides: what a state attaches again is stored with it if that payload is
+        gone by then, for all who refer to it there; so is it if the commit is repeated."""
+        (a,) = await put(driver, Transit(State("a").attach("order", b"pears"), "x"))
+        carrying = State("b", data=a.data).attach("order", b"pears")
+        await put(driver, Transit(State("a", rev=a.rev), "x"))
+        await compact(driver, EVERYTHING)
+        assert store.raw_payloads() == []
+        again = plan(
+            Transit(State("c", data=a.data), "x"),
+            Transit(carrying.attach("new", b"plums"), "x"),
+            Transit(State("d").stack("caller", carrying), "x"),
+        )
+        c, b, d = written = await driver.commit(again)
+        pears = replace(ref(a, "order"), rev=c.rev)
+        assert [each.data["order"] for each in (c, b, d.stacked["caller"])] == [pears] * 3
+        assert await driver.load(pears) == b"pears"
+        stored = [(c.rev, pears.checksum), (c.rev, ref(b, "new").checksum)]
+        assert sorted(store.raw_payloads()) == sorted(stored)
+        assert await driver.commit(again) == written
+        assert [await driver.get(each.id) for each in written] == list(written)
 
     async def test_a_refused_commit_refers_to_nothing(self, store: Store, driver: Driver) -> None:
         """A reference in a commit that was refused keeps no payload."""
