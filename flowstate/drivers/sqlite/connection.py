@@ -30,12 +30,11 @@ class File:
     synchronous: str = "full"
     busy_timeout: int = 5_000
     mode: str = "rwc"
-    location: Path = field()
+    location: Path = field(init=False)
     """The path as it was meant when this was made, whatever becomes of the current directory."""
 
-    @location.default
-    def _location(self) -> Path:
-        return Path(self.path).absolute()
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "location", Path(self.path).absolute())  # it is frozen from here
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> File:
