@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 import sqlite_utils
-from attrs import asdict, define, field, frozen
+from attrs import define, field, frozen
 
 from flowstate import (
     Command,
@@ -239,7 +239,7 @@ async def test_durability_is_what_the_connection_does(
 ) -> None:
     """What the driver declares is what its writing connection is set to."""
     asked = File.from_url(StoreUrl.parse(url(path, options)))
-    file = Watched(**asdict(asked))
+    file = Watched(asked.path, asked.synchronous, asked.busy_timeout, asked.mode)
     async with SQLiteDriver(file) as driver:
         assert driver.durability == level
         assert file.writing.execute("PRAGMA synchronous").fetchone() == (pragma,)
