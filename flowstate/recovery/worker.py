@@ -14,6 +14,10 @@ from flowstate import Cause, Engine, InvalidValueError, State
 from .pace import Backoff, look_and_sleep
 
 
+BATCH = 25
+"""States that are claimed at once: few, so that those who wake at the same moment share them."""
+
+
 @define(eq=False)
 class Worker:
     """Runs what is ready, for the flows that its engine has: ``async with Worker(engine): ...``.
@@ -82,12 +86,14 @@ class Worker:
         engine, timers = self.engine, self.engine.timers
         timers.hold_back(await engine.held())
         flows = [flow.name for flow in engine.flows]
-        room = timers.room(flows, self.concurrency - self.running)
+        most = min(self.concurrency - self.running, BATCH)
+        room = timers.room(flows, most)
         if room:
-            most = self.concurrency - self.running
             claimed = await timers.claim(room, most, self._ended)
             self.claimed += claimed
             self.running += claimed
+            if claimed == most:
+                return engine.clock.now()  # there may be more
         # a wake-up may be lost, and the clock may be wrong
         return engine.clock.now() + round(self.look * 1000)
 
