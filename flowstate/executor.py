@@ -285,11 +285,10 @@ class Executor:
                 plan, written = await taking.commit(command)
                 new = execution.state
                 execution.flow = taking.flow
-                self._begin_others(plan, written, state.id)
-                if new is before:
-                    return await self.claims.newest(state)
-                if execution.claim is None:
-                    return new
+                if len(written) > 1 or new is before or execution.claim is None:
+                    self._begin_others(plan, written, state.id)
+                    if new is before or execution.claim is None:
+                        return new if new is not before else await self.claims.newest(state)
             elif type(command) is Execute and _is_own(execution, command.state):
                 new = command.state
             else:

@@ -161,7 +161,7 @@ class MemoryDriver(Driver):
         if plan.payloads:
             for checksum, content in plan.payloads.items():
                 self._payloads[first, checksum] = content
-        if (keyed := plan.record(first, now)) is not None:
+        if plan.key is not None and (keyed := plan.record(first, now)) is not None:
             self._records[keyed[0]] = keyed[1]
         if self._head.waiting:
             self._head.advance(self._newest())

@@ -13,7 +13,6 @@ from flowstate import Cause, Engine, InvalidValueError, State
 
 from .pace import Backoff, look_and_sleep
 
-
 BATCH = 25
 """States that are claimed at once: few, so that those who wake at the same moment share them."""
 
