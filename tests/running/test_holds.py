@@ -237,7 +237,7 @@ async def test_of_two_that_are_held_one_may_be_released(engine: Engine, flows: F
 # ---------------------------------------------------------------- what is run by hand
 
 
-async def test_execute_in_an_engine_without_a_worker_runs_a_held_flow(
+async def test_an_engine_without_a_worker_runs_a_held_flow_by_hand(
     engine: Engine, other: Engine, flows: Flows
 ) -> None:
     given = add(flows, "held", ends)
@@ -247,7 +247,9 @@ async def test_execute_in_an_engine_without_a_worker_runs_a_held_flow(
         assert Status.ENDED is state.transition.status
         state = await engine.execute(Commit(Transit(State("b"), "held")))
         assert Status.ENDED is state.transition.status
-    assert ["a", "b"] == [state.id for state in given]
+        await engine.start(await begin(engine, "c", "held"))
+        await engine.wait("c", Status.ENDED)
+    assert ["a", "b", "c"] == [state.id for state in given]
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
