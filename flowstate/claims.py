@@ -110,12 +110,14 @@ class Claims:
                 await clock.wait_until(end)
 
     async def _try(self, state: State) -> Execution | None:
-        """An execution of a state, if its flow is here and it can be taken; waits until the limit
-        of the flow has room."""
+        """An execution of a state, if its flow is here, is not held, and it can be taken; waits
+        until the limit of the flow has room."""
         flow = state.transition.to
         if flow not in self.by_name:
             return None
         while not self.room.enter(flow):
+            if flow in self.room.held:
+                return None
             with self.leaving.ends_this():
                 await self.room.freed()
         executions: list[Execution] = []
@@ -140,8 +142,8 @@ class Claims:
 
 @define(eq=False)
 class Taking:
-    """What the commits of one execution take: its own state, if its next flow is here and has room,
-    and others as long as there are places."""
+    """What the commits of one execution take: its own state, if its next flow is here, is not held
+    and has room, and others as long as there are places."""
 
     claims: Claims
     own: str
@@ -164,7 +166,9 @@ class Taking:
                 return Place(now)
             self._reserved.append(flow)
         else:
-            if flow != self.flow and (room.limits or room.held):
+            if flow in room.held:
+                return Place(now)
+            if flow != self.flow and room.limits:
                 if not room.enter(flow):
                     return Place(now)
                 self._next = flow

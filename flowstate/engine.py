@@ -240,14 +240,15 @@ class Engine:
 
     async def hold(self, flow: str | Flow, reason: str = "") -> None:
         """Have no worker of the store begin with states at this flow, until it is released. What
-        runs already goes on; what comes to the flow is ready, and waits."""
+        runs already goes on to its next commit; what comes to the flow is ready, and waits. All
+        know it within milliseconds. Held already, it has another reason then."""
         self._committer.check_open()
-        await Holds(self._committer).hold(_name(flow), reason)
+        await Holds(self._committer).hold(flow, reason)
 
     async def release(self, flow: str | Flow) -> None:
-        """Have workers begin with a flow that was held again."""
+        """Have workers begin with a flow that was held again; one that is not is no error."""
         self._committer.check_open()
-        await Holds(self._committer).release(_name(flow))
+        await Holds(self._committer).release(flow)
 
     async def held(self) -> Mapping[str, str]:
         """The flows that are held, each with the reason."""
@@ -401,10 +402,6 @@ def _check_commit(work: object) -> Commit:
 
 async def _given(states: tuple[State, ...]) -> tuple[State, ...]:
     return states
-
-
-def _name(flow: str | Flow) -> str:
-    return flow.name if isinstance(flow, Flow) else flow
 
 
 def _query(query: Query | Labels | None) -> Query:

@@ -13,6 +13,7 @@ from .checks import check_flow, check_text
 from .commands import Commit, Pause, Save
 from .committer import Committer
 from .errors import RevMismatchError
+from .flow import Flow
 from .state import KERNEL_PREFIX, State, Status
 
 HELD_ID = f"{KERNEL_PREFIX}held"
@@ -29,14 +30,15 @@ class Holds:
         """The flows that are held, each with the reason."""
         return (await self._state()).annotations
 
-    async def hold(self, flow: str, reason: str) -> None:
-        """Have nobody begin with states at this flow."""
-        flow, reason = check_flow("flow", flow), check_text("reason", reason)
-        await self._change(lambda held: held.with_annotations({flow: reason}))
+    async def hold(self, flow: str | Flow, reason: str) -> None:
+        """Have nobody begin with states at this flow; held before, it has this reason now."""
+        name, reason = check_flow("flow", flow), check_text("reason", reason)
+        await self._change(lambda held: held.with_annotations({name: reason}))
 
-    async def release(self, flow: str) -> None:
+    async def release(self, flow: str | Flow) -> None:
         """Have them begun again; a flow that is not held is no error."""
-        await self._change(lambda held: held.without_annotations(flow))
+        name = check_flow("flow", flow)
+        await self._change(lambda held: held.without_annotations(name))
 
     async def _change(self, change: Callable[[State], State]) -> None:
         committer = self._committer

@@ -2,8 +2,8 @@
 compacts states, checks and measures drivers.
 
 One module a command (``run``, ``work``, ``status``, ``ls``, ``show``, ``watch``, ``move``,
-``retry``, ``compact``, ``check``, ``bench``); the others are what they share. Only the public API
-is used, so this is also an example of it.
+``retry``, ``hold``, ``compact``, ``check``, ``bench``); the others are what they share. Only the
+public API is used, so this is also an example of it.
 
 Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
 used, a state that did not end well), 2 the command was called wrongly, 130 interrupted.
@@ -32,6 +32,8 @@ MODULES = {
     "end": "move",
     "transit": "move",
     "retry": "retry",
+    "hold": "hold",
+    "release": "hold",
     "compact": "compact",
     "check": "check",
     "bench": "bench",
@@ -75,6 +77,7 @@ def main() -> None:
       flowstate watch --label customer=ann --json
       flowstate resume order-1
       flowstate retry --status failed
+      flowstate hold charge --reason "the bank is down"
       flowstate compact --before 30d
       flowstate check 'sqlite:///{tmp}/store.db'
       flowstate bench --quick

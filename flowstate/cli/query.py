@@ -8,7 +8,6 @@ from typing import TypeVar
 import click
 
 from flowstate import State, Status
-from flowstate.recovery import LEADER_ID
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -59,8 +58,8 @@ def all_option(command: F) -> F:
 
 
 def is_own(state: State) -> bool:
-    """Whether a state is flowstate's own, by which the leader is elected."""
-    return state.id.startswith(LEADER_ID)  # flowstate 0.1 had a state for each group
+    """Whether a state is flowstate's own: that of the election, and what is held."""
+    return state.id.startswith("flowstate.")  # which it refuses in all other ids
 
 
 def _distinct(

@@ -29,7 +29,7 @@ def show(id: str, history: bool, url: str, as_json: bool) -> None:
     """Show the state ID as it is now, or how it came to be.
 
     While it is RUNNING, its place says whether it is ready, for whoever works and has its flow, or
-    taken, and by whom.
+    taken, and by whom; and whether its flow is held.
 
     \b
     Examples:
@@ -74,7 +74,9 @@ async def _place(engine: Engine, state: State) -> str:
     if place.since is None:
         return f"taken by {place.owner or 'nobody known'}, {output.lease(place.until, now)}"
     waits = output.span(max(0, now - place.since))
-    return f"ready since {output.exact_moment(place.since)} UTC ({waits})"
+    reason = (await engine.held()).get(state.transition.to)
+    hold = "" if reason is None else f", held{reason and f': {reason}'}"
+    return f"ready since {output.exact_moment(place.since)} UTC ({waits}){hold}"
 
 
 async def _print_versions(versions: AsyncIterable[State]) -> None:

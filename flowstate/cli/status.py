@@ -1,9 +1,9 @@
-"""``flowstate status``: who leads, what is ready, taken and due, and what failed."""
+"""``flowstate status``: who leads, what is ready, taken, held and due, and what failed."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import click
 import msgspec
@@ -52,7 +52,15 @@ class Line(msgspec.Struct, frozen=True):
     taken: int
     """How many states somebody runs."""
     has_no_worker: bool
-    """Whether the first in line is ready for some seconds, and nothing is taken at this flow."""
+    """Whether the first in line is ready for some seconds, and nothing is taken at this flow, which
+    is not held."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A flow that no worker begins with until it is released."""
+
+    flow: str
+    reason: str
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -92,17 +100,18 @@ class Report(msgspec.Struct, frozen=True):
     leader: Leader | None
     """null: nobody ever led."""
     flows: Sequence[Line]
+    held: Sequence[Held]
     owners: Sequence[Owner]
     due: Sequence[Due]
     failed: Sequence[Failed]
 
 
-@click.command(short_help="Show who leads and works, what is ready and due, and what failed.")
+@click.command(short_help="Show who leads and works, what is ready, held and due, and what failed.")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as one line of JSON.")
 def status(url: str, as_json: bool) -> None:
     """Show who leads; for each flow, how much is ready and for how long the first in line; who has
-    taken how much; what is due, and how late; and how many states have failed.
+    taken how much; which flows are held; what is due, and how late; and how many states failed.
 
     What is ready is taken within milliseconds by a worker that has the flow and is not busy, and
     what is due is acted on within milliseconds while somebody leads. What has failed rests until
@@ -121,9 +130,11 @@ def status(url: str, as_json: bool) -> None:
         readable = Readable()
         async with opened(url, Access.READ) as engine:
             holdings = [each for each in await engine.timers.holdings() if each.id != LEADER_ID]
+            held = await _held(engine, readable)
             report = Report(
                 await _leader(engine, readable),
-                await _flows(engine, readable, holdings),
+                await _flows(engine, readable, holdings, held),
+                [Held(flow, reason) for flow, reason in sorted(held.items())],
                 _owners(holdings, engine.clock.now()),
                 await _due(engine, readable),
                 await _failed(engine, readable),
@@ -157,19 +168,27 @@ async def _leader(engine: Engine, readable: Readable) -> Leader | None:
     )
 
 
+async def _held(engine: Engine, readable: Readable) -> Mapping[str, str]:
+    try:
+        return await engine.held()
+    except UnreadableVersionError as error:
+        readable.tell(error)
+        return {}
+
+
 async def _flows(
-    engine: Engine, readable: Readable, holdings: Collection[Holding]
+    engine: Engine, readable: Readable, holdings: Collection[Holding], held: Collection[str]
 ) -> Sequence[Line]:
     line = await engine.timers.line()
     taken = Counter(holding.flow for holding in holdings)
-    held = {holding.id for holding in holdings}
-    ready = await _count(engine, readable, Status.RUNNING, held) if line else Counter[str]()
+    ids = {holding.id for holding in holdings}
+    ready = await _count(engine, readable, Status.RUNNING, ids) if line else Counter[str]()
     now = engine.clock.now()
     found: list[Line] = []
     for flow in sorted({*line, *taken}):
         since = line.get(flow)
         waits = 0 if since is None else max(0, now - since)
-        has_no_worker = waits >= LONG_MS and not taken[flow]
+        has_no_worker = waits >= LONG_MS and not taken[flow] and flow not in held
         # what the line has, and the count has not, was committed in between
         count = 0 if since is None else max(1, ready[flow])
         found.append(Line(flow, count, since, waits, taken[flow], has_no_worker))
@@ -236,6 +255,8 @@ def _print(report: Report, now: int) -> None:
         console.print(_flow_table(report.flows))
     else:
         console.print("nothing is ready, and nothing runs")
+    if report.held:
+        console.print(_held_table(report.held))
     if report.owners:
         console.print(_owner_table(report.owners, now))
     if report.due:
@@ -269,6 +290,13 @@ def _flow_table(flows: Sequence[Line]) -> Table:
             f"{flow.taken:,}",
             "no worker has it?" if flow.has_no_worker else "",
         )
+    return table
+
+
+def _held_table(flows: Sequence[Held]) -> Table:
+    table = output.table("held", "reason")
+    for flow in flows:
+        table.add_row(output.plain(flow.flow), output.plain(flow.reason))
     return table
 
 

@@ -259,7 +259,7 @@ def test_status_says_what_is_due_for_each_flow_and_how_late(store: Shell) -> Non
 def test_status_of_a_store_in_which_nothing_is_to_be_done(store: Shell) -> None:
     report = status(store)
     assert report.pop("leader") is None
-    assert report == {key: [] for key in ("flows", "owners", "due", "failed")}
+    assert report == {key: [] for key in ("flows", "held", "owners", "due", "failed")}
     shown = store.run("status").stdout
     assert "nothing is ready, and nothing runs" in shown
     assert "nothing is or will be due" in shown
