@@ -19,13 +19,14 @@ class Leaving:
     """Set once leaving begins."""
     has_begun: bool = field(default=False, init=False)
     """The same: asked after every commit, and asking the event takes three calls."""
-    _waits: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False)
+    _waits: dict[anyio.CancelScope, None] = field(factory=dict[anyio.CancelScope, None], init=False)
+    """In the order in which they began."""
 
     def begin(self) -> None:
         """Have every wait raise ``EngineClosedError``, and those that would begin from now on."""
         self.has_begun = True
         self.event.set()
-        for scope in self._waits:
+        for scope in list(self._waits):
             scope.cancel()
 
     @contextmanager
@@ -33,11 +34,11 @@ class Leaving:
         """A wait of a flow: raises ``EngineClosedError`` as soon as leaving begins."""
         if not self.has_begun:
             with anyio.CancelScope() as scope:
-                self._waits.add(scope)
+                self._waits[scope] = None
                 try:
                     yield
                 finally:
-                    self._waits.discard(scope)
+                    del self._waits[scope]
             if not scope.cancelled_caught:
                 return
         raise EngineClosedError("the engine is being left: what waits in a flow is given back")
