@@ -407,15 +407,15 @@ class Executor:
 
     async def _ended(self, execution: Execution, state: State) -> State:
         """See what becomes of what an execution has taken, now that it ended with that state."""
-        is_running = state.transition.status is _RUNNING
-        is_stored = state.rev and execution.claim is None
-        if is_running and not is_stored and state.transition.to not in self.flows.by_name:
+        transition = state.transition
+        is_for_others = transition.status is _RUNNING and transition.to not in self.flows.by_name
+        if is_for_others and (not state.rev or state is not execution.state):
             return await self._leave(state)
         if execution.claim is None:
             pass
         elif state.rev != execution.state.rev:
             execution.claim = None  # somebody else moved it
-        elif execution.has_moved:
+        elif execution.has_moved or is_for_others:
             await self._release(execution)
         else:
             self._not_moved(execution)

@@ -260,6 +260,29 @@ async def test_what_was_never_committed_is_committed_where_its_flow_is_missing(
     assert 1 == len(await history(engine, "a"))
 
 
+async def test_what_a_flow_would_go_on_with_at_a_flow_of_others_is_theirs_at_once(
+    engine: Engine, flows: Flows
+) -> None:
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        return Execute(await move(engine, state, "elsewhere"))
+
+    await engine.start(await begin(engine, "a", "one"))
+    await engine.idle()
+    assert ["a"] == await ready(engine, "elsewhere")
+    assert 2 == len(await history(engine, "a"))
+
+
+async def test_what_was_moved_in_memory_from_its_rest_is_committed_where_its_flow_is_missing(
+    engine: Engine, flows: Flows
+) -> None:
+    add(flows, "one", lambda state: Transit(state, "elsewhere"))
+    (paused,) = await engine.do(Commit(Pause(State("a"), "one")))
+    await engine.start(Transit(paused, "one"))
+    await engine.idle()
+    assert ["a"] == await ready(engine, "elsewhere")
+
+
 async def test_a_commit_to_a_flow_of_others_makes_no_further_version(
     engine: Engine, flows: Flows
 ) -> None:
