@@ -384,7 +384,11 @@ class Executor:
         """Commit that the timeout of what was stopped has come, and have the execution go on with
         it; gives the state if it is for others."""
         state, timeout = execution.state, execution.timeout
-        assert timeout is not None  # noqa: S101  (it is why it was stopped)
+        if execution.claim is None:
+            return await self.claims.newest(state)  # what it committed meanwhile is not its own
+        if timeout is None or timeout.at > self.committer.clock.now():
+            execution.begin_again(state)  # it has moved on meanwhile, or the clock was wrong
+            return None
         taking = Taking(self.claims, state.id, execution.flow)
         try:
             firing = await taking.fire(Due(state, timeout.at, execution.policy))
@@ -393,9 +397,8 @@ class Executor:
         except FlowstateError:
             logger.warning("state %r: its timeout could not be fired", state.id, exc_info=True)
             raise
-        if firing is None:  # the clock was wrong for a moment: its time is still to come
-            execution.begin_again(state)
-            return None
+        if firing is None:
+            return state
         plan, written = firing
         self._begin_others(plan, written, state.id)
         execution.flow, execution.policy = taking.flow, plan.writes[0].policy

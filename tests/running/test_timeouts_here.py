@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from flowstate import (
@@ -12,6 +13,7 @@ from flowstate import (
     Driver,
     Engine,
     Flows,
+    Plan,
     RetryPolicy,
     State,
     Status,
@@ -19,6 +21,7 @@ from flowstate import (
 )
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import VirtualClock
+from flowstate.testing.wrapper import WrapperDriver
 
 from . import add, begin, causes, ends, history, ready
 
@@ -115,3 +118,43 @@ async def test_a_timeout_also_stops_what_is_never_retried(
     ended = await engine.execute(begun)
     assert Status.ENDED is ended.transition.status
     assert ["left after 60000 ms"] == effects
+
+
+class SlowDriver(WrapperDriver):
+    """Answers a commit an hour late, if it is told to."""
+
+    clock: VirtualClock
+    is_slow = False
+
+    async def commit(self, plan: Plan) -> tuple[State, ...]:
+        written = await super().commit(plan)
+        if self.is_slow:
+            self.is_slow = False
+            await self.clock.wait_until(self.clock.now() + 3_600_000)
+        return written
+
+
+@pytest.mark.parametrize("seconds", [None, 7_200])
+async def test_a_timeout_that_comes_while_its_flow_commits_stops_nothing(
+    store: Driver, flows: Flows, clock: VirtualClock, seconds: int | None
+) -> None:
+    """The state has moved on by then; its new timeout, if it has one, is still to come."""
+    slow = SlowDriver(store)
+    slow.clock = clock
+
+    @flows.flow
+    async def work(state: State, engine: Engine) -> Command:
+        slow.is_slow = True
+        return Commit(Transit(state, "next", timeout=seconds))
+
+    @flows.flow("next")
+    async def then(state: State, engine: Engine) -> Command:
+        await anyio.lowlevel.checkpoint()
+        return ends(state)
+
+    policy = RetryPolicy(lease=100_000)
+    async with Engine(slow, flows, clock=clock, retry=policy, grace=0) as engine:
+        state = await engine.execute(Commit(Transit(State("a"), "work", timeout=60)))
+    assert Status.ENDED is state.transition.status
+    async with Engine(store, clock=clock) as other:
+        assert ["command", "command", "command"] == causes(await history(other, "a"))
