@@ -42,6 +42,8 @@ Ended: TypeAlias = Callable[[State | None], None]
 
 COMMIT_TIMEOUT_S = 5.0
 """How long writes that are on their way are waited for once the grace period is over."""
+MAX_LOOKED = 1_000
+"""States of this engine's own line that are looked through for some that there is room for."""
 MAX_TAKEN = 100
 """States of this engine's own line that are taken in one call."""
 
@@ -223,12 +225,11 @@ class Background:
     def _with_room(self) -> list[State]:
         """The next of this engine's line that there are places for, which are reserved."""
         states: list[State] = []
-        for _ in range(min(len(self._line), MAX_TAKEN)):
+        waiting: list[State] = []
+        while self._line and len(waiting) < MAX_LOOKED and len(states) < MAX_TAKEN:
             state = self._line.popleft()
-            if self.room.take(state.transition.to):
-                states.append(state)
-            else:
-                self._line.append(state)
+            (states if self.room.take(state.transition.to) else waiting).append(state)
+        self._line.extendleft(reversed(waiting))
         return states
 
     async def _take(self, states: list[State]) -> None:

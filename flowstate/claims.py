@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+import anyio
 from attrs import define, field
 
+from .clock import MAX_INSTANT_MS
 from .commands import Commit
 from .committer import Committer
 from .errors import RevMismatchError
@@ -19,6 +21,8 @@ from .room import Room
 from .state import State, Status
 from .writes import Writes
 
+MAX_DUE = 10_000
+"""States that are looked through for one that is due."""
 LOOK_AGAIN_MS = 5
 """Between two looks at a state that somebody else has."""
 
@@ -81,10 +85,12 @@ class Claims:
                 continue
             if not state.rev or newest.transition.status is not Status.RUNNING:
                 return await self.hand_on(state)
-            if (fired := await self._fire(newest)) is not None:
-                return fired
-            with self.leaving.ends_this():
-                await driver.wait(head)
+            due_at = await self._due_at(newest)
+            if due_at <= self.committer.clock.now():
+                if (fired := await self._fire(newest)) is not None:
+                    return fired
+            else:
+                await self._wait(head, due_at)
             await self.pause(LOOK_AGAIN_MS)
 
     async def hand_on(self, state: State) -> State:
@@ -93,8 +99,8 @@ class Claims:
 
     async def rests_where_it_was(self, state: State) -> bool:
         """Whether a state was moved in memory from the version that is stored, which rests."""
-        stored = await self.committer.driver.get(state.id, state.rev)
-        return stored is not None and stored.transition.status is not Status.RUNNING
+        stored = await self.newest(state)
+        return stored.rev == state.rev and stored.transition.status is not Status.RUNNING
 
     async def newest(self, state: State) -> State:
         """The state as it is stored; as it is given, if it never was."""
@@ -128,16 +134,40 @@ class Claims:
                 self.room.leave(flow)
         return executions[0] if executions else None
 
-    async def _fire(self, state: State) -> State | None:
-        """Fire the alarm of what is ready, if it has come, and give the state."""
+    async def _due_at(self, state: State) -> int:
+        """When the alarm of a RUNNING state comes, or the lease of who has taken it ends (ms)."""
+        place = await self.committer.driver.place(state.id)
         alarm = state.transition.alarm
-        if alarm is None or alarm.at > self.committer.clock.now():
-            return None
-        firing = self.committer.plan_firing(Due(state, alarm.at))
-        try:
-            return None if firing is None else (await self.store(firing))[0]
-        except RevMismatchError:
-            return await self.newest(state)
+        lease = None if place is None else place.until
+        ends = [lease, None if alarm is None else alarm.at]
+        return min((at for at in ends if at is not None), default=MAX_INSTANT_MS)
+
+    async def _fire(self, state: State) -> State | None:
+        """Commit what has become of a state that is due, and give it: perhaps nobody leads."""
+        committer = self.committer
+        page = await committer.driver.due(committer.clock.now(), MAX_DUE)
+        for due in page.due:
+            if (due.state.id, due.state.rev) == (state.id, state.rev):
+                firing = committer.plan_firing(due)
+                try:
+                    return None if firing is None else (await self.store(firing))[0]
+                except RevMismatchError:
+                    return await self.newest(state)
+        return None
+
+    async def _wait(self, head: int, until: int) -> None:
+        """Wait until the store changes, and no longer than until then."""
+        news = anyio.Event()
+
+        async def change() -> None:
+            await self.committer.driver.wait(head)
+            news.set()
+
+        with self.leaving.ends_this():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(change)
+                await self.committer.clock.wait_until(until, news)
+                tasks.cancel_scope.cancel()
 
 
 @define(eq=False)
@@ -207,6 +237,17 @@ class Taking:
             self.claims.room.leave(self.flow)
             self.flow, self._next = self._next, ""
         self._reserved.clear()
+
+    def goes_on(self, flow: str) -> bool:
+        """Whether the execution's own state may go on at that flow, moved in memory."""
+        room = self.claims.room
+        if flow == self.flow or not (room.limits or room.held):
+            return True
+        if not room.enter(flow):
+            return False
+        room.leave(self.flow)
+        self.flow = flow
+        return True
 
     def _give_back(self) -> None:
         room = self.claims.room

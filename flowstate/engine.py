@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from . import clock, codec
 from .background import Background
-from .checks import check_rev
+from .checks import check_rev, check_whole
 from .clock import Clock, SystemClock
 from .commands import Command, Commit, Execute, Noop, Require
 from .committer import Committer, new_owner, new_prefix
@@ -90,6 +90,8 @@ class Engine:
     _tail: Tail = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        check_whole("Engine.max_background", self.max_background, 1)
+        check_whole("Engine.max_threads", self.max_threads, 1)
         self._committer = Committer(
             self.driver,
             self.clock,

@@ -57,6 +57,8 @@ class Execution:
     """The revision at which the store said that the state has moved on; 0 if it did not."""
     failed: State | None = None
     """What was committed because its flow raised."""
+    is_left: bool = False
+    """Whether there was no room for it at its next flow, so that it waits in line."""
     is_timed_out: bool = False
     """Whether it was stopped because the timeout of what it runs has come."""
     is_over: bool = False

@@ -271,6 +271,7 @@ class Executor:
         clock, policy = self.committer.clock, self.committer.policy
         flows = self.flows.by_name
         taking = Taking(self.claims, execution.state.id, execution.flow)
+        room = self.room
         state = execution.given
         steps = 0
         while (flow := flows.get(state.transition.to)) is not None:
@@ -284,7 +285,6 @@ class Executor:
                 before = execution.state
                 plan, written = await taking.commit(command)
                 new = execution.state
-                execution.flow = taking.flow
                 if len(written) > 1 or new is before or execution.claim is None:
                     self._begin_others(plan, written, state.id)
                     if new is before or execution.claim is None:
@@ -294,7 +294,9 @@ class Executor:
             else:
                 self._do_other(execution, command)
                 return await self.claims.newest(state)
-            if new.transition.status is not _RUNNING:
+            if new.transition.status is not _RUNNING or (
+                (room.limits or room.held) and not self._goes_on(execution, taking, new)
+            ):
                 return new
             execution.given = state = new
             steps += 1
@@ -307,6 +309,13 @@ class Executor:
             state.transition.to,
         )
         return state
+
+    def _goes_on(self, execution: Execution, taking: Taking, state: State) -> bool:
+        """Whether an execution goes on with that state here: not if its flow has no room."""
+        flow = state.transition.to
+        execution.is_left = flow in self.flows.by_name and not taking.goes_on(flow)
+        execution.flow = taking.flow
+        return not execution.is_left
 
     def _do_other(self, execution: Execution, command: Any) -> None:
         """Do a command that moves no state, or say what is wrong with what a flow returned."""
@@ -411,15 +420,21 @@ class Executor:
     async def _ended(self, execution: Execution, state: State) -> State:
         """See what becomes of what an execution has taken, now that it ended with that state."""
         transition = state.transition
-        is_for_others = transition.status is _RUNNING and transition.to not in self.flows.by_name
+        is_here = transition.to in self.flows.by_name and not execution.is_left
+        is_for_others = transition.status is _RUNNING and not is_here
         if is_for_others and (not state.rev or state is not execution.state):
-            return await self._leave(state)
+            state = await self._leave(state)
+            if execution.is_left:
+                self.line_up(state)
+            return state
         if execution.claim is None:
             pass
         elif state.rev != execution.state.rev:
             execution.claim = None  # somebody else moved it
         elif execution.has_moved or is_for_others:
             await self._release(execution)
+            if execution.is_left:
+                self.line_up(state)
         else:
             self._not_moved(execution)
         return state

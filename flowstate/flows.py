@@ -67,7 +67,8 @@ class Flows:
         """Register a function under its own name, or under the given one, and give the flow.
 
         A class that is decorated stays the class: what ``add`` gives is the flow. *limit* is how
-        many states of it this process runs at once, however many processes there are.
+        many states of it this process runs at once, in whatever way: one that executes another of
+        its own flow waits for room, so with a limit of 1 for ever.
         """
         if not isinstance(function, str):
             return self.flow(inline=inline, limit=limit)(function)

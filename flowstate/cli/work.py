@@ -80,7 +80,7 @@ def work(flows: Flows | None, concurrency: int, lease: float, grace: float, url:
     async def serve() -> int:
         async with (
             connect(with_access(url, Access.CHANGE)) as driver,
-            Engine(driver, flows, grace=grace) as engine,
+            Engine(driver, flows, grace=grace, max_background=max(concurrency, 1)) as engine,
         ):
             report = _Report()
             recoverer = Recoverer(engine, concurrency=concurrency, lease=lease, tell=report.tell)

@@ -41,11 +41,12 @@ class Worker:
     errors: int = field(default=0, init=False)
     """Times that the store failed, or that a flow raised."""
     _tasks: anyio.abc.TaskGroup = field(init=False, repr=False)
-    _free: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise InvalidValueError("Worker.concurrency", "takes at least 1")
+        if type(self.concurrency) is not int or self.concurrency < 1:
+            raise InvalidValueError(
+                "Worker.concurrency", f"takes a whole number from 1, not {self.concurrency!r}"
+            )
 
     async def __aenter__(self) -> Self:
         self._tasks = anyio.create_task_group()
@@ -59,16 +60,9 @@ class Worker:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Claim no more, let what runs finish for the engine's ``grace`` seconds, and stop. What
-        did not finish goes on elsewhere once the engine is left."""
+        """Claim no more. What runs goes on, until its engine is left."""
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(None, None, None)
-        clock = self.engine.clock
-        end = clock.now() + round(self.engine.grace * 1000)
-        with anyio.CancelScope(shield=exc_type is None):
-            while self.running and clock.now() < end:
-                self._free = anyio.Event()
-                await clock.wait_until(end, self._free)
 
     async def _work(self) -> None:
         backoff = Backoff(self.engine.clock, "working")
@@ -105,4 +99,3 @@ class Worker:
         if failed is not None:
             self.errors += 1
             self.gave_up += failed.transition.cause is Cause.GAVE_UP
-        self._free.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from flowstate import (
@@ -27,7 +28,7 @@ from flowstate import (
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import VirtualClock
 
-from . import add, begin, ends, history, ready
+from . import add, begin, dies_with, ends, history, ready
 
 pytestmark = pytest.mark.anyio
 
@@ -306,3 +307,56 @@ async def test_a_flow_of_others_runs_there_with_the_cause_that_it_had(
         await other.wait("a", Status.ENDED)
     (ran,) = given
     assert (Cause.COMMAND, 0) == (ran.transition.cause, ran.transition.attempt)
+
+
+@pytest.mark.parametrize("way", ["in memory", "by Execute", "in a commit"])
+async def test_a_flow_with_a_limit_runs_no_more_than_that_however_it_is_come_to(
+    engine: Engine, flows: Flows, way: str
+) -> None:
+    running = most = 0
+
+    @flows.flow(limit=2)
+    async def narrow(state: State, engine: Engine) -> Command:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        running -= 1
+        return ends(state)
+
+    @flows.flow
+    async def one(state: State, engine: Engine) -> Command:
+        if way == "in memory":
+            return Transit(state, narrow)
+        if way == "in a commit":
+            return Commit(Transit(state, narrow))
+        return Execute(await move(engine, state, "narrow"))
+
+    for n in range(8):
+        await engine.start(Commit(Transit(State(f"{n}"), one)))
+    await engine.idle()
+    assert 0 < most <= 2
+    for n in range(8):
+        assert Status.ENDED is (await engine.get(f"{n}")).transition.status
+
+
+async def test_a_stale_move_in_memory_is_not_run(engine: Engine, flows: Flows) -> None:
+    """The newest version counts: it has ended since."""
+    given = add(flows, "one", ends)
+    (paused,) = await engine.do(Commit(Pause(State("a"), "one")))
+    (ended,) = await engine.do(Commit(End(paused)))
+    assert ended == await engine.execute(Transit(paused, "one"))
+    await engine.start(Transit(paused, "one"))
+    await engine.idle()
+    assert [] == given
+
+
+async def test_who_waits_for_a_state_whose_owner_died_goes_on_with_it(
+    engine: Engine, flows: Flows
+) -> None:
+    """Also where nobody leads."""
+    add(flows, "one", ends)
+    dead = await dies_with(engine, await begin(engine, "a", "one"))
+    failed = await engine.execute(dead)
+    assert Status.FAILED is failed.transition.status  # its only attempt was the dead one's
