@@ -98,10 +98,8 @@ class Recoverer:
         if type(self.concurrency) is not int or self.concurrency < 0:
             problem = f"takes a whole number from 0, not {self.concurrency!r}"
             raise InvalidValueError("Recoverer.concurrency", problem)
-        lease: object = self.lease
-        if not isinstance(lease, int | float) or not lease >= 1:
-            problem = f"takes at least 1 second, not {self.lease!r}"
-            raise InvalidValueError("Recoverer.lease", problem)
+        if self.lease < 1:
+            raise InvalidValueError("Recoverer.lease", "takes at least 1 second")
         self._elector = Elector(self.engine, self.name, round(self.lease * 1000), self.tell)
         if self.concurrency:
             look = renewal_ms(round(self.lease * 1000)) / 1000
