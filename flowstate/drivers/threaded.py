@@ -185,8 +185,6 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
     ) -> tuple[Claimed | Unreadable, ...]:
         self._check_writable()
-        if not versions:
-            return ()
         return await self._write(lambda: self._writer.take(versions, owner, claim, now))
 
     async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:

@@ -160,7 +160,8 @@ class DriverMachine(RuleBasedStateMachine):
 
     def _commit(self, plan: Plan) -> None:
         if plan.key is not None and plan.key.id in self.model.records:
-            expected = plan.recorded(self.model.records[plan.key.id])
+            settled = plan.settled(self.model.payloads)
+            expected = settled.recorded(self.model.records[plan.key.id])
             assert self._recorded(plan) == getattr(expected, "record", expected)
             return
         conflicts = {} if plan.commit_id in self.model.outcomes else self.model.conflicts(plan)
