@@ -128,7 +128,8 @@ class Poller:
         seen, self._seen = self._seen, found
         if seen is None or found.rev != seen.rev:
             self._call(partial(self.head.advance, found.rev))
-        elif found.mark != seen.mark:  # a change without a new revision: due times were moved
+        if seen is not None and found.mark != seen.mark:
+            # perhaps a change without a new revision, beside a commit of this process: a release
             self._call(self.head.hint)
 
     def _is_wanted(self) -> bool:
