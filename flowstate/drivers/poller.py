@@ -128,8 +128,9 @@ class Poller:
         seen, self._seen = self._seen, found
         if seen is None or found.rev != seen.rev:
             self._call(partial(self.head.advance, found.rev))
-        if seen is not None and found.mark != seen.mark:
-            # perhaps a change without a new revision, beside a commit of this process: a release
+        if seen is None or found.mark != seen.mark:
+            # perhaps a change without a new revision, a release: beside a commit of this process,
+            # or before the first look of all
             self._call(self.head.hint)
 
     def _is_wanted(self) -> bool:
