@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 import anyio
 from attrs import define, field
@@ -10,7 +11,7 @@ from attrs import define, field
 from .clock import MAX_INSTANT_MS
 from .commands import Commit
 from .committer import Committer
-from .errors import RevMismatchError
+from .errors import RevMismatchError, StoreError
 from .executions import Execution, check_not_held
 from .flow import Flow
 from .flows import Flows
@@ -160,7 +161,8 @@ class Claims:
         news = anyio.Event()
 
         async def change() -> None:
-            await self.committer.driver.wait(head)
+            with suppress(StoreError):  # whoever looks next is told, and not in a group
+                await self.committer.driver.wait(head)
             news.set()
 
         with self.leaving.ends_this():

@@ -23,10 +23,12 @@ from flowstate import (
     RetryPolicy,
     State,
     Status,
+    StoreError,
     Transit,
 )
 from flowstate.recovery import Recoverer
 from flowstate.testing.virtual import VirtualClock
+from flowstate.testing.wrapper import WrapperDriver
 
 from . import add, begin, dies_with, ends, history, ready
 
@@ -360,3 +362,26 @@ async def test_who_waits_for_a_state_whose_owner_died_goes_on_with_it(
     dead = await dies_with(engine, await begin(engine, "a", "one"))
     failed = await engine.execute(dead)
     assert Status.FAILED is failed.transition.status  # its only attempt was the dead one's
+
+
+async def test_who_waits_for_a_state_is_told_of_the_store_by_its_own_error(
+    store: Driver, flows: Flows, clock: VirtualClock
+) -> None:
+    """Not by a group of errors."""
+
+    class Fails(WrapperDriver):
+        is_broken = False
+
+        async def wait(self, after: int) -> None:  # noqa: ARG002  (it only fails)
+            self.is_broken = True
+            raise StoreError("here", "is gone")
+
+        async def get(self, id: str, rev: int | None = None) -> State | None:
+            if self.is_broken:
+                raise StoreError("here", "is gone")
+            return await super().get(id, rev)
+
+    async with Engine(Fails(store), flows, clock=clock) as engine:
+        elsewhere = await begin(engine, "a", "elsewhere")
+        with pytest.raises(StoreError, match="is gone"):
+            await engine.execute(elsewhere)
