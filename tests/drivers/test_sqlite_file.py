@@ -165,6 +165,24 @@ async def test_mode_rw_does_not_make_a_store(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_store_that_is_made_while_it_is_looked_at_is_ours(path: Path, nth: int) -> None:
+    """Whichever statement of the look it is made before."""
+    file = File(str(path))
+    looking, making = file.connect(), file.connect()
+    statements: list[str] = []
+
+    def make(statement: str) -> None:
+        statements.append(statement)
+        if len(statements) == nth:
+            schema.migrate(making, str(path))
+
+    looking.set_trace_callback(make)
+    assert schema.version(looking, str(path)) in {0, schema.VERSION}
+    looking.close()
+    making.close()
+
+
 async def test_two_processes_may_make_a_store_at_once(path: Path) -> None:
     """The schema is made once, whoever is first."""
     program = (

@@ -197,9 +197,11 @@ CREATE TEMP VIEW IF NOT EXISTS versions AS SELECT v.*, NULL AS policy,
 
 def version(connection: sqlite3.Connection, path: str) -> int:
     """The schema's version, 0 for an empty file. Raises ``StoreOpenError`` if it is not ours."""
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    # in one statement, so of one moment: another process may be making the store
+    found, application, objects = connection.execute(
+        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+        "FROM pragma_user_version, pragma_application_id"
+    ).fetchone()
     if application != APPLICATION_ID and (objects or found):
         raise StoreOpenError(
             path, "is a SQLite database of something else; it was left untouched. Name another file"
