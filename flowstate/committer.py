@@ -175,7 +175,8 @@ class Committer:
         """What is written for a state that is due (``transitions.fire``); None if it is to be left
         alone. It goes on by the policy of the engine which committed it. What it leaves RUNNING is
         ready since the alarm that it is for, if nothing else is said."""
-        now = self.clock.now()
+        # it was due when that was asked: a clock that was set back since makes no death of an alarm
+        now = max(self.clock.now(), due.at)
         policy = due.policy or self.policy  # what flowstate 0.1 committed has none beside it
         fired = transitions.fire(due.state, now, policy, self.chance())
         if fired is None:

@@ -11,6 +11,7 @@ from flowstate import (
     Command,
     Commit,
     Driver,
+    Due,
     Engine,
     Flows,
     Plan,
@@ -118,6 +119,21 @@ async def test_a_timeout_also_stops_what_is_never_retried(
     ended = await engine.execute(begun)
     assert Status.ENDED is ended.transition.status
     assert ["left after 60000 ms"] == effects
+
+
+async def test_an_alarm_that_came_is_no_death_though_the_clock_was_set_back_since(
+    engine: Engine, clock: VirtualClock
+) -> None:
+    """What was due when it was asked for is fired as what it was then."""
+    state = await begin(engine, "a", "pay", timeout=60, on_timeout="undo")
+    before_it_came = clock.now()
+    fired = await engine.timers.fire(Due(state, before_it_came + 60_000))
+    assert fired is not None
+    assert ("undo", Cause.ALARM, 0) == (
+        fired.transition.to,
+        fired.transition.cause,
+        fired.transition.attempt,
+    )
 
 
 class SlowDriver(WrapperDriver):
