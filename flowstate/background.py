@@ -147,7 +147,9 @@ class Background:
             await self.start(newest)
 
     def begin(self, execution: Execution, ended: Ended | None = None) -> None:
-        """Run what was taken and has a place."""
+        """Run what was taken and has a place. The keeper minds it from now on: were it to do so
+        only once its task runs, it could take it for something that nobody runs."""
+        self.executor.keeper.begin(execution)
         self._tasks.start_soon(self._work, execution, ended)
 
     async def claim(self, room: Mapping[str, int], limit: int, ended: Ended) -> int:
@@ -157,21 +159,22 @@ class Background:
         The places are reserved before: what is claimed can begin.
         """
         committer, claim = self.committer, self.committer.new_id()
+        now = committer.clock.now()
         reserved, places = self.room.reserve(room, limit)
         given: tuple[Claimed, ...] = ()
         try:
             given = await self.executor.writes.claim(
                 claim,
-                lambda: committer.driver.claim(
-                    reserved, places, committer.owner, claim, committer.clock.now()
-                ),
+                lambda: committer.driver.claim(reserved, places, committer.owner, claim, now),
             )
         finally:
             self.room.settle(reserved, places, [each.state.transition.to for each in given])
             self._tell_if_idle()
         for each in given:
             state = each.state
-            execution = Execution(state, state, claim, each.policy, state.transition.to)
+            execution = Execution(
+                state, state, claim, each.policy, state.transition.to, renewed_at=now
+            )
             self.begin(execution, ended)
         return len(given)
 
@@ -252,6 +255,7 @@ class Background:
         try:
             if self.executor.leaving.has_begun:
                 self.executor.abandon(execution)
+                self.executor.keeper.end(execution)
             else:
                 await self.executor.run(execution)
         except EngineClosedError:

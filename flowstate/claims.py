@@ -53,19 +53,20 @@ class Claims:
         committer = self.committer
         versions = [(state.id, state.rev) for state in states if state.rev]
         claim, taken = committer.new_id(), dict[str, Claimed]()
+        now = committer.clock.now()
         if versions:
             given = await self.writes.claim(
                 claim,
-                lambda: committer.driver.take(
-                    versions, committer.owner, claim, committer.clock.now()
-                ),
+                lambda: committer.driver.take(versions, committer.owner, claim, now),
             )
             taken = {each.state.id: each for each in given}
         executions: list[Execution] = []
         for state in states:
             flow, mine = state.transition.to, taken.get(state.id)
             if mine is not None:
-                executions.append(Execution(mine.state, state, claim, mine.policy, flow))
+                executions.append(
+                    Execution(mine.state, state, claim, mine.policy, flow, renewed_at=now)
+                )
             elif not state.rev or await self.rests_where_it_was(state):
                 executions.append(Execution(state, state, flow=flow))
         return executions

@@ -179,7 +179,7 @@ class Executor:
                 execution.policy = write.policy
                 if state.transition.alarm is not None:
                     self.keeper.look_again(execution)
-            else:
+            elif state.rev > execution.state.rev:  # else it was taken before the answer came
                 execution.lose()
 
     def noticed(self, versions: Sequence[State | Unreadable]) -> None:

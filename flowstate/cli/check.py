@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .loading import LoadError, load_module, split
-from .signals import INTERRUPTED
+from .signals import INTERRUPTED, ignore_interrupts
 from .verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -166,8 +166,7 @@ def _interruptible(verdicts: Verdicts, directory: str, began: float) -> Generato
         os._exit(INTERRUPTED)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        for ignored in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(ignored, signal.SIG_IGN)
+        ignore_interrupts()
         verdicts.end_with(end)
 
     before = [(number, signal.signal(number, handle)) for number in (signal.SIGINT, signal.SIGTERM)]

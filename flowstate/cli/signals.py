@@ -30,8 +30,7 @@ def interruptible(drain: Callable[[str], None], last_word: str) -> Generator[Non
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal asked
         if asked:
-            for ignored in (signal.SIGINT, signal.SIGTERM):  # a third may come before the end
-                signal.signal(ignored, signal.SIG_IGN)
+            ignore_interrupts()  # a third may come before the end
             Screen.abandon(last_word)
             os._exit(INTERRUPTED)
         asked = True
@@ -43,6 +42,15 @@ def interruptible(drain: Callable[[str], None], last_word: str) -> Generator[Non
     finally:
         for number, previous in before:
             signal.signal(number, previous)
+
+
+def ignore_interrupts() -> None:
+    """Let no further SIGINT or SIGTERM disturb the end of the process.
+
+    ``SIG_IGN`` would have Python print an error of one that has come and was not handled yet.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
 
 
 def leave(code: int) -> None:

@@ -23,6 +23,7 @@ from flowstate import (
 )
 from flowstate.drivers.memory import MemoryDriver
 from flowstate.leases import Claimed, Held, Place, Renewal
+from flowstate.plan import Plan
 from flowstate.query import Unreadable
 from flowstate.recovery import Worker
 from flowstate.testing.cluster import Duty
@@ -265,11 +266,7 @@ async def test_what_was_claimed_is_not_given_back_while_the_answer_is_on_its_way
         ran.append(place.owner)
         return Commit(Pause(state))
 
-    @flows.flow
-    async def hang(state: State, engine: Engine) -> Command:
-        await anyio.sleep_forever()
-        raise AssertionError
-
+    flows.add("hang", hang)
     async with (
         clock.running(),
         driver,
@@ -282,6 +279,59 @@ async def test_what_was_claimed_is_not_given_back_while_the_answer_is_on_its_way
             await engine.do(Commit(Transit(State("s"), "work")))
             await engine.wait("s", Status.PAUSED)
         assert ["a"] == ran
+
+
+@define(eq=False)
+class LateCommit(WrapperDriver):
+    """What was committed is stored, and the answer comes when it may."""
+
+    may_answer: anyio.Event = field(factory=anyio.Event)
+
+    async def commit(self, plan: Plan) -> tuple[State, ...]:
+        written = await self.driver.commit(plan)
+        await self.may_answer.wait()
+        return written
+
+
+async def test_the_answer_to_a_commit_stops_nothing_that_was_claimed_before_it_came() -> None:
+    """The version that was committed is taken by then, by a worker of the same engine."""
+    driver, flows = LateCommit(MemoryDriver()), Flows()
+
+    @flows.flow
+    async def work(state: State, engine: Engine) -> Command:
+        begun.set()
+        await go_on.wait()
+        return Commit(Pause(state))
+
+    begun, go_on = anyio.Event(), anyio.Event()
+    async with (
+        driver,
+        Engine(driver, flows) as engine,
+        Worker(engine),
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(engine.do, Commit(Transit(State("s"), "work")))
+        await begun.wait()
+        driver.may_answer.set()
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+        rested = await engine.wait("s", Status.PAUSED)
+        assert 2 == rested.rev
+
+
+async def test_what_was_claimed_counts_as_run_from_the_answer_on() -> None:
+    """Not only once its task runs: at a renewal in between it would seem astray."""
+    flows = Flows()
+    flows.add("hang", hang)
+    async with MemoryDriver() as driver, Engine(driver, flows, grace=0) as engine:
+        await engine.do(Commit(Transit(State("s"), "hang")))
+        await engine.timers.claim({"hang": 1}, 1, lambda _: None)
+        assert ["s"] == [state.id for state in engine.timers.executing()]
+
+
+async def hang(state: State, engine: Engine) -> Command:
+    await anyio.sleep_forever()
+    raise AssertionError
 
 
 async def test_what_was_claimed_and_not_heard_of_costs_no_attempt() -> None:

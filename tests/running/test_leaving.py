@@ -137,10 +137,15 @@ async def test_a_wait_outside_a_flow_goes_on_while_the_engine_is_left(
         await engine.closing.wait()
         return ends(state)
 
+    waits = anyio.Event()
     seen: list[State] = []
 
+    def has_ended(state: State) -> bool:
+        waits.set()
+        return state.transition.status is Status.ENDED
+
     async def wait(engine: Engine) -> None:
-        seen.append(await engine.wait("a", Status.ENDED))
+        seen.append(await engine.wait("a", has_ended))
 
     async with (
         anyio.create_task_group() as tasks,
@@ -149,6 +154,7 @@ async def test_a_wait_outside_a_flow_goes_on_while_the_engine_is_left(
         await engine.start(await begin(engine, "a", "work"))
         tasks.start_soon(wait, engine)
         await running.wait()
+        await waits.wait()
     assert ["a"] == [state.id for state in seen]
 
 
