@@ -19,7 +19,7 @@ from attrs import define, field
 from .clock import milliseconds
 from .commands import Commit
 from .committer import Committer
-from .errors import EngineClosedError
+from .errors import EngineClosedError, StoreError
 from .executions import (
     PAUSE_AFTER_ERROR_MS,
     Execution,
@@ -30,6 +30,7 @@ from .executions import (
 from .executor import Executor, check_runnable
 from .failures import is_flows_own
 from .flows import Flows
+from .holds import Holds
 from .leases import Claimed
 from .plan import CommitKey
 from .room import Room
@@ -66,6 +67,8 @@ class Background:
     _line: deque[State] = field(factory=deque[State], init=False)
     """What this engine has put in line, and is to take itself once there is room."""
     _serves_line: bool = field(default=False, init=False)
+    _holds: Holds = field(init=False)
+    _knows_holds: bool = field(default=False, init=False)
     _idle: anyio.Event | None = field(default=None, init=False)
     """Set once nothing runs; there is one only while somebody waits for that."""
 
@@ -80,6 +83,7 @@ class Background:
             line_up=self.line_up,
             ended=self._tell_if_idle,
         )
+        self._holds = Holds(self.committer)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self.executor.keeper.run)
@@ -156,27 +160,60 @@ class Background:
         """Take what is ready, *limit* states at most, and run it; gives how many states that are.
         *ended* is called at the end of each.
 
-        The places are reserved before: what is claimed can begin.
+        The places are reserved before: what is claimed can begin. Which flows are held is read at
+        the same time, the first time before; what was taken although it is held is given back.
         """
+        if not self._knows_holds:
+            self.room.hold(await self._holds.read())
+            self._knows_holds = True
         committer, claim = self.committer, self.committer.new_id()
         now = committer.clock.now()
         reserved, places = self.room.reserve(room, limit)
         given: tuple[Claimed, ...] = ()
+        begun: list[Claimed] = []
+        refused: Exception | None = None
         try:
-            given = await self.executor.writes.claim(
-                claim,
-                lambda: committer.driver.claim(reserved, places, committer.owner, claim, now),
-            )
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read_holds)
+                if places and reserved:
+                    try:
+                        given = await self.executor.writes.claim(
+                            claim,
+                            lambda: committer.driver.claim(
+                                reserved, places, committer.owner, claim, now
+                            ),
+                        )
+                    except Exception as error:  # noqa: BLE001  (raised below, not in a group)
+                        refused = error
         finally:
-            self.room.settle(reserved, places, [each.state.transition.to for each in given])
+            begun = [each for each in given if each.state.transition.to not in self.room.held]
+            self.room.settle(reserved, places, [each.state.transition.to for each in begun])
             self._tell_if_idle()
-        for each in given:
-            state = each.state
-            execution = Execution(
-                state, state, claim, each.policy, state.transition.to, renewed_at=now
+            for each in begun:
+                state, flow = each.state, each.state.transition.to
+                execution = Execution(state, state, claim, each.policy, flow, renewed_at=now)
+                self.begin(execution, ended)
+            if len(begun) < len(given):
+                with self.executor.writes.shield():
+                    await self.executor.keeper.release(
+                        [
+                            (each.state.id, each.state.rev, claim)
+                            for each in given
+                            if each not in begun
+                        ]
+                    )
+        if refused is not None:
+            raise refused
+        return len(begun)
+
+    async def _read_holds(self) -> None:
+        try:
+            self.room.hold(await self._holds.read())
+        except StoreError:
+            logger.warning(
+                "the flows that are held could not be read; those known before count",
+                exc_info=True,
             )
-            self.begin(execution, ended)
-        return len(given)
 
     def line_up(self, state: State) -> None:
         """Run a state once there is a place for it, if nobody else has taken it by then."""

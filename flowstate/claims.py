@@ -7,17 +7,17 @@ from contextlib import suppress
 
 import anyio
 from attrs import define, field
+from msgspec import Struct
 
 from .clock import MAX_INSTANT_MS
-from .commands import Commit
 from .committer import Committer
 from .errors import RevMismatchError, StoreError
 from .executions import Execution, check_not_held
 from .flow import Flow
 from .flows import Flows
-from .leases import Claimed, Due, Place
+from .leases import Claimed, Place
 from .leaving import Leaving
-from .plan import CommitKey, Plan
+from .plan import Plan
 from .room import Room
 from .state import State, Status
 from .writes import Writes
@@ -173,19 +173,22 @@ class Claims:
                 tasks.cancel_scope.cancel()
 
 
-@define(eq=False)
-class Taking:
+class Taking(Struct, eq=False):
     """What the commits of one execution take: its own state, if its next flow is here, is not held
-    and has room, and others as long as there are places."""
+    and has room, and others as long as there are places.
+
+    Room is taken when a commit is planned; ``keep`` says that it was stored. What was not kept is
+    to be given back in the end, whatever that is.
+    """
 
     claims: Claims
     own: str
     """The id of its state."""
     flow: str = ""
     """The flow that its state counts for, if flows have limits."""
-    has_taken_own: bool = field(default=False, init=False)
-    _next: str = field(default="", init=False)
-    _reserved: list[str] = field(factory=list[str], init=False)
+    has_taken_own: bool = False
+    _next: str = ""
+    _reserved: list[str] | None = None
     """The flows of the others."""
 
     def place_of(self, state: State, now: int, lease: int) -> Place:
@@ -197,49 +200,31 @@ class Taking:
         if state.id != self.own:
             if not room.take(flow):
                 return Place(now)
+            self._reserved = self._reserved or []
             self._reserved.append(flow)
-        else:
-            if flow in room.held:
+        elif room.limits or room.held:
+            if flow in room.held or (flow != self.flow and not room.enter(flow)):
                 return Place(now)
-            if flow != self.flow and room.limits:
-                if not room.enter(flow):
-                    return Place(now)
-                self._next = flow
-            self.has_taken_own = True
+            self._next = flow if flow != self.flow else ""
+        self.has_taken_own = self.has_taken_own or state.id == self.own
         return Place(None, claims.owner, "", now + lease if lease else None)
 
-    async def commit(
-        self, commit: Commit, key: CommitKey | None = None
-    ) -> tuple[Plan, tuple[State, ...]]:
-        """Commit, and give what was written."""
-        try:
-            plan = self.claims.committer.plan(commit, self.place_of, key=key)
-            written = await self.claims.store(plan)
-        except BaseException:
-            self._give_back()
-            raise
-        if self._next or self._reserved:
-            self._keep()
-        return plan, written
-
-    async def fire(self, due: Due) -> tuple[Plan, tuple[State, ...]] | None:
-        """Commit what has become of a state that is due; None if nothing has."""
-        plan = self.claims.committer.plan_firing(due, self.place_of)
-        if plan is None:
-            return None
-        try:
-            written = await self.claims.store(plan)
-        except BaseException:
-            self._give_back()
-            raise
-        self._keep()
-        return plan, written
-
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """What was planned is stored: the room is in use."""
         if self._next:
             self.claims.room.leave(self.flow)
             self.flow, self._next = self._next, ""
-        self._reserved.clear()
+        self._reserved = None
+
+    def give_back(self) -> None:
+        """Give back the room that was taken and not kept."""
+        room = self.claims.room
+        if self._next:
+            room.leave(self._next)
+            self._next = ""
+        for flow in self._reserved or ():
+            room.give_back(flow)
+        self._reserved = None
 
     def goes_on(self, flow: str) -> bool:
         """Whether the execution's own state may go on at that flow, moved in memory."""
@@ -251,12 +236,3 @@ class Taking:
         room.leave(self.flow)
         self.flow = flow
         return True
-
-    def _give_back(self) -> None:
-        room = self.claims.room
-        if self._next:
-            room.leave(self._next)
-        for flow in self._reserved:
-            room.give_back(flow)
-        self.has_taken_own, self._next = False, ""
-        self._reserved.clear()

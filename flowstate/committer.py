@@ -149,18 +149,13 @@ class Committer:
         self,
         commit: Commit,
         place_of: PlaceOf = ready,
-        *,
         key: CommitKey | None = None,
+        *,
         is_internal: bool = False,
     ) -> Plan:
         """What a ``Commit`` writes. Only the kernel may write its own states."""
-        plan = transitions.plan(
-            commit,
-            commit_id=f"{self.prefix}-{next(self._numbers)}",  # new_id, without the call
-            now=self.clock.now(),
-            policy=self.policy,
-            place_of=place_of,
-        )
+        commit_id = f"{self.prefix}-{next(self._numbers)}"  # new_id, without the call
+        plan = transitions.plan(commit, commit_id, self.clock.now(), self.policy, place_of)
         if not is_internal:
             self._check(plan)
         return plan if key is None else replace(plan, key=key)
@@ -213,13 +208,7 @@ class Committer:
     # ------------------------------------------------------------ inside
 
     def _plan_state(self, state: State, policy: RetryPolicy, place_of: PlaceOf) -> Plan:
-        return transitions.plan_state(
-            state,
-            commit_id=self.new_id(),
-            now=self.clock.now(),
-            policy=policy,
-            place_of=place_of,
-        )
+        return transitions.plan_state(state, self.new_id(), self.clock.now(), policy, place_of)
 
     def new_id(self) -> str:
         """An id for a commit or a claim of this engine's."""

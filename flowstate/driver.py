@@ -97,8 +97,9 @@ class Driver(ABC):
         """The newest revision, 0 for an empty store."""
 
     @abstractmethod
-    async def wait(self, after: int) -> None:
-        """Return once there is a revision above *after*, also one from another process.
+    async def wait(self, after: int) -> int:
+        """Return once there is a revision above *after*, also one from another process; gives the
+        newest revision that this driver has heard of, or *after*, whichever is higher.
 
         A hint: it may return early, so look again. Costs nothing while nobody waits.
         """

@@ -135,9 +135,15 @@ class Executor:
         own: str = commands[0].state.id if commands else ""
         check_not_held(own)
         taking = Taking(self.claims, own if takes_first else "")
-        plan, written = await taking.commit(commit, key)
-        first = outcome(commit, written)[0]
-        self._begin_others(plan, written, own)
+        try:
+            plan = self.committer.plan(commit, taking.place_of, key)
+            written = await self.claims.store(plan)
+            taking.keep()
+        finally:
+            taking.give_back()
+        first = written[0] if len(written) == len(commands) else outcome(commit, written)[0]
+        if len(written) > 1 or not taking.has_taken_own:
+            self._begin_others(plan, written, own)
         if not taking.has_taken_own:
             return first, None
         return first, Execution(first, first, "", flow=taking.flow)
@@ -153,7 +159,7 @@ class Executor:
             is_own = state.id == execution.state.id
             return (self.committer.taken if is_own else ready)(state, now, lease)
 
-        plan = self.committer.plan(commit, place_of, key=key)
+        plan = self.committer.plan(commit, place_of, key)
         return outcome(commit, await self.claims.store(plan))
 
     def executing(self) -> list[State]:
@@ -169,14 +175,13 @@ class Executor:
         if not by_id:
             return
         for write, state in zip(plan.writes, states):  # noqa: B905  (equal by construction; hot)
-            execution = by_id.get(state.id)
-            if execution is None:
+            if (execution := by_id.get(state.id)) is None:
                 continue
             if execution is running_here.get():
-                place = write.place
                 execution.state = state
-                execution.claim = "" if place is not None and place.since is None else None
                 execution.policy = write.policy
+                place = write.place
+                execution.claim = None if place is None or place.since is not None else ""
                 if state.transition.alarm is not None:
                     self.keeper.look_again(execution)
             elif state.rev > execution.state.rev:  # else it was taken before the answer came
@@ -248,8 +253,9 @@ class Executor:
         """Step after step; a flow whose commit was refused because of other states is run again."""
         races: Races | None = None
         while True:
+            taking = Taking(self.claims, execution.state.id, execution.flow)
             try:
-                return await self._steps(execution)
+                return await self._steps(execution, taking)
             except RevMismatchError as error:
                 given, held = execution.given, execution.state
                 if is_others_move(error, given, held):
@@ -262,33 +268,34 @@ class Executor:
                     if execution.claim is None:
                         raise
                     execution.given = held
+            finally:
+                taking.give_back()
             logger.debug("state %r: its flow lost a race and is run again", given.id)
             await self.claims.pause(races.wait_ms(self.committer.chance()))
 
-    async def _steps(self, execution: Execution) -> State:
+    async def _steps(self, execution: Execution, taking: Taking) -> State:
         """Step after step; gives the state once it rests, or RUNNING if it is left to others.
         Raises what flows and commits raise."""
-        clock, policy = self.committer.clock, self.committer.policy
-        flows = self.flows.by_name
-        taking = Taking(self.claims, execution.state.id, execution.flow)
-        room = self.room
+        committer, flows, room = self.committer, self.flows.by_name, self.room
+        place_of, store = taking.place_of, self.claims.store
         state = execution.given
         steps = 0
         while (flow := flows.get(state.transition.to)) is not None:
             command: Command = await flow.run(state, self.context)
-            move = MOVES.get(type(command))
-            if move is not None:
-                new = move(command, clock.now(), policy)
-                if new.id != state.id:
-                    raise _other_state(state, command)
-            elif type(command) is Commit:
+            if type(command) is Commit:
                 before = execution.state
-                plan, written = await taking.commit(command)
+                plan = committer.plan(command, place_of)
+                written = await store(plan)
+                taking.keep()
                 new = execution.state
                 if len(written) > 1 or new is before or execution.claim is None:
                     self._begin_others(plan, written, state.id)
                     if new is before or execution.claim is None:
                         return new if new is not before else await self.claims.newest(state)
+            elif (move := MOVES.get(type(command))) is not None:
+                new = move(command, committer.clock.now(), committer.policy)
+                if new.id != state.id:
+                    raise _other_state(state, command)
             elif type(command) is Execute and _is_own(execution, command.state):
                 new = command.state
             else:
@@ -399,16 +406,20 @@ class Executor:
             execution.begin_again(state)  # it has moved on meanwhile, or the clock was wrong
             return None
         taking = Taking(self.claims, state.id, execution.flow)
+        due = Due(state, timeout.at, execution.policy)
         try:
-            firing = await taking.fire(Due(state, timeout.at, execution.policy))
+            plan = self.committer.plan_firing(due, taking.place_of)
+            if plan is None:
+                return state
+            written = await self.claims.store(plan)
+            taking.keep()
         except RevMismatchError:
             return await self.claims.newest(state)  # somebody else was first
         except FlowstateError:
             logger.warning("state %r: its timeout could not be fired", state.id, exc_info=True)
             raise
-        if firing is None:
-            return state
-        plan, written = firing
+        finally:
+            taking.give_back()
         self._begin_others(plan, written, state.id)
         execution.flow, execution.policy = taking.flow, plan.writes[0].policy
         execution.claim = "" if taking.has_taken_own else None

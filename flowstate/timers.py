@@ -49,17 +49,14 @@ class Timers:
         """How many more states of each of these flows this engine can run now, *most* in all."""
         return self._background.room.of(flows, most)
 
-    def hold_back(self, flows: Collection[str]) -> None:
-        """From now on this engine takes nothing for these flows, and for all others again."""
-        self._background.room.hold(flows)
-
     async def room_freed(self) -> None:
         """Return when there is more room than now."""
         await self._background.room.freed()
 
     async def claim(self, room: Mapping[str, int], limit: int, ended: Ended) -> int:
-        """Take what is ready, *limit* states at most, and run it in the background; gives how many
-        states these are. *ended* is called at the end of each."""
+        """Take what is ready, *limit* states at most, and run it in the background; nothing for
+        flows that are held. Gives how many states these are; *ended* is called at the end of each.
+        """
         return await self._background.claim(room, limit, ended)
 
     async def line(self) -> Mapping[str, int]:
@@ -98,7 +95,7 @@ class Timers:
         """The newest revision."""
         return await self._committer.driver.head()
 
-    async def wait_for_change(self, after: int) -> None:
-        """Return once there is a revision above *after*, or something was released. A hint: it may
-        return early."""
-        await self._committer.driver.wait(after)
+    async def wait_for_change(self, after: int) -> int:
+        """Return once there is a revision above *after*, or something was released; gives the
+        newest revision that was heard of. A hint: it may return early."""
+        return await self._committer.driver.wait(after)

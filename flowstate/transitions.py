@@ -329,7 +329,7 @@ Asked once of each, in order."""
 
 
 def plan(
-    commit: Commit, *, commit_id: str, now: int, policy: RetryPolicy, place_of: PlaceOf = ready
+    commit: Commit, commit_id: str, now: int, policy: RetryPolicy, place_of: PlaceOf = ready
 ) -> Plan:
     """What a commit writes. *now* is in ms; *policy* is that of states without their own."""
     commands = commit.commands
@@ -367,7 +367,7 @@ def plan(
 
 
 def plan_state(
-    state: State, *, commit_id: str, now: int, policy: RetryPolicy, place_of: PlaceOf = ready
+    state: State, commit_id: str, now: int, policy: RetryPolicy, place_of: PlaceOf = ready
 ) -> Plan:
     """What is written for a state that the kernel itself moved."""
     payloads: dict[str, bytes] = {}

@@ -33,10 +33,10 @@ class CountingDriver(MemoryDriver):
         self.reads.append((after, limit))
         return await super().read(query, after, limit)
 
-    async def wait(self, after: int) -> None:
+    async def wait(self, after: int) -> int:
         self.waiting += 1
         try:
-            await super().wait(after)
+            return await super().wait(after)
         finally:
             self.waiting -= 1
 

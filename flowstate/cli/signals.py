@@ -50,7 +50,10 @@ def ignore_interrupts() -> None:
     ``SIG_IGN`` would have Python print an error of one that has come and was not handled yet.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _ignore)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None: ...
 
 
 def leave(code: int) -> None:

@@ -27,8 +27,9 @@ class Head:
         self._hints += 1
         self._wake()
 
-    async def wait(self, after: int) -> None:
-        """Return once there is a revision above *after*, or a hint."""
+    async def wait(self, after: int) -> int:
+        """Return once there is a revision above *after*, or a hint; gives the newest that is known,
+        or *after*."""
         self.waiting += 1
         hints = self._hints
         try:
@@ -38,6 +39,7 @@ class Head:
                 await self._newer.wait()
         finally:
             self.waiting -= 1
+        return max(self.rev, after)
 
     def _wake(self) -> None:
         if self._newer is not None:

@@ -165,10 +165,10 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
     async def head(self) -> int:
         return await self._read(lambda reader: reader.head())
 
-    async def wait(self, after: int) -> None:
+    async def wait(self, after: int) -> int:
         self._check_open()
         with self._poller.watching():
-            await self._head.wait(after)
+            return await self._head.wait(after)
 
     async def due(self, until: int, limit: int) -> DuePage:
         return await self._read(lambda reader: reader.due(until, limit))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import anyio
-import anyio.abc
 from attrs import define, field
 
 from flowstate import Clock, Engine
@@ -29,37 +27,68 @@ async def pause(clock: Clock, wait_ms: int) -> None:
         await clock.wait_until(min(end, now + wait_ms))
 
 
-async def look_and_sleep(
-    engine: Engine,
-    look: Callable[[], Awaitable[int]],
-    also: Callable[[], Awaitable[None]] | None = None,
-) -> None:
-    """Look, and then sleep until the instant (ms) that it gives, or until the store changes, or
-    *also* returns. What happens from before the look on wakes it; how soon is spread by chance, so
-    that many who look at the same store do not do so at once."""
-    clock, timers = engine.clock, engine.timers
-    began = clock.now()
-    head = await timers.head()
-    news = anyio.Event()
+@define(eq=False)
+class Lookout:
+    """Looks at the store of an engine again and again: as soon as the store changes or *also*
+    returns, and when the last look said so, by an instant (ms).
 
-    async def wait(
-        what: Callable[[], Awaitable[None]], *, task_status: anyio.abc.TaskStatus[None]
-    ) -> None:
-        task_status.started()
-        await what()
-        news.set()
+    What happens from before a look on leads to the next; how soon is spread by chance, so that many
+    who look at the same store do not do so at once.
+    """
 
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(wait, partial(timers.wait_for_change, head))
-        if also is not None:
-            await tasks.start(wait, also)
-        until = await look()
-        if until > clock.now():
-            await clock.wait_until(until, news)
-        tasks.cancel_scope.cancel()
-    # from now on, at most: the clock may have been wrong when it looked
-    spread = round(engine.chance() * MIN_INTERVAL_MS)
-    await clock.wait_until(min(began, clock.now()) + MIN_INTERVAL_MS + spread)
+    engine: Engine
+    look: Callable[[], Awaitable[int]]
+    also: Callable[[], Awaitable[None]] | None = None
+    _news: anyio.Event = field(factory=anyio.Event, init=False)
+    """Something has happened since the last look began."""
+    _deaf: int = field(default=0, init=False)
+    """How many of those who wait for something have to be told to do so again."""
+    _told: anyio.Event = field(factory=anyio.Event, init=False)
+    _listening: anyio.Event = field(factory=anyio.Event, init=False)
+
+    async def keep_looking(self, backoff: Backoff) -> None:
+        """Look until something is raised, which may be in a group."""
+        clock, timers = self.engine.clock, self.engine.timers
+        heard = await timers.head()
+
+        async def change() -> None:
+            nonlocal heard
+            heard = await timers.wait_for_change(heard)
+
+        waits = [change] if self.also is None else [change, self.also]
+        self._deaf, self._told = len(waits), anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            for wait in waits:
+                tasks.start_soon(self._listen, wait)
+            while True:
+                began = clock.now()
+                await self._have_all_listen()
+                until = await self.look()
+                backoff.succeeded()
+                if until > clock.now():
+                    await clock.wait_until(until, self._news)
+                # from now on, at most: the clock may have been wrong when it looked
+                spread = round(self.engine.chance() * MIN_INTERVAL_MS)
+                earliest = min(began, clock.now()) + MIN_INTERVAL_MS + spread
+                if earliest > clock.now():
+                    await clock.wait_until(earliest)
+
+    async def _have_all_listen(self) -> None:
+        self._news = anyio.Event()
+        while self._deaf:
+            self._listening = anyio.Event()
+            told, self._told = self._told, anyio.Event()
+            told.set()
+            await self._listening.wait()
+
+    async def _listen(self, wait: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            self._deaf -= 1
+            self._listening.set()
+            await wait()
+            self._deaf += 1
+            self._news.set()
+            await self._told.wait()
 
 
 @define

@@ -27,7 +27,7 @@ from flowstate import (
 from flowstate.leases import renewal_ms
 
 from .elector import Elector, Event, Role
-from .pace import BACKOFF_MS, Backoff, look_and_sleep, pause
+from .pace import BACKOFF_MS, Backoff, Lookout, pause
 from .worker import Worker
 
 logger = logging.getLogger("flowstate.recovery")
@@ -182,10 +182,10 @@ class Recoverer:
 
             term.start_soon(keep)
             backoff = Backoff(self.engine.clock, "recovery")
+            lookout = Lookout(self.engine, self._act)
             while True:
                 try:
-                    await look_and_sleep(self.engine, self._act)
-                    backoff.succeeded()
+                    await lookout.keep_looking(backoff)
                 except Exception as error:  # noqa: BLE001  (as above)
                     self._counts["errors"] += 1
                     await backoff.failed(error)

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from flowstate import Cause, Engine, InvalidValueError, State
 
-from .pace import Backoff, look_and_sleep
+from .pace import Backoff, Lookout
 
 BATCH = 25
 """States that are claimed at once: few, so that those who wake at the same moment share them."""
@@ -66,10 +66,10 @@ class Worker:
 
     async def _work(self) -> None:
         backoff = Backoff(self.engine.clock, "working")
+        lookout = Lookout(self.engine, self._claim, self.engine.timers.room_freed)
         while True:
             try:
-                await look_and_sleep(self.engine, self._claim, self._freed)
-                backoff.succeeded()
+                await lookout.keep_looking(backoff)
             except Exception as error:  # noqa: BLE001  (a worker lives, whatever the store does)
                 self.errors += 1
                 await backoff.failed(error)
@@ -77,22 +77,15 @@ class Worker:
     async def _claim(self) -> int:
         """Claim what there is room for; gives when to look again, if nothing wakes it."""
         engine, timers = self.engine, self.engine.timers
-        timers.hold_back(await engine.held())
         flows = [flow.name for flow in engine.flows]
         most = min(self.concurrency - self.running, BATCH)
-        room = timers.room(flows, most)
-        if room:
-            claimed = await timers.claim(room, most, self._ended)
-            self.claimed += claimed
-            self.running += claimed
-            if claimed == most:
-                return engine.clock.now()  # there may be more
+        claimed = await timers.claim(timers.room(flows, most), most, self._ended)
+        self.claimed += claimed
+        self.running += claimed
+        if claimed == most > 0:
+            return engine.clock.now()  # there may be more
         # a wake-up may be lost, and the clock may be wrong
         return engine.clock.now() + round(self.look * 1000)
-
-    async def _freed(self) -> None:
-        """Return once it may begin more than before."""
-        await self.engine.timers.room_freed()
 
     def _ended(self, failed: State | None) -> None:
         self.running -= 1

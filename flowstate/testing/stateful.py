@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import tempfile
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import anyio.from_thread
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
@@ -21,7 +22,7 @@ from msgspec.structs import replace
 from .. import transitions
 from ..clock import MAX_INSTANT_MS
 from ..commands import Command, Commit, Delay, End, Pause, Require, Resume, Transit
-from ..data import DataRef
+from ..data import Data, DataRef
 from ..driver import Driver
 from ..errors import RevMismatchError
 from ..leases import Held, Place
@@ -41,6 +42,8 @@ KEYS = ("k", "commit-0")
 
 TIMES = st.integers(1, 40)
 """Times of alarms, claims and renewals (ms)."""
+FAR = 1_000
+"""Revisions above it are not come to."""
 LEASE_MS = 1_000
 """That of states without a policy of their own."""
 _until = TIMES | st.integers(LEASE_MS, LEASE_MS + 40)
@@ -242,7 +245,11 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule(drawn=_states)
     def commit_as_it_is(self, drawn: State) -> None:
-        """Commit a state with any transition, whatever led to it, and find it by its labels."""
+        """Commit a state with any transition, whatever led to it, and find it by its labels.
+
+        Nobody has content that was read from a revision which is to come.
+        """
+        assume(all(rev <= self.model.head or rev > FAR for rev in _read_from(drawn)))
         state = replace(drawn, rev=self._version(drawn.id, "current").rev)
         plan = transitions.plan_state(
             state,
@@ -449,6 +456,15 @@ class DriverMachine(RuleBasedStateMachine):
 
 
 POLICY = RetryPolicy(lease=LEASE_MS / 1000)
+
+
+def _read_from(state: State) -> Iterator[int]:
+    """The revisions at which the content that a state holds was stored."""
+    for payload in state.data.values():
+        if isinstance(payload, Data) and payload.stored is not None:
+            yield payload.stored.rev
+    for other in state.stacked.values():
+        yield from _read_from(other)
 
 
 def _place_of(n: int, state: State, now: int, lease: int) -> Place:

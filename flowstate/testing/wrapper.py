@@ -64,8 +64,8 @@ class WrapperDriver(Driver):
     async def head(self) -> int:
         return await self.around("head", self.driver.head)
 
-    async def wait(self, after: int) -> None:
-        await self.around("wait", lambda: self.driver.wait(after))
+    async def wait(self, after: int) -> int:
+        return await self.around("wait", lambda: self.driver.wait(after))
 
     async def due(self, until: int, limit: int) -> DuePage:
         return await self.around("due", lambda: self.driver.due(until, limit))

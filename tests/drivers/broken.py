@@ -258,9 +258,10 @@ class FindsThePast(Model):
 class NeverWakes(ModelDriver):
     """Who waits waits for ever."""
 
-    async def wait(self, after: int) -> None:
+    async def wait(self, after: int) -> int:
         if self.model.head <= after:
             await anyio.sleep_forever()
+        return self.model.head
 
 
 class WakesOne(ModelDriver):
@@ -268,12 +269,20 @@ class WakesOne(ModelDriver):
 
     asleep: ClassVar[list[int]] = []
 
-    async def wait(self, after: int) -> None:
+    async def wait(self, after: int) -> int:
         self.asleep.append(after)
         first = len(self.asleep) == 1
-        await super().wait(after)
+        head = await super().wait(after)
         if not first:
             await anyio.sleep_forever()
+        return head
+
+
+class HearsOfTheFuture(ModelDriver):
+    """Says that it has heard of a revision that is to come."""
+
+    async def wait(self, after: int) -> int:
+        return await super().wait(after) + 1
 
 
 class TurnsTimeRound(ModelDriver):
@@ -769,6 +778,7 @@ CAUGHT_BY: dict[Broken, str] = {
     FindsThePast: "test_find_overlooks_what_a_state_was",
     NeverWakes: "test_a_commit_wakes_who_waits",
     WakesOne: "test_a_commit_wakes_all_who_wait",
+    HearsOfTheFuture: "test_wait_gives_no_more_than_the_head",
     TurnsTimeRound: "test_time_never_runs_back_along_the_log",
     ReadsTheWholeLog: "test_cost_does_not_grow_with_the_history",
     KeepsOneTooFew: "test_the_newest_versions_of_each_state_stay",

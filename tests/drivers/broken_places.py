@@ -488,11 +488,12 @@ class LocksForItself(OneOfSeveral, ClaimsTooLate):
 class WakesItsOwn(OneOfSeveral):
     """Wakes those who wait at another driver of commits alone."""
 
-    async def wait(self, after: int) -> None:
+    async def wait(self, after: int) -> int:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._look, after, tasks.cancel_scope)
             await super().wait(after)
             tasks.cancel_scope.cancel()
+        return max(after, self.model.head)
 
     async def _look(self, after: int, scope: anyio.CancelScope) -> None:
         while self.model.head <= after:  # noqa: ASYNC110  (nobody tells it)

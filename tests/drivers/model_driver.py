@@ -66,8 +66,8 @@ class ModelDriver(Driver):
     async def head(self) -> int:
         return self.model.head
 
-    async def wait(self, after: int) -> None:
-        await self._news.wait(after)
+    async def wait(self, after: int) -> int:
+        return await self._news.wait(after)
 
     async def due(self, until: int, limit: int) -> DuePage:
         return self.model.due(until, limit)

@@ -473,10 +473,10 @@ class HeldDriver(WrapperDriver):
     waiting: int = 0
     go: anyio.Event = field(factory=anyio.Event)
 
-    async def wait(self, after: int) -> None:
+    async def wait(self, after: int) -> int:
         self.waiting += 1
         await self.go.wait()
-        await super().wait(after)
+        return await super().wait(after)
 
 
 async def test_whoever_is_served_by_the_tail_is_told_of_it(rows: Rows, driver: Driver) -> None:

@@ -372,7 +372,7 @@ async def test_who_waits_for_a_state_is_told_of_the_store_by_its_own_error(
     class Fails(WrapperDriver):
         is_broken = False
 
-        async def wait(self, after: int) -> None:  # noqa: ARG002  (it only fails)
+        async def wait(self, after: int) -> int:  # noqa: ARG002  (it only fails)
             self.is_broken = True
             raise StoreError("here", "is gone")
 

@@ -32,6 +32,15 @@ class HeadLaws(Laws):
             await driver.wait(0)
             await driver.wait(a.rev - 1)
 
+    async def test_wait_gives_no_more_than_the_head(self, driver: Driver) -> None:
+        """What a waiter is told of is there, and it can wait for what comes after that."""
+        (a,) = await create(driver, "a")
+        with anyio.fail_after(self.patience_s):
+            heard = await driver.wait(0)
+            assert heard == a.rev
+            await create(driver, "b")
+            assert heard <= await driver.wait(heard) <= await driver.head()
+
     async def test_a_commit_wakes_who_waits(self, driver: Driver) -> None:
         """A waiter returns once there is a newer revision."""
         await create(driver, "a")

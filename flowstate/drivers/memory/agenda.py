@@ -8,8 +8,6 @@ from typing import TypeAlias
 
 from attrs import define, field
 
-MAX_BEHIND = 2_000
-"""Ids whose new instants may be left out of the heaps."""
 MIN_REBUILD = 1_000
 """Entries in the heaps below which stale ones may stay."""
 
@@ -23,12 +21,8 @@ class Agenda:
 
     A heap for each key. A stale entry, one that was replaced, stays until it surfaces, or until
     stale entries are the larger part; so setting an instant costs the same however many there are.
-    What is set goes to the heaps only when somebody asks, or when it has become much: a state that
-    moves on before that never enters them.
     """
 
-    _set: dict[str, _Entry | None] = field(factory=dict[str, _Entry | None])
-    """id -> its new entry, which is not in a heap yet; None for no instant."""
     _entries: dict[str, _Entry] = field(factory=dict[str, _Entry])
     """id -> its entry in the heaps that is not stale."""
     _heaps: dict[str, list[_Entry]] = field(factory=dict[str, list[_Entry]])
@@ -37,16 +31,15 @@ class Agenda:
     """Of all heaps."""
 
     def set(self, id: str, rev: int, at: int, key: str = "") -> None:
-        self._set[id] = (at, rev, id, key)
-        if len(self._set) > MAX_BEHIND:
-            self._catch_up()
+        entry = self._entries[id] = (at, rev, id, key)
+        heapq.heappush(self._heaps.setdefault(key, []), entry)
+        self._size += 1
+        if self._size > MIN_REBUILD and self._size > 2 * len(self._entries):
+            self._rebuild()
 
     def remove(self, id: str) -> None:
         """Forget an id; one that is not here is no error."""
-        if id in self._entries:
-            self._set[id] = None
-        elif self._set:
-            self._set.pop(id, None)
+        self._entries.pop(id, None)
 
     def first(
         self,
@@ -57,7 +50,6 @@ class Agenda:
     ) -> tuple[list[tuple[int, int, str]], int | None]:
         """The first of a key, as (instant, revision, id): at most *limit*, none after *until*, and
         only ids that are *wanted*; and the instant of the next one."""
-        self._catch_up()
         heap = self._heaps.get(key, [])
         looked: list[_Entry] = []
         found: list[tuple[int, int, str]] = []
@@ -75,7 +67,6 @@ class Agenda:
 
     def soonest(self) -> dict[str, int]:
         """Every key that has an id, with the soonest instant."""
-        self._catch_up()
         soonest = {key: self._first(heap) for key, heap in self._heaps.items()}
         for key, entry in soonest.items():
             if entry is None:
@@ -88,18 +79,6 @@ class Agenda:
             heapq.heappop(heap)
             self._size -= 1
         return heap[0] if heap else None
-
-    def _catch_up(self) -> None:
-        for id, entry in self._set.items():
-            if entry is None:
-                self._entries.pop(id, None)
-                continue
-            self._entries[id] = entry
-            heapq.heappush(self._heaps.setdefault(entry[3], []), entry)
-            self._size += 1
-        self._set.clear()
-        if self._size > MIN_REBUILD and self._size > 2 * len(self._entries):
-            self._rebuild()
 
     def _rebuild(self) -> None:
         self._heaps = {}

@@ -10,37 +10,26 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice, takewhile
 from typing import ClassVar
 
 from attrs import define, field
-from msgspec import Struct
 
-from ..clock import Clock, SystemClock
-from ..codec import encode_state
-from ..data import DataRef
-from ..driver import Driver, Durability
-from ..errors import RevMismatchError
-from ..leases import Claimed, Due, DuePage, Held, Holding, Place, Renewal
-from ..plan import Plan, Record, RecordedError, Write, references
-from ..query import Page, Query
-from ..retention import Compaction, Retained, Retention
-from ..state import State
-from .agenda import Agenda
-from .head import Head
-from .reader import MAX_SCAN, payload_not_found
-from .url import StoreUrl
-
-
-class _History(Struct, eq=False, gc=False):  # no garbage: it cannot be part of a cycle
-    """A state: its current version, what is kept beside that, and the revisions of all versions
-    that are stored."""
-
-    latest: State
-    revs: list[int]
-    write: Write
-    place: Place | None
+from ...clock import Clock, SystemClock
+from ...codec import encode_state
+from ...data import DataRef
+from ...driver import Driver, Durability
+from ...errors import RevMismatchError
+from ...leases import Claimed, DuePage, Held, Holding, Place, Renewal
+from ...plan import Plan, Record, RecordedError, references
+from ...query import Page, Query
+from ...retention import Compaction, Retained, Retention
+from ...state import State
+from ..head import Head
+from ..reader import MAX_SCAN, payload_not_found
+from ..url import StoreUrl
+from .places import MAX_BEHIND, History, Places
 
 
 @define(eq=False)
@@ -55,7 +44,7 @@ class MemoryDriver(Driver):
     _log: list[State] = field(factory=list[State], init=False)
     """Versions in revision order. Above ``_compacted`` none is missing, so a revision tells its
     index."""
-    _histories: OrderedDict[str, _History] = field(factory=OrderedDict[str, _History], init=False)
+    _histories: OrderedDict[str, History] = field(factory=OrderedDict[str, History], init=False)
     """id -> history, in the order of their latest revisions."""
     _labelled: dict[tuple[str, str], list[int]] = field(
         factory=dict[tuple[str, str], list[int]], init=False
@@ -76,20 +65,16 @@ class MemoryDriver(Driver):
     """payload -> the revisions that refer to it."""
     _records: dict[str, Record] = field(factory=dict[str, Record], init=False)
     """The records of keyed commits, by the ids of their callers, the oldest first."""
-    _due: Agenda = field(factory=Agenda, init=False)
-    """The ids that something is due for, when it is."""
-    _line: Agenda = field(factory=Agenda, init=False)
-    """The ids that are ready, by their flows, since when they are."""
-    _taken: dict[str, dict[str, None]] = field(factory=dict[str, dict[str, None]], init=False)
-    """owner -> the ids that it has taken."""
-    _claims: dict[str, dict[str, None]] = field(factory=dict[str, dict[str, None]], init=False)
-    """claim -> the ids that are taken by it."""
+    _places: Places = field(init=False)
     _removed: int = field(default=0, init=False)
     """How many versions compaction has removed."""
     _compacted: int = field(default=0, init=False)
     """The highest revision that compaction has removed; 0 if there is none."""
     _compacted_at: int = field(default=0, init=False)
     """When the version at ``_compacted`` had been committed (ms)."""
+
+    def __attrs_post_init__(self) -> None:
+        self._places = Places(self._histories)
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> MemoryDriver:
@@ -123,17 +108,18 @@ class MemoryDriver(Driver):
         if log and log[-1].committed_at > now:
             now = log[-1].committed_at  # a clock that was set back does not turn time round
         versions = plan.stamp(first, now)
-        commit_id = plan.commit_id
+        commit_id, behind = plan.commit_id, self._places.behind
         for write, state in zip(plan.writes, versions):  # noqa: B905  (hot; equal by construction)
             id = state.id
             history = histories.get(id)
             if history is None:
                 previous = None
-                history = histories[id] = _History(state, [state.rev], write, None)
+                histories[id] = History(state, [state.rev], write, write.place)
             else:
                 previous = history.latest
                 history.latest = state
                 history.write = write
+                history.place = write.place
                 history.revs.append(state.rev)
                 if previous is not log[-1]:  # else its history is the last already
                     histories.move_to_end(id)
@@ -144,20 +130,9 @@ class MemoryDriver(Driver):
             if state.data or state.stacked:
                 for key in _payloads(state):
                     self._referring.setdefault(key, []).append(state.rev)
-            place, before = write.place, history.place
-            if (
-                place is not None
-                and place.until
-                and before is not None
-                and before.until
-                and before.owner == place.owner
-                and not before.claim
-                and state.transition.alarm is None
-            ):  # taken as before, and due at the end of its lease: by far the most frequent
-                history.place = place
-                self._due.set(id, state.rev, place.until)
-            else:
-                self._stand(history, place)
+            behind[id] = None
+        if len(behind) > MAX_BEHIND:
+            self._places.catch_up()
         if plan.payloads:
             for checksum, content in plan.payloads.items():
                 self._payloads[first, checksum] = content
@@ -212,91 +187,40 @@ class MemoryDriver(Driver):
     async def head(self) -> int:
         return self._newest()
 
-    async def wait(self, after: int) -> None:
+    async def wait(self, after: int) -> int:
         self._head.advance(self._newest())  # commits do so only while somebody waits
-        await self._head.wait(after)
+        return await self._head.wait(after)
 
     async def due(self, until: int, limit: int) -> DuePage:
-        found, following = self._due.first(limit, until=until)
-        return DuePage(tuple([self._due_of(id, at) for at, _, id in found]), following)
+        return self._places.due(until, limit)
 
     async def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
     ) -> tuple[Claimed, ...]:
-        if again := self._taken_by(owner, claim):
-            return self._claimed(again)
-
-        def is_not_due(id: str) -> bool:
-            return not self._is_due(id, now)
-
-        first: list[tuple[int, int, str]] = []
-        others: list[tuple[int, int, str]] = []
-        for flow in self._line.soonest():
-            most = min(room.get(flow, 0), limit)
-            if most > 0:
-                found, _ = self._line.first(most, flow, wanted=is_not_due)
-                first.extend(found[:1])
-                others.extend(found[1:])
-        chosen = [*sorted(first), *sorted(others)][:limit]
-        return self._take([id for _, _, id in chosen], owner, claim, now)
+        return self._places.claim(room, limit, owner, claim, now)
 
     async def take(
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
     ) -> tuple[Claimed, ...]:
-        if again := self._taken_by(owner, claim):
-            return self._claimed(again)
-        ready = [
-            id
-            for id, rev in versions
-            if (history := self._current(id, rev)) is not None
-            and history.place is not None
-            and history.place.since is not None
-            and not self._is_due(id, now)
-        ]
-        return self._take(ready, owner, claim, now)
+        return self._places.take(versions, owner, claim, now)
 
     async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
-        moved: set[str] = set()
-        lost: set[str] = set()
-        for id, rev, claim in held:
-            history = self._current(id, rev)
-            if history is None:
-                moved.add(id)
-            elif history.place is None or not history.place.is_held(owner, claim):
-                lost.add(id)
-            else:
-                self._stand(history, _taken(history.write, owner, claim, now))
-        return Renewal(frozenset(moved), frozenset(lost))
+        return self._places.renew(held, owner, now)
 
     async def release(self, held: Collection[Held], owner: str, now: int) -> None:
-        for id, rev, claim in held:
-            history = self._current(id, rev)
-            if (
-                history is not None
-                and history.place is not None
-                and history.place.is_held(owner, claim)
-            ):
-                self._stand(history, Place(now))
+        self._places.release(held, owner, now)
         if self._head.waiting:
             self._head.hint()
 
     async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
-        owners = self._taken if owner is None else [owner]
-        held = [self._histories[id] for each in owners for id in self._taken.get(each, ())]
-        return tuple(
-            [
-                Holding(history.latest.id, history.latest.rev, history.latest.transition.to, place)
-                for history in held
-                if (place := history.place) is not None
-            ]
-        )
+        return self._places.holdings(owner)
 
     async def place(self, id: str) -> Place | None:
         history = self._histories.get(id)
         return None if history is None else history.place
 
     async def line(self) -> Mapping[str, int]:
-        return self._line.soonest()
+        return self._places.line()
 
     async def load(self, ref: DataRef) -> bytes:
         try:
@@ -349,69 +273,6 @@ class MemoryDriver(Driver):
             return None
         index = self._index(following)
         return following, self._log[index].committed_at, self._commit_ids[index]
-
-    # ------------------------------------------------------------ places
-
-    def _stand(self, history: _History, place: Place | None) -> None:
-        """Have the current version of a state stand there, and be due when it then is."""
-        state, before = history.latest, history.place
-        id, alarm = state.id, state.transition.alarm
-        history.place = place
-        due = None if alarm is None else alarm.at
-        taken = place if place is not None and place.since is None else None
-        if before is not None and before.since is None:
-            if taken is None or taken.owner != before.owner:
-                _remove_from(self._taken, before.owner, id)
-            if before.claim:
-                _remove_from(self._claims, before.claim, id)
-        if taken is not None:
-            self._taken.setdefault(taken.owner, {})[id] = None
-            if taken.claim:
-                self._claims.setdefault(taken.claim, {})[id] = None
-            if taken.until is not None and (due is None or taken.until < due):
-                due = taken.until
-        if place is not None and place.since is not None:
-            self._line.set(id, state.rev, place.since, state.transition.to)
-        elif before is not None and before.since is not None:
-            self._line.remove(id)
-        if due is None:
-            self._due.remove(id)
-        else:
-            self._due.set(id, state.rev, due)
-
-    def _place(self, id: str) -> Place:
-        """Where what is RUNNING stands."""
-        place = self._histories[id].place
-        assert place is not None  # noqa: S101  (it is RUNNING)
-        return place
-
-    def _current(self, id: str, rev: int) -> _History | None:
-        """The history of a state if that is its current revision."""
-        history = self._histories.get(id)
-        return history if history is not None and history.latest.rev == rev else None
-
-    def _taken_by(self, owner: str, claim: str) -> list[str]:
-        """The ids that are taken by that claim of that owner."""
-        return [id for id in self._claims.get(claim, ()) if self._place(id).owner == owner]
-
-    def _is_due(self, id: str, now: int) -> bool:
-        """Whether the alarm of a state has come."""
-        alarm = self._histories[id].latest.transition.alarm
-        return alarm is not None and alarm.at <= now
-
-    def _due_of(self, id: str, at: int) -> Due:
-        history = self._histories[id]
-        return Due(history.latest, at, history.write.policy)
-
-    def _take(self, ids: Sequence[str], owner: str, claim: str, now: int) -> tuple[Claimed, ...]:
-        for id in ids:
-            history = self._histories[id]
-            self._stand(history, _taken(history.write, owner, claim, now))
-        return self._claimed(ids)
-
-    def _claimed(self, ids: Iterable[str]) -> tuple[Claimed, ...]:
-        histories = [self._histories[id] for id in ids]
-        return tuple([Claimed(history.latest, history.write.policy) for history in histories])
 
     # ------------------------------------------------------------ indexes
 
@@ -569,7 +430,7 @@ class MemoryDriver(Driver):
 
     def _forget(self, state: State) -> None:
         """Remove a state of which no version is left from the indexes of current versions."""
-        self._due.remove(state.id)
+        self._places.forget(state.id)
         del self._histories[state.id]
         for label in state.labels.items():
             ids = self._current_labelled[label]
@@ -584,19 +445,6 @@ def _outcome(plan: Plan, record: Record) -> tuple[State, ...]:
     if isinstance(outcome, RecordedError):
         raise outcome
     return outcome
-
-
-def _taken(write: Write, owner: str, claim: str, now: int) -> Place:
-    """The place of a version that is taken now, or renewed."""
-    return Place(None, owner, claim, now + write.lease if write.lease else None)
-
-
-def _remove_from(ids: dict[str, dict[str, None]], key: str, id: str) -> None:
-    """Remove an id from those of a key."""
-    of_key = ids[key]
-    del of_key[id]
-    if not of_key:
-        del ids[key]
 
 
 def _above(revs: list[int], after: int) -> Iterator[int]:

@@ -1,0 +1,5 @@
+"""The driver in memory."""
+
+from .driver import MemoryDriver
+
+__all__ = ["MemoryDriver"]
