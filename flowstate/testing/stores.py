@@ -10,6 +10,7 @@ import inspect
 import itertools
 import secrets
 from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,9 @@ class NewStore(Store):
 
     def raw_payloads(self) -> list[tuple[int, str]]:
         return self.inside.raw_payloads()
+
+    def locked(self) -> AbstractContextManager[object]:
+        return self.inside.locked()
 
 
 @define(eq=False)

@@ -28,6 +28,7 @@ from flowstate import (
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.drivers.memory import MemoryDriver
+from flowstate.drivers.sqlite import SQLiteDriver
 from flowstate.plan import Record, RecordedError
 from flowstate.testing import DriverConformance, Store
 from flowstate.testing.model import Model
@@ -38,7 +39,7 @@ from .test_memory import MemoryStore
 
 States: TypeAlias = tuple[State, ...]
 Users: TypeAlias = dict[tuple[int, str], list[State]]
-Broken: TypeAlias = type[ModelDriver] | type[Model] | type[MemoryDriver]
+Broken: TypeAlias = type[ModelDriver | Model | MemoryDriver | SQLiteDriver]
 
 
 class TellsOneConflict(ModelDriver):
@@ -810,11 +811,15 @@ CAUGHT_BY: dict[Broken, str] = {
 }
 
 
-def store_of(broken: Broken) -> Store:
+def store_of(broken: Broken, tmp_path: Path) -> Store:
     """A store with this driver, or with the driver over this model."""
+    if issubclass(broken, SQLiteDriver):
+        return broken_places.SeveralProcesses(tmp_path)
     made = broken()
     if isinstance(made, broken_places.OneOfSeveral):
         return broken_places.SeveralDrivers(made)
+    if isinstance(made, broken_places.LocksBeforeItLooks):
+        return broken_places.LockedStore(made)
     if isinstance(made, MemoryDriver):
         return MemoryStore(made)
     return ModelStore(made if isinstance(made, ModelDriver) else ModelDriver(made))
@@ -823,14 +828,15 @@ def store_of(broken: Broken) -> Store:
 class BrokenSuite(DriverConformance):
     """The suite over one of these drivers."""
 
-    patience_s = 1.0
     broken: ClassVar[Broken]
 
-    def new_store(self, tmp_path: Path) -> Store:  # noqa: ARG002
-        return store_of(self.broken)
+    def new_store(self, tmp_path: Path) -> Store:
+        return store_of(self.broken, tmp_path)
 
 
 for _broken in CAUGHT_BY:
+    # processes take a while to begin, and what goes wrong there is told at once
+    patience_s = 30.0 if issubclass(_broken, SQLiteDriver) else 1.0
     globals()[f"Test{_broken.__name__}"] = type(
-        f"Test{_broken.__name__}", (BrokenSuite,), {"broken": _broken}
+        f"Test{_broken.__name__}", (BrokenSuite,), {"broken": _broken, "patience_s": patience_s}
     )

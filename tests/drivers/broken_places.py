@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import anyio
 import anyio.lowlevel
-from attrs import define, field
+from attrs import define, field, frozen
 from msgspec.structs import replace
 
 from flowstate import (
     Compaction,
+    Driver,
     DuePage,
     Plan,
     Retention,
@@ -19,13 +21,20 @@ from flowstate import (
     Status,
 )
 from flowstate.drivers.memory import MemoryDriver
+from flowstate.drivers.sqlite import SQLiteDriver
+from flowstate.drivers.sqlite.connection import File
+from flowstate.drivers.sqlite.places import Places
+from flowstate.drivers.sqlite.writer import Writer
 from flowstate.leases import Claimed, Held, Holding, Place, Renewal
+from flowstate.query import Unreadable
 from flowstate.testing.model import Model
 
 from .model_driver import ModelDriver, ModelStore
+from .test_sqlite import SQLiteStore
 
 States: TypeAlias = tuple[State, ...]
 Given: TypeAlias = tuple[Claimed, ...]
+Answer: TypeAlias = tuple[Claimed | Unreadable, ...]
 Room: TypeAlias = Mapping[str, int]
 Revs: TypeAlias = Collection[tuple[str, int]]
 
@@ -195,6 +204,34 @@ class LinesUpWhatNobodyClaimed(Model):
         current = {state.rev: state for state in self.current.values()}
         handed = [each.rev for each in self.holdings() if not each.place.claim]
         return [*super().ready(), *((0, current[rev]) for rev in handed)]
+
+
+@define(eq=False)
+class LocksBeforeItLooks(ModelDriver):
+    """Waits for whoever writes before it looks whether there is anything to claim."""
+
+    lock: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(1))
+
+    async def commit(self, plan: Plan) -> States:
+        async with self.lock:
+            return await super().commit(plan)
+
+    async def claim(self, room: Room, limit: int, owner: str, claim: str, now: int) -> Given:
+        async with self.lock:
+            return await super().claim(room, limit, owner, claim, now)
+
+
+@define
+class LockedStore(ModelStore):
+    """The model, with that driver."""
+
+    made: LocksBeforeItLooks = field(factory=LocksBeforeItLooks)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        self.made.lock.acquire_nowait()
+        yield
+        self.made.lock.release()
 
 
 class ClaimsByCommit(Model):
@@ -501,6 +538,39 @@ class WakesItsOwn(OneOfSeveral):
         scope.cancel()
 
 
+class _TakesWhatWasReady(Writer):
+    def claim(self, room: Room, limit: int, owner: str, claim: str, now: int) -> Answer:
+        places = Places(self.connection, self._claimed)
+        ready = places._first(room, limit, now)  # noqa: SLF001  (half a claim)
+        return self._transact(
+            lambda: (
+                places._held(owner, claim)  # noqa: SLF001
+                or places._take(ready, owner, claim, now)  # noqa: SLF001
+            )
+        )
+
+
+class ClaimsInTwoSteps(SQLiteDriver):
+    """Looks for what is ready before the transaction in which it takes that. It is a store for
+    several processes, which find it by its URL."""
+
+    def _open_writer(self) -> Writer:
+        writer = super()._open_writer()
+        return _TakesWhatWasReady(writer.connection, writer.file, writer.clock)
+
+
+@frozen
+class SeveralProcesses(SQLiteStore):
+    """A file that is opened by that driver, here and in other processes."""
+
+    @property
+    def url(self) -> str:
+        return f"twosteps:///{self.path}"
+
+    def driver(self) -> Driver:
+        return ClaimsInTwoSteps(File(str(self.path)))
+
+
 class ForgetsWhoHasIt(OneOfSeveral):
     """Lines up everything when it is closed."""
 
@@ -659,7 +729,7 @@ class AsksForEachFlow(MemoryDriver):
         return await super().claim(room, limit, owner, claim, now)
 
 
-CAUGHT_BY: dict[type[ModelDriver | Model | MemoryDriver], str] = {
+CAUGHT_BY: dict[type[ModelDriver | Model | MemoryDriver | SQLiteDriver], str] = {
     LeavesOutPolicies: "test_a_claim_gives_what_is_ready",
     ClaimsTooLate: "test_each_ready_version_goes_to_one_of_many_claimers",
     ClaimsByRevision: "test_the_first_in_line_comes_first",
@@ -677,6 +747,7 @@ CAUGHT_BY: dict[type[ModelDriver | Model | MemoryDriver], str] = {
     GivesWhatIsDue: "test_what_is_due_is_not_given",
     LinesUpWhatRests: "test_what_rests_is_not_given",
     LinesUpWhatNobodyClaimed: "test_what_is_committed_as_taken_is_not_given",
+    LocksBeforeItLooks: "test_a_claim_of_nothing_waits_for_nobody_who_writes",
     ClaimsByCommit: "test_a_claim_makes_no_revision",
     DefendsWhatIsTaken: "test_a_claim_is_no_conflict",
     QueuesByTheFirstFlow: "test_a_line_of_one_flow_is_no_others",
@@ -704,6 +775,7 @@ CAUGHT_BY: dict[type[ModelDriver | Model | MemoryDriver], str] = {
     LinesUpAgain: "test_a_plan_that_is_committed_again_leaves_places",
     ReleasesWhenItCompacts: "test_compaction_leaves_the_places_of_what_stays",
     LocksForItself: "test_two_drivers_never_claim_the_same",
+    ClaimsInTwoSteps: "test_processes_never_claim_the_same",
     WakesItsOwn: "test_what_is_released_wakes_who_waits_at_another_driver",
     ForgetsWhoHasIt: "test_places_are_there_after_reopening",
     DueInAnyOrder: "test_soonest_first",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -21,16 +22,24 @@ CRASH = re.compile(r" - (Attribute|Index|Key|Name|Type|Value)Error")
 
 
 @pytest.fixture(scope="module")
-def report() -> str:
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What pytest says of all broken drivers, each run against the test that must catch it."""
+    site = tmp_path_factory.mktemp("site")
+    metadata = site / "broken-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    where = f"{broken_places.__name__}:{broken_places.ClaimsInTwoSteps.__name__}.from_url"
+    (metadata / "entry_points.txt").write_text(f"[flowstate.drivers]\ntwosteps = {where}\n")
     path = Path(broken.__file__)
     tests = [f"{path}::Test{driver.__name__}::{test}" for driver, test in broken.CAUGHT_BY.items()]
     options = ["-q", "-rA", "--tb=no", "-p", "no:cacheprovider", "-k", "asyncio"]
+    paths = filter(None, [os.environ.get("PYTHONPATH")])
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],
         capture_output=True,
         check=False,
         cwd=path.parents[2],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *paths])},
         text=True,
     )
     assert ran.returncode == 1, ran.stdout + ran.stderr
@@ -102,8 +111,8 @@ def test_the_machine_finds_a_driver_that_breaks_a_law(driver: broken.Broken) -> 
     """Random operations come upon what the driver does differently from the model."""
 
     class BrokenMachine(DriverMachine):
-        def new_store(self, path: Path) -> Store:  # noqa: ARG002
-            return broken.store_of(driver)
+        def new_store(self, path: Path) -> Store:
+            return broken.store_of(driver, path)
 
     # it is enough to find a difference; the same ones each time, and no search for shorter ones.
     # The rarest takes some 200 examples: what is drawn changes with the machine's code

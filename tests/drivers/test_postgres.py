@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,6 +46,14 @@ class PostgresStore(Store):
 
     def raw_payloads(self) -> list[tuple[int, str]]:
         return self._rows("SELECT rev, checksum FROM {s}.payloads ORDER BY rev, checksum")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        store = target(self.url)
+        tables = "{s}.head, {s}.states, {s}.versions"
+        with store.connect() as connection, connection.transaction():
+            connection.execute(store.sql(f"LOCK TABLE {tables} IN EXCLUSIVE MODE"))
+            yield
 
     def _rows(self, sql: Any) -> list[Any]:
         store = target(self.url)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ class SQLiteStore(Store):
 
     def raw_payloads(self) -> list[tuple[int, str]]:
         return self._rows("SELECT rev, checksum FROM payloads ORDER BY rev, checksum")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
 
     def _rows(self, sql: str) -> list[Any]:
         with closing(sqlite3.connect(self.path)) as connection:

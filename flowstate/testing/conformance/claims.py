@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import sys
+from collections.abc import AsyncGenerator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import anyio
+import anyio.abc
 import anyio.lowlevel
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
+from attrs import define
 
 from ...commands import Delay, End, Pause, Transit
 from ...driver import Driver
 from ...errors import RevMismatchError
 from ...leases import Claimed, Place
-from ...state import RetryPolicy, State
+from ...query import Query
+from ...state import RetryPolicy, State, Status
+from ..claimer import FLOWS, LOOK_EVERY_S
 from ..store import Store
 from .base import (
     LEASE_MS,
@@ -54,6 +61,38 @@ class ClaimLaws(Laws):
         """Those who claim through several drivers of one store share what is ready as well."""
         async with shared_store.driver() as one, shared_store.driver() as other:
             await self._share([one, other] * (CLAIMERS // 2), one)
+
+    async def test_processes_never_claim_the_same(
+        self, process_store: Store, driver: Driver
+    ) -> None:
+        """While several processes claim, renew, release and commit, nobody else has a part in what
+        one has claimed, and nothing is lost: what one that was killed had can be released."""
+        states = await line_up(driver, *(f"{n}" for n in range(MANY)), flow=FLOWS[0])
+        with anyio.fail_after(self.patience_s):
+            async with AsyncExitStack() as stack:
+                each = [
+                    await stack.enter_async_context(_Claiming.process_of(process_store, owner))
+                    for owner in ("killed", *(f"worker {n}" for n in range(CLAIMERS - 1)))
+                ]
+                for claiming in each:
+                    await claiming.read_line()
+                killed, *others = each
+                await killed.begin()
+                for _ in range(3):
+                    await killed.read_line()
+                async with anyio.create_task_group() as tasks:
+                    for claiming in others:
+                        await claiming.begin()
+                        tasks.start_soon(claiming.end)
+                    killed.process.kill()
+                    while await driver.find(Query(status=Status.RUNNING)) is not None:
+                        left = await driver.holdings("killed")
+                        await driver.release([one.held for one in left], "killed", 0)
+                        await anyio.sleep(LOOK_EVERY_S)
+        for state in states:
+            versions = await read_all(driver, Query(id=state.id))
+            assert [each.transition.to for each in versions[: len(FLOWS)]] == list(FLOWS)
+            assert [each.transition.status for each in versions[len(FLOWS) :]] == [Status.ENDED]
 
     async def _share(self, claimers: Collection[Driver], driver: Driver) -> None:
         flows = ("work", "mail", "ship")
@@ -252,6 +291,25 @@ class ClaimLaws(Laws):
             assert await driver.take([("a", a.rev)], owner, f"2/{owner}", 100) == ()
         assert await driver.place("a") == Place(None, "worker", "", 50)
 
+    async def test_a_claim_of_nothing_waits_for_nobody_who_writes(
+        self, store: Store, driver: Driver
+    ) -> None:
+        """A claim looks before it locks anything: if there is nothing that it may have, it is
+        answered while somebody else holds the store against all who write."""
+        await line_up(driver, "taken")
+        await line_up(driver, "other", flow="mail")
+        await driver.claim(ROOM, 1, "another", "1", 0)
+        locked = store.locked()
+        with anyio.fail_after(self.patience_s):
+            async with anyio.create_task_group() as tasks:
+                with locked:
+                    tasks.start_soon(create, driver, "late")
+                    await anyio.wait_all_tasks_blocked()
+                    for n, room in enumerate(({}, ROOM, {"nobody's": 7}, ROOM | {"mail": 0})):
+                        assert await driver.claim(room, 10, "worker", f"{n}", 0) == ()
+                    assert await driver.get("late") is None, "it was not locked"
+        assert await driver.get("late")
+
     async def test_a_claim_makes_no_revision(self, store: Store, driver: Driver) -> None:
         """Claiming, taking, renewing and releasing leave all versions as they were stored, and the
         head where it was."""
@@ -283,3 +341,37 @@ class ClaimLaws(Laws):
         await put(driver, Transit(a, "mail"))
         assert await driver.claim(ROOM, 10, "worker", "1", 100) == ()
         assert given(await driver.claim({"mail": 1}, 10, "worker", "2", 100)) == ["a"]
+
+
+@define(eq=False)
+class _Claiming:
+    """A process that claims."""
+
+    process: anyio.abc.Process
+    out: BufferedByteReceiveStream
+
+    @classmethod
+    @asynccontextmanager
+    async def process_of(cls, store: Store, owner: str) -> AsyncGenerator[_Claiming]:
+        command = [sys.executable, "-m", "flowstate.testing.claimer", store.url, owner]
+        async with await anyio.open_process(command, stderr=None) as process:
+            assert process.stdout is not None
+            try:
+                yield cls(process, BufferedByteReceiveStream(process.stdout))
+            finally:
+                if process.returncode is None:  # it would wait for what another has
+                    process.kill()
+
+    async def begin(self) -> None:
+        assert self.process.stdin is not None
+        await self.process.stdin.send(b"\n")
+
+    async def read_line(self) -> None:
+        await self.out.receive_until(b"\n", 1_000)
+
+    async def end(self) -> None:
+        """Read all that it prints, so that it can go on; it must end well."""
+        with suppress(anyio.EndOfStream):
+            while True:
+                await self.out.receive()
+        assert await self.process.wait() == 0, "a process that claims has failed"
