@@ -170,38 +170,39 @@ class Background:
         now = committer.clock.now()
         reserved, places = self.room.reserve(room, limit)
         given: tuple[Claimed, ...] = ()
-        begun: list[Claimed] = []
         refused: Exception | None = None
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._read_holds)
-                if places and reserved:
-                    try:
-                        given = await self.executor.writes.claim(
-                            claim,
-                            lambda: committer.driver.claim(
-                                reserved, places, committer.owner, claim, now
-                            ),
-                        )
-                    except Exception as error:  # noqa: BLE001  (raised below, not in a group)
-                        refused = error
-        finally:
-            begun = [each for each in given if each.state.transition.to not in self.room.held]
-            self.room.settle(reserved, places, [each.state.transition.to for each in begun])
-            self._tell_if_idle()
-            for each in begun:
-                state, flow = each.state, each.state.transition.to
-                execution = Execution(state, state, claim, each.policy, flow, renewed_at=now)
-                self.begin(execution, ended)
-            if len(begun) < len(given):
-                with self.executor.writes.shield():
-                    await self.executor.keeper.release(
-                        [
-                            (each.state.id, each.state.rev, claim)
-                            for each in given
-                            if each not in begun
-                        ]
-                    )
+        begun: list[Claimed] = []
+        with self.executor.writes.shield():  # until it is run, it is not to seem astray
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._read_holds)
+                    if places and reserved:
+                        try:
+                            given = await self.executor.writes.claim(
+                                claim,
+                                lambda: committer.driver.claim(
+                                    reserved, places, committer.owner, claim, now
+                                ),
+                            )
+                        except Exception as error:  # noqa: BLE001  (raised below, not in a group)
+                            refused = error
+            finally:
+                begun = [each for each in given if each.state.transition.to not in self.room.held]
+                self.room.settle(reserved, places, [each.state.transition.to for each in begun])
+                self._tell_if_idle()
+                for each in begun:
+                    state, flow = each.state, each.state.transition.to
+                    execution = Execution(state, state, claim, each.policy, flow, renewed_at=now)
+                    self.begin(execution, ended)
+            held = {each.state.id for each in given} - {each.state.id for each in begun}
+            if held:
+                await self.executor.keeper.release(
+                    [
+                        (each.state.id, each.state.rev, claim)
+                        for each in given
+                        if each.state.id in held
+                    ]
+                )
         if refused is not None:
             raise refused
         return len(begun)

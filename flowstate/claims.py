@@ -197,16 +197,17 @@ class Taking(Struct, eq=False):
         if flow not in claims.by_name or claims.leaving.has_begun:
             return Place(now)
         room = claims.room
-        if state.id != self.own:
+        if state.id == self.own:
+            if room.limits or room.held:
+                if flow in room.held or (flow != self.flow and not room.enter(flow)):
+                    return Place(now)
+                self._next = flow if flow != self.flow else ""
+            self.has_taken_own = True
+        else:
             if not room.take(flow):
                 return Place(now)
             self._reserved = self._reserved or []
             self._reserved.append(flow)
-        elif room.limits or room.held:
-            if flow in room.held or (flow != self.flow and not room.enter(flow)):
-                return Place(now)
-            self._next = flow if flow != self.flow else ""
-        self.has_taken_own = self.has_taken_own or state.id == self.own
         return Place(None, claims.owner, "", now + lease if lease else None)
 
     def keep(self) -> None:

@@ -157,7 +157,15 @@ class Committer:
         commit_id = f"{self.prefix}-{next(self._numbers)}"  # new_id, without the call
         plan = transitions.plan(commit, commit_id, self.clock.now(), self.policy, place_of)
         if not is_internal:
-            self._check(plan)
+            limit = self.max_state_size
+            for write in plan.writes:
+                state = write.state
+                if state.id.startswith(KERNEL_PREFIX):
+                    raise _kernels_own(state)
+                if (size := len(encode_state(state))) > limit:
+                    raise TooLargeError(f"state {state.id!r}", size, limit, "max_state_size")
+            if plan.payloads:
+                _check_payloads(plan, self.max_data_size)
         return plan if key is None else replace(plan, key=key)
 
     def plan_failure(self, state: State, failure: Failure, policy: RetryPolicy) -> Plan | None:
@@ -228,23 +236,6 @@ class Committer:
             self.payloads.put(ref.rev, ref.checksum, content)
         return content
 
-    def _check(self, plan: Plan) -> None:
-        """Raise ``InvalidValueError`` or ``TooLargeError`` for what only a look at all of a plan
-        tells."""
-        for write in plan.writes:
-            state = write.state
-            if state.id.startswith(KERNEL_PREFIX):
-                raise InvalidValueError(
-                    f"state id {state.id!r}",
-                    f"begins with {KERNEL_PREFIX!r}, as the kernel's own states do; choose another",
-                )
-            size = len(encode_state(state))
-            if size > self.max_state_size:
-                where = f"state {state.id!r}"
-                raise TooLargeError(where, size, self.max_state_size, "max_state_size")
-        if plan.payloads:
-            _check_payloads(plan, self.max_data_size)
-
     async def _ask_again(self, plan: Plan, lost: UnknownOutcomeError) -> tuple[State, ...]:
         """Commit a plan again whose outcome is unknown: the same commit id, so never twice."""
         for attempt in range(COMMIT_RETRIES):
@@ -270,6 +261,13 @@ def outcome(commit: Commit, written: tuple[State, ...]) -> tuple[State, ...]:
     return tuple(
         command.state if isinstance(command, Require) else next(versions)
         for command in commit.commands
+    )
+
+
+def _kernels_own(state: State) -> InvalidValueError:
+    return InvalidValueError(
+        f"state id {state.id!r}",
+        f"begins with {KERNEL_PREFIX!r}, as the kernel's own states do; choose another",
     )
 
 

@@ -154,7 +154,7 @@ class Keeper:
     executions: dict[Execution, None] = field(factory=dict[Execution, None], init=False)
     """What runs now, in the order in which it began."""
     by_id: dict[str, Execution] = field(factory=dict[str, Execution], init=False)
-    """The same by the ids of their states; of several of one state the last that began."""
+    """The same by the ids of their states; of several of one state that of the newest version."""
     _slice_ms: int = field(init=False)
     """The longest that it sleeps while anything runs: a clock that was wrong when that began costs
     no more than one."""
@@ -179,7 +179,9 @@ class Keeper:
         """A new execution: renew its lease in time."""
         self.executions[execution] = None
         state = execution.state
-        self.by_id[state.id] = execution
+        other = self.by_id.get(state.id)
+        if other is None or other.state.rev <= state.rev:
+            self.by_id[state.id] = execution
         if (
             state.committed_at < self._sleeps_until - self._slice_ms
             or execution.policy is not None
@@ -261,10 +263,11 @@ class Keeper:
         is the kernel's own is run by nobody."""
         answered = min(self._calls, default=self._begun + 1)
         holdings = await self.driver.holdings(self.owner)
+        run = {execution.state.id for execution in self.executions}
         found = {
             each.held: self._astray.get(each.held, self._begun)
             for each in holdings
-            if each.id not in self.by_id and not each.id.startswith(KERNEL_PREFIX)
+            if each.id not in run and not each.id.startswith(KERNEL_PREFIX)
         }
         self._passed_by &= found.keys()
         for held in self._passed_by:

@@ -383,7 +383,8 @@ def write_of(state: State, now: int, policy: RetryPolicy, place_of: PlaceOf) -> 
     beside = policy if state.retry is None else None
     if transition.status is not _RUNNING:
         return Write(state) if transition.alarm is None else Write(state, beside)
-    lease = lease_ms(state.retry or policy)
+    lasting = state.retry or policy
+    lease = round(lasting.lease * 1000) if lasting.enabled else 0  # lease_ms, without the call
     return Write(state, beside, lease, place_of(state, now, lease))
 
 

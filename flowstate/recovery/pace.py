@@ -64,7 +64,6 @@ class Lookout:
                 began = clock.now()
                 await self._have_all_listen()
                 until = await self.look()
-                backoff.succeeded()
                 if until > clock.now():
                     await clock.wait_until(until, self._news)
                 # from now on, at most: the clock may have been wrong when it looked
@@ -72,6 +71,7 @@ class Lookout:
                 earliest = min(began, clock.now()) + MIN_INTERVAL_MS + spread
                 if earliest > clock.now():
                     await clock.wait_until(earliest)
+                backoff.succeeded()
 
     async def _have_all_listen(self) -> None:
         self._news = anyio.Event()

@@ -270,7 +270,7 @@ def test_status_says_what_waits_for_a_worker(store: Shell) -> None:
     commit(store, Commit(*(Transit(State(f"s{n}"), "send") for n in range(3))))
     (send,) = status(store)["flows"]
     assert (send["flow"], send["ready"], send["taken"]) == ("send", 3, 0)
-    assert send["since"] == store.history("s0")[0]["committed_at"]
+    assert 0 <= store.history("s0")[0]["committed_at"] - send["since"] < 60_000  # as it was planned
     assert not send["has_no_worker"]
     assert "no worker" not in store.run("status").stdout
 
