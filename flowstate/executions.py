@@ -263,11 +263,11 @@ class Keeper:
         is the kernel's own is run by nobody."""
         answered = min(self._calls, default=self._begun + 1)
         holdings = await self.driver.holdings(self.owner)
-        run = {execution.state.id for execution in self.executions}
+        here = {execution.state.id for execution in self.executions}
         found = {
             each.held: self._astray.get(each.held, self._begun)
             for each in holdings
-            if each.id not in run and not each.id.startswith(KERNEL_PREFIX)
+            if each.id not in here and not each.id.startswith(KERNEL_PREFIX)
         }
         self._passed_by &= found.keys()
         for held in self._passed_by:
