@@ -95,6 +95,10 @@ def check_legal(command: Any) -> None:
         raise _illegal(command)
 
 
+_END = Transition(status=Status.ENDED)
+"""A value, so every state that ends without a word can share it."""
+
+
 # ---------------------------------------------------------------- one state
 
 
@@ -151,6 +155,8 @@ def delay(command: Delay, now: int, policy: RetryPolicy) -> State:
 
 def end(command: End, now: int, policy: RetryPolicy) -> State:
     check_legal(command)
+    if not command.reason and command.annotations is EMPTY:
+        return moved(command.state, _END)
     transition = Transition(
         status=Status.ENDED, reason=command.reason, annotations=command.annotations
     )
