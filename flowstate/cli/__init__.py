@@ -1,7 +1,7 @@
 """The ``flowstate`` command: runs flows over lines of JSON, works, recovers, shows, moves and
 compacts states, checks and measures drivers.
 
-One module a command (``run``, ``work``, ``status``, ``ls``, ``show``, ``watch``, ``move``,
+One module a command (``run``, ``work``, ``status``, ``ls``, ``show``, ``cat``, ``watch``, ``move``,
 ``retry``, ``hold``, ``compact``, ``check``, ``bench``); the others are what they share. Only the
 public API is used, so this is also an example of it.
 
@@ -26,6 +26,7 @@ MODULES = {
     "status": "status",
     "ls": "ls",
     "show": "show",
+    "cat": "cat",
     "watch": "watch",
     "pause": "move",
     "resume": "move",
@@ -74,6 +75,7 @@ def main() -> None:
       flowstate status
       flowstate ls --status paused
       flowstate show order-1 --history
+      flowstate cat order-1 receipt > receipt.pdf
       flowstate watch --label customer=ann --json
       flowstate resume order-1
       flowstate retry --status failed

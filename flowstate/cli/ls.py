@@ -10,7 +10,7 @@ from rich.table import Table
 from flowstate import Query, State, Status
 
 from . import output
-from .query import all_option, is_own, label_option, status_option
+from .query import all_option, is_own, label_option, prefix_option, status_option
 from .reading import Readable
 from .signals import leave
 from .store import Access, opened, run_async, store_option
@@ -22,11 +22,17 @@ MAX_ROWS = 1_000
 @click.command(short_help="List the states.")
 @label_option
 @status_option
+@prefix_option
 @all_option
 @store_option
 @output.json_option
 def ls(
-    labels: Mapping[str, str], statuses: Sequence[str], with_own: bool, url: str, as_json: bool
+    labels: Mapping[str, str],
+    statuses: Sequence[str],
+    prefix: str,
+    with_own: bool,
+    url: str,
+    as_json: bool,
 ) -> None:
     """List the states as they are now; the one that moved last is at the end.
 
@@ -38,9 +44,15 @@ def ls(
     Examples:
       flowstate ls --store sqlite:///orders.db
       flowstate ls --label customer=ann --label country=nl
+      flowstate ls --prefix order-2026-
       flowstate ls --status paused --status delayed --json | jq -r .id
     """
-    query = Query(labels=labels, status=[Status(name) for name in statuses], latest=True)
+    query = Query(
+        labels=labels,
+        status=[Status(name) for name in statuses],
+        id_prefix=prefix,
+        latest=True,
+    )
 
     async def list_states() -> int:
         readable = Readable()

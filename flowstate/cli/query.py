@@ -50,6 +50,16 @@ def status_option(command: F) -> F:
     )(command)
 
 
+def prefix_option(command: F) -> F:
+    """``--prefix TEXT``"""
+    return click.option(
+        "--prefix",
+        default="",
+        metavar="TEXT",
+        help="Only states whose ids begin with this.",
+    )(command)
+
+
 def all_option(command: F) -> F:
     """``--all``"""
     return click.option("--all", "with_own", is_flag=True, help="flowstate's own states too.")(

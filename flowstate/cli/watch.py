@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Mapping, Sequence
 
 import anyio
 import click
@@ -11,10 +11,10 @@ from anyio import CancelScope
 from rich.console import Console
 from rich.text import Text
 
-from flowstate import CompactedError, Query, State
+from flowstate import CompactedError, Query, State, Status
 
 from . import output
-from .query import all_option, is_own, label_option
+from .query import all_option, is_own, label_option, prefix_option, status_option
 from .reading import Readable
 from .signals import leave
 from .store import Access, opened, run_async, store_option
@@ -22,6 +22,9 @@ from .store import Access, opened, run_async, store_option
 
 @click.command(short_help="Print every change as it comes.")
 @label_option
+@status_option
+@prefix_option
+@click.option("--id", default="", metavar="ID", help="Only this state.")
 @click.option(
     "--after",
     type=click.IntRange(min=0),
@@ -32,22 +35,38 @@ from .store import Access, opened, run_async, store_option
 @store_option
 @output.json_option
 def watch(
-    labels: Mapping[str, str], after: int | None, with_own: bool, url: str, as_json: bool
+    labels: Mapping[str, str],
+    statuses: Sequence[str],
+    prefix: str,
+    id: str,
+    after: int | None,
+    with_own: bool,
+    url: str,
+    as_json: bool,
 ) -> None:
     """Print every change as it comes, until Ctrl-C.
 
     It ends by saying the revision up to which it has seen everything: --after that revision goes
     on there, and nothing is lost or repeated. flowstate's own state, by which the leader is
-    elected, is left out unless --all is given. A version that cannot be read is told on stderr and
-    passed by; the exit code is then 1.
+    elected, is left out unless --all is given. With --status it prints the versions in that status:
+    that a state has left it is not said. A version that cannot be read is told on stderr and passed
+    by; the exit code is then 1.
 
     \b
     Examples:
       flowstate watch --store sqlite:///orders.db
       flowstate watch --label customer=ann --after 0
+      flowstate watch --id order-1
+      flowstate watch --prefix order- --status failed
       flowstate watch --json --after 1200 | jq -c '{id, status: .transition.status}'
     """
-    query = Query(labels=labels, from_now=after is None)
+    query = Query(
+        labels=labels,
+        id=id,
+        id_prefix=prefix,
+        status=[Status(name) for name in statuses],
+        from_now=after is None,
+    )
     readable = Readable()
 
     async def print_changes() -> int:

@@ -19,6 +19,7 @@ from flowstate import (
     Engine,
     Pause,
     RetryPolicy,
+    Save,
     State,
     Transit,
     connect,
@@ -61,6 +62,9 @@ def fill(shell: Shell) -> None:
         (("--status", "PAUSED"), "c"),
         (("--status", "paused", "--status", "ended"), "cd"),
         (("--label", "queue=mail", "--status", "delayed"), "e"),
+        (("--prefix", "b"), "b"),
+        (("--prefix", "b", "--label", "queue=post"), ""),
+        (("--prefix", ""), "abcde"),
     ],
 )
 def test_ls_selects_by_all_labels_and_any_status(
@@ -273,6 +277,28 @@ def test_watch_selects_by_all_labels(shell: Shell) -> None:
     finish(process)
 
 
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        (("--id", "b"), "bb"),
+        (("--prefix", "b"), "bb"),
+        (("--status", "ended"), "dab"),
+        (("--status", "ended", "--prefix", "a"), "a"),
+        (("--status", "ended", "--status", "delayed"), "deab"),
+    ],
+)
+def test_watch_selects_by_id_prefix_and_status(
+    shell: Shell, options: tuple[str, ...], ids: str
+) -> None:
+    fill(shell)
+    process = watch(shell, "--json", "--after", "0", *options)
+    shell.run("end", "a")
+    shell.run("end", "b")
+    assert [next_record(process)["id"] for _ in ids] == list(ids)
+    interrupt(process)
+    assert finish(process)[:2] == (0, "")
+
+
 def test_watch_for_people_is_a_line_a_change(shell: Shell) -> None:
     fill(shell)
     process = watch(shell, "--after", "2")
@@ -343,3 +369,51 @@ def test_letters_that_the_terminal_does_not_have_are_escaped(shell: Shell) -> No
     done = shell.run("ls", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert r"\xfc\u2192" in done.stdout
+
+
+# ---------------------------------------------------------------- cat
+
+
+def test_cat_writes_a_payload_byte_for_byte(shell: Shell) -> None:
+    content = bytes(range(256)) + b"\r\n"
+    carrying = State("a").attach("scan", content).attach("items", [1, "zwei"])
+    store(shell, Commit(Pause(carrying)))
+    assert shell.run("cat", "a", "items").stdout == '[1,"zwei"]'
+    with (shell.directory / "scan").open("wb") as file:
+        finish(shell.start("cat", "a", "scan", stdout=file.fileno()))
+    assert (shell.directory / "scan").read_bytes() == content
+
+
+def test_cat_writes_what_a_state_carried_at_a_revision(shell: Shell) -> None:
+    store(
+        shell,
+        Commit(Pause(State("a").attach("n", 1))),
+        Commit(Pause(State("b"))),
+    )
+
+    async def change() -> None:
+        async with connect(f"sqlite:///{shell.store}") as driver, Engine(driver) as engine:
+            state = await engine.get("a")
+            await engine.do(Commit(Save(state.attach("n", 2))))
+
+    anyio.run(change)
+    assert shell.run("cat", "a", "n").stdout == "2"
+    assert shell.run("cat", "a", "n", "--rev", "1").stdout == "1"
+    assert shell.run("cat", "a", "n", "--rev", "2").returncode == 1  # it is of another state
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("nobody", "n"), "state 'nobody'"),
+        (("a", "m"), "data 'm' of state 'a' (it has: 'n')"),
+        (("b", "n"), "data 'n' of state 'b' (it has: none)"),
+        (("a", "n", "--rev", "7"), "revision 7 of state 'a'"),
+    ],
+)
+def test_cat_says_what_is_not_there(shell: Shell, arguments: tuple[str, ...], told: str) -> None:
+    store(shell, Commit(Pause(State("a").attach("n", 1)), Pause(State("b"))))
+    done = shell.run("cat", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
