@@ -31,6 +31,10 @@ from ..reader import MAX_SCAN, payload_not_found
 from ..url import StoreUrl
 from .places import MAX_BEHIND, History, Places
 
+FEW = 8
+"""Current versions with a label are looked through from the first on, though a page begins later,
+if there are so many times fewer of them than of versions."""
+
 
 @define(eq=False)
 class MemoryDriver(Driver):
@@ -310,12 +314,8 @@ class MemoryDriver(Driver):
         elif not query.alternatives:
             yield (history.latest for history in reversed(self._histories.values()))
         else:
-            nothing: OrderedDict[str, None] = OrderedDict()
             for labels in query.alternatives:
-                ids = min(
-                    (self._current_labelled.get(label, nothing) for label in labels.items()),
-                    key=len,
-                )
+                ids = self._current_with(labels)
                 yield (self._histories[id].latest for id in reversed(ids))
 
     def _candidates(self, query: Query, after: int) -> Iterable[State]:
@@ -324,13 +324,26 @@ class MemoryDriver(Driver):
             return map(self._at, _above(self._revs(query.id), after))
         if not query.alternatives:
             return map(self._log.__getitem__, range(self._index(after + 1), len(self._log)))
-        rarest = [
-            min((self._labelled.get(label, []) for label in labels.items()), key=len)
-            for labels in query.alternatives
-        ]
+        rarest = [self._labelled_above(labels, after, query) for labels in query.alternatives]
         if len(rarest) == 1:
-            return map(self._at, _above(rarest[0], after))
-        return map(self._at, _distinct(heapq.merge(*(_above(revs, after) for revs in rarest))))
+            return map(self._at, rarest[0])
+        return map(self._at, _distinct(heapq.merge(*rarest)))
+
+    def _labelled_above(self, labels: Mapping[str, str], after: int, query: Query) -> Iterator[int]:
+        """The revisions above another, ascending, that have the rarest of these labels; of current
+        versions alone, if that is asked for and most versions are not current."""
+        revs = min((self._labelled.get(label, []) for label in labels.items()), key=len)
+        if query.latest and len(ids := self._current_with(labels)) * FEW < len(revs):
+            latest = (self._histories[id].latest.rev for id in ids)
+            return (rev for rev in latest if rev > after)
+        return _above(revs, after)
+
+    def _current_with(self, labels: Mapping[str, str]) -> OrderedDict[str, None]:
+        """The ids whose current versions have the rarest of these labels, in revision order."""
+        nothing: OrderedDict[str, None] = OrderedDict()
+        return min(
+            (self._current_labelled.get(label, nothing) for label in labels.items()), key=len
+        )
 
     # ------------------------------------------------------------ places in the log
 
