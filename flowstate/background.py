@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import anyio
@@ -33,6 +33,7 @@ from .flows import Flows
 from .holds import Holds
 from .leases import Claimed
 from .plan import CommitKey
+from .query import Unreadable
 from .room import Room
 from .state import State, Status
 
@@ -167,23 +168,24 @@ class Background:
             self.room.hold(await self._holds.read())
             self._knows_holds = True
         committer, claim = self.committer, self.committer.new_id()
-        now = committer.clock.now()
         reserved, places = self.room.reserve(room, limit)
+        asked_at = 0
         given: tuple[Claimed, ...] = ()
         refused: Exception | None = None
         begun: list[Claimed] = []
+
+        def ask() -> Awaitable[tuple[Claimed | Unreadable, ...]]:
+            nonlocal asked_at
+            asked_at = committer.clock.now()  # no earlier: the lease begins with it
+            return committer.driver.claim(reserved, places, committer.owner, claim, asked_at)
+
         with self.executor.writes.shield():  # until it is run, it is not to seem astray
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._read_holds)
                     if places and reserved:
                         try:
-                            given = await self.executor.writes.claim(
-                                claim,
-                                lambda: committer.driver.claim(
-                                    reserved, places, committer.owner, claim, now
-                                ),
-                            )
+                            given = await self.executor.writes.claim(claim, ask)
                         except Exception as error:  # noqa: BLE001  (raised below, not in a group)
                             refused = error
             finally:
@@ -192,7 +194,9 @@ class Background:
                 self._tell_if_idle()
                 for each in begun:
                     state, flow = each.state, each.state.transition.to
-                    execution = Execution(state, state, claim, each.policy, flow, renewed_at=now)
+                    execution = Execution(
+                        state, state, claim, each.policy, flow, renewed_at=asked_at
+                    )
                     self.begin(execution, ended)
             held = {each.state.id for each in given} - {each.state.id for each in begun}
             if held:
