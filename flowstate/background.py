@@ -19,7 +19,7 @@ from attrs import define, field
 from .clock import milliseconds
 from .commands import Commit
 from .committer import Committer
-from .errors import EngineClosedError, StoreError
+from .errors import EngineClosedError
 from .executions import (
     PAUSE_AFTER_ERROR_MS,
     Execution,
@@ -171,7 +171,6 @@ class Background:
         reserved, places = self.room.reserve(room, limit)
         asked_at = 0
         given: tuple[Claimed, ...] = ()
-        refused: Exception | None = None
         begun: list[Claimed] = []
 
         def ask() -> Awaitable[tuple[Claimed | Unreadable, ...]]:
@@ -179,15 +178,13 @@ class Background:
             asked_at = committer.clock.now()  # no earlier: the lease begins with it
             return committer.driver.claim(reserved, places, committer.owner, claim, asked_at)
 
+        holds_read = anyio.Event()
+        self._tasks.start_soon(self._read_holds, holds_read)
         with self.executor.writes.shield():  # until it is run, it is not to seem astray
             try:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._read_holds)
-                    if places and reserved:
-                        try:
-                            given = await self.executor.writes.claim(claim, ask)
-                        except Exception as error:  # noqa: BLE001  (raised below, not in a group)
-                            refused = error
+                if places and reserved:
+                    given = await self.executor.writes.claim(claim, ask)
+                await holds_read.wait()
             finally:
                 begun = [each for each in given if each.state.transition.to not in self.room.held]
                 self.room.settle(reserved, places, [each.state.transition.to for each in begun])
@@ -198,27 +195,24 @@ class Background:
                         state, state, claim, each.policy, flow, renewed_at=asked_at
                     )
                     self.begin(execution, ended)
-            held = {each.state.id for each in given} - {each.state.id for each in begun}
-            if held:
+            if len(begun) < len(given):
+                ids = {each.state.id for each in begun}
+                states = [each.state for each in given if each.state.id not in ids]
                 await self.executor.keeper.release(
-                    [
-                        (each.state.id, each.state.rev, claim)
-                        for each in given
-                        if each.state.id in held
-                    ]
+                    [(state.id, state.rev, claim) for state in states]
                 )
-        if refused is not None:
-            raise refused
         return len(begun)
 
-    async def _read_holds(self) -> None:
+    async def _read_holds(self, read: anyio.Event) -> None:
         try:
             self.room.hold(await self._holds.read())
-        except StoreError:
+        except Exception:
             logger.warning(
                 "the flows that are held could not be read; those known before count",
                 exc_info=True,
             )
+        finally:
+            read.set()
 
     def line_up(self, state: State) -> None:
         """Run a state once there is a place for it, if nobody else has taken it by then."""

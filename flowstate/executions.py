@@ -8,8 +8,7 @@ execution nothing: when a lease began is told by the state itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Collection
 from contextvars import ContextVar
 
 import anyio
@@ -279,16 +278,16 @@ class Keeper:
         if astray:
             await self.release(astray)
 
-    @contextmanager
-    def taking(self) -> Generator[None]:
-        """What is taken inside may be run only when the answer is there."""
+    def call_begins(self) -> int:
+        """A call that takes something is on its way: what it takes can be run only when the answer
+        is there. Gives the number of the call."""
         self._begun += 1
-        number = self._begun
-        self._calls[number] = None
-        try:
-            yield
-        finally:
-            del self._calls[number]
+        self._calls[self._begun] = None
+        return self._begun
+
+    def call_ends(self, number: int) -> None:
+        """Its answer is there, or will never be."""
+        del self._calls[number]
 
     # ------------------------------------------------------------ releasing
 

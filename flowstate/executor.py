@@ -51,8 +51,6 @@ _RUNNING = Status.RUNNING  # Python 3.11 takes as long to find a member of an en
 
 MAX_STEPS_WITHOUT_YIELD = 250
 """Transitions that one execution does before other tasks get a turn."""
-LOOK_AGAIN_MS = 5
-"""Between two looks at a state that somebody else has."""
 
 
 @define(eq=False)

@@ -1,14 +1,16 @@
 """Writes that an engine must know the outcome of: what it has taken, and what it moved itself.
 
 Whatever cancels whoever waits for one of them, it is seen to its end; else nobody would know what
-the engine holds. Leaving waits for those that are on their way, and at some point no more.
+the engine holds. A plan is then asked for once more, which gives its first outcome: so what nobody
+cancels, the most frequent by far, needs no shield. Leaving waits for those that are on their way,
+and at some point no more.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import anyio
 from attrs import define, field
@@ -34,32 +36,32 @@ class Writes:
     """Of those that are on their way."""
     _pending: dict[str, Plan] = field(factory=dict[str, Plan], init=False)
     """commit id -> plan, of those that are being stored."""
-    _answered: anyio.Event = field(factory=anyio.Event, init=False)
+    _answered: anyio.Event | None = field(default=None, init=False)
+    """There is one only while leaving waits."""
     _unanswered: set[str] = field(factory=set[str], init=False)
     """The claims whose answers were lost."""
     _are_shielded: bool = field(default=True, init=False)
 
     async def store(self, plan: Plan) -> tuple[State, ...]:
         """Store a plan that takes something, or moves what was taken."""
+        keeper = self.keeper
+        call = keeper.call_begins()
         self._pending[plan.commit_id] = plan
         try:
-            return await self._store(plan)
+            return await self.committer.store(plan)
+        except anyio.get_cancelled_exc_class():
+            if self._are_shielded:
+                with self.shield(), suppress(FlowstateError):  # then it wrote nothing that is known
+                    await self._release_taken(await self.committer.store(plan))
+            raise
         finally:
             del self._pending[plan.commit_id]
+            keeper.call_ends(call)
+            self._tell_if_answered()
 
     def is_pending(self, id: str) -> bool:
         """Whether a version of that state is being stored, and the answer is on its way."""
         return any(id == write.state.id for plan in self._pending.values() for write in plan.writes)
-
-    async def _store(self, plan: Plan) -> tuple[State, ...]:
-        with self.shield():
-            try:
-                return await self.committer.store(plan)
-            except anyio.get_cancelled_exc_class():
-                # asyncio's own cancellation passes every shield: ask what has become of the plan
-                if self._are_shielded:
-                    await self._release_taken(await self.committer.store(plan))
-                raise
 
     async def claim(
         self, claim: str, ask: Callable[[], Awaitable[tuple[Claimed | Unreadable, ...]]]
@@ -75,7 +77,7 @@ class Writes:
                 raise
             except anyio.get_cancelled_exc_class():
                 self._unanswered.add(claim)
-                if self._are_shielded:  # as above
+                if self._are_shielded:  # asyncio's own cancellation passes every shield
                     await self._release_unanswered()
                 raise
         return self._readable(given, claim)
@@ -83,25 +85,35 @@ class Writes:
     @contextmanager
     def shield(self) -> Generator[None]:
         """Nothing cancels what is inside, until leaving has waited long enough for it."""
-        with anyio.CancelScope(shield=self._are_shielded) as scope, self.keeper.taking():
+        call = self.keeper.call_begins()
+        with anyio.CancelScope(shield=self._are_shielded) as scope:
             self._scopes.add(scope)
             try:
                 yield
             finally:
                 self._scopes.discard(scope)
-                if not self._scopes:
-                    self._answered.set()
+                self.keeper.call_ends(call)
+                self._tell_if_answered()
 
     async def wait(self, patience_s: float) -> None:
         """Wait for what is on its way, and after that many seconds no more: the store does not
         answer."""
         with anyio.move_on_after(patience_s, shield=True):
-            while self._scopes:
+            while self._is_waiting:
                 self._answered = anyio.Event()
                 await self._answered.wait()
         self._are_shielded = False
         for scope in self._scopes:
             scope.shield = False
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether something is on its way."""
+        return bool(self._scopes or self._pending)
+
+    def _tell_if_answered(self) -> None:
+        if self._answered is not None and not self._is_waiting:
+            self._answered.set()
 
     async def _release_taken(self, written: tuple[State, ...]) -> None:
         """Give back what was taken and is not run: whoever took it was cancelled."""

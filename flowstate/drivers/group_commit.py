@@ -2,23 +2,26 @@
 
 Plans that tasks commit in the same turn of the event loop reach the thread together; while it
 writes them, the next group gathers. So throughput grows with load, while a single commit still
-costs one sync.
+costs one sync. The same goes for what tasks take.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
 from attrs import define, field
+from msgspec import Struct
 
+from ..leases import Claimed
 from ..plan import Plan
+from ..query import Unreadable
 from ..state import State
 from .loop import Loop, Waiter
 from .plans import Outcome
@@ -28,14 +31,25 @@ T = TypeVar("T")
 MAX_GROUP_SIZE = 1_000
 """Plans in one transaction."""
 
+Taken: TypeAlias = tuple[Claimed | Unreadable, ...]
+"""What ``Driver.take`` gives."""
+
+
+class Take(Struct, frozen=True, gc=False):
+    """What ``Driver.take`` is asked."""
+
+    versions: Collection[tuple[str, int]]
+    owner: str
+    claim: str
+    now: int
+
 
 @define(eq=False)
 class _Job:
     """Something for the thread to do, and what wakes the task that waits for it."""
 
     done: Waiter
-    plan: Plan | None
-    call: Callable[[], Any] | None = None
+    work: Plan | Take | Callable[[], Any]
     outcome: Any = None
 
 
@@ -44,11 +58,12 @@ class GroupCommitter:
     """The only thread of this process that writes to a store.
 
     ``write`` is called in the thread with up to ``MAX_GROUP_SIZE`` plans and gives one outcome for
-    each; what it raises is the outcome of all. ``name`` is that of the thread. Open on one event
-    loop.
+    each, ``take_all`` likewise; what they raise is the outcome of all. ``name`` is that of the
+    thread. Open on one event loop.
     """
 
     write: Callable[[Sequence[Plan]], Sequence[Outcome]]
+    take_all: Callable[[Sequence[Take]], Sequence[Taken]]
     name: str
     answered: Callable[[bool], None] | None = None
     """Called in the thread after the outcomes of a group were handed back, with whether there is
@@ -77,27 +92,28 @@ class GroupCommitter:
 
         Cancelling this does not take the plan back.
         """
-        job = self._put(_Job(self._loop.waiter(), plan))
-        await job.done.wait()
-        outcome: Outcome = job.outcome
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        written: tuple[State, ...] = await self._do(plan)
+        return written
+
+    async def take(self, take: Take) -> Taken:
+        """Have something taken with whatever else is to be. Raises what taking it raised."""
+        taken: Taken = await self._do(take)
+        return taken
 
     async def run(self, call: Callable[[], T]) -> T:
         """Call something in the thread, between groups."""
-        job = self._put(_Job(self._loop.waiter(), None, call))
-        await job.done.wait()
-        if isinstance(job.outcome, Exception):
-            raise job.outcome
-        result: T = job.outcome
+        result: T = await self._do(call)
         return result
 
-    def _put(self, job: _Job) -> _Job:
+    async def _do(self, work: Plan | Take | Callable[[], Any]) -> Any:
+        job = _Job(self._loop.waiter(), work)
         if not self._gathering:
             self._loop.soon(self._hand_over)
         self._gathering.append(job)
-        return job
+        await job.done.wait()
+        if isinstance(job.outcome, Exception):
+            raise job.outcome
+        return job.outcome
 
     def _hand_over(self) -> None:
         if self._gathering:
@@ -118,38 +134,37 @@ class GroupCommitter:
                 batch = self._queue.get()
                 closing = closing or batch is None
                 waiting.extend(batch or ())
-            group = self._take(waiting)
-            if group:
+            if waiting:
+                group = self._next(waiting)
                 self._act(group)
                 self._answer(group)
                 if self.answered is not None:
                     self.answered(bool(waiting) or not self._queue.empty())
 
-    def _take(self, waiting: deque[_Job]) -> list[_Job]:
-        """The next group: one call, or as many plans as come before the next call."""
-        group: list[_Job] = []
-        while waiting and len(group) < MAX_GROUP_SIZE:
-            if waiting[0].call is not None and group:
-                break
-            group.append(waiting.popleft())
-            if group[0].call is not None:
-                break
+    def _next(self, waiting: deque[_Job]) -> list[_Job]:
+        """The next group: one call, or as many plans, or takes, as come one after the other."""
+        group = [waiting.popleft()]
+        kind = type(group[0].work)
+        if kind in {Plan, Take}:
+            while waiting and type(waiting[0].work) is kind and len(group) < MAX_GROUP_SIZE:
+                group.append(waiting.popleft())
         return group
 
     def _act(self, group: list[_Job]) -> None:
-        call = group[0].call
-        if call is not None:
-            try:
-                group[0].outcome = call()
-            except Exception as error:  # noqa: BLE001  (it is raised where it was asked for)
-                group[0].outcome = error
-        else:
-            try:
-                outcomes = self.write([job.plan for job in group if job.plan is not None])
-            except Exception as error:  # noqa: BLE001  (a mistake in a driver: nobody may hang)
-                outcomes = [error] * len(group)
-            for job, outcome in zip(group, outcomes, strict=True):
-                job.outcome = outcome
+        first: Any = group[0].work
+        work: list[Any] = [job.work for job in group]
+        outcomes: Sequence[Any]
+        try:
+            if isinstance(first, Plan):
+                outcomes = self.write(work)
+            elif isinstance(first, Take):
+                outcomes = self.take_all(work)
+            else:
+                outcomes = [first()]
+        except Exception as error:  # noqa: BLE001  (it is raised where it was asked for)
+            outcomes = [error] * len(group)
+        for job, outcome in zip(group, outcomes, strict=True):
+            job.outcome = outcome
 
     def _answer(self, group: list[_Job]) -> None:
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more

@@ -23,7 +23,7 @@ from ..plan import Plan, Record
 from ..query import Page, Query, Unreadable
 from ..retention import Compaction, Retention
 from ..state import State
-from .group_commit import GroupCommitter
+from .group_commit import GroupCommitter, Take, Taken
 from .head import Head
 from .plans import Outcome
 from .poller import Poller, Source
@@ -51,9 +51,8 @@ class StoreWriter(Decoder):
     ) -> tuple[Claimed | Unreadable, ...]: ...
 
     @abstractmethod
-    def take(
-        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed | Unreadable, ...]: ...
+    def take(self, takes: Sequence[Take]) -> Sequence[Taken]:
+        """Take what each of these asks for, in one transaction; gives what each comes to."""
 
     @abstractmethod
     def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal: ...
@@ -123,7 +122,10 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
     async def open(self) -> None:
         self._writer = await anyio.to_thread.run_sync(self._open_writer)
         self._committer = GroupCommitter(
-            self._writer.write, f"flowstate writer {self._name}", self._answered
+            self._writer.write,
+            self._writer.take,
+            f"flowstate writer {self._name}",
+            self._answered,
         )
         self._committer.open()
         self._readers = Pool(self._open_reader, MAX_READERS)
@@ -185,7 +187,7 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
         self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
     ) -> tuple[Claimed | Unreadable, ...]:
         self._check_writable()
-        return await self._write(lambda: self._writer.take(versions, owner, claim, now))
+        return await self._committer.take(Take(versions, owner, claim, now))
 
     async def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
         self._check_writable()

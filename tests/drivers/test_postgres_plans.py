@@ -15,6 +15,7 @@ from flowstate import (
     Query,
     Status,
 )
+from flowstate.drivers.group_commit import Take
 from flowstate.drivers.postgres import schema
 from flowstate.drivers.postgres.reader import Reader
 from flowstate.drivers.postgres.writer import Writer
@@ -154,7 +155,7 @@ def released(writer: Writer) -> bool:
 
 CLAIMS: dict[str, Callable[[Writer], object]] = {
     "claim": lambda w: w.claim({"flow 3": 50, "flow 7": 50}, 100, "worker", "1", 0),
-    "take": lambda w: w.take([("s1", 900_001), ("s2", 900_002)], "worker", "2", 0),
+    "take": lambda w: w.take([Take([("s1", 900_001), ("s2", 900_002)], "worker", "2", 0)])[0],
     "renew": lambda w: not w.renew([("s99777", 999_777, "claim 77")], "worker 7", 0).lost,
     "release": released,
 }

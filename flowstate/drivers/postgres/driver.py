@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
@@ -14,8 +14,6 @@ from attrs import define, field
 from ...clock import Clock
 from ...driver import Durability
 from ...errors import StoreUnreachableError
-from ...leases import Claimed
-from ...query import Unreadable
 from ...retention import Compaction, Retention
 from ..threaded import ThreadedDriver
 from ..url import StoreUrl
@@ -63,14 +61,6 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
         if self.is_open:
             self._writer.stop_retrying()
         await super().close()
-
-    async def take(
-        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed | Unreadable, ...]:
-        """Those that are asked for at the same time share a transaction."""
-        self._check_writable()
-        take = self._writer.ask(versions, owner, claim, now)
-        return await self._write(lambda: self._writer.given(take))
 
     # ------------------------------------------------------------ inside
 

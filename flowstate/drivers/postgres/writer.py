@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, LiteralString, TypeVar
 
@@ -26,6 +25,7 @@ from ...leases import Claimed, Held, Renewal
 from ...plan import NextVersion, Plan, Record
 from ...query import Unreadable
 from ...retention import Compaction
+from ..group_commit import Take, Taken
 from ..plans import GroupPlan, Latest, Outcome, ids_of, keys_of, reused_by
 from ..schema import check_unchanged
 from ..threaded import StoreWriter
@@ -61,17 +61,6 @@ class _Attempt:
 
 
 @define(eq=False)
-class Take:
-    """What ``Driver.take`` is asked, and what it comes to."""
-
-    versions: Collection[tuple[str, int]]
-    owner: str
-    claim: str
-    now: int
-    outcome: tuple[Claimed | Unreadable, ...] | Exception | None = field(default=None, init=False)
-
-
-@define(eq=False)
 class Writer(StoreWriter):
     """Writes on one connection. ``stop_retrying`` and ``written`` may be called in any thread.
 
@@ -86,8 +75,6 @@ class Writer(StoreWriter):
     _notification_pending: bool = field(default=False, init=False)
     """Whether something was written of which other processes were not notified."""
     _notified_at: float = field(default=0.0, init=False)
-    _asked: deque[Take] = field(factory=deque[Take], init=False)
-    """What is to be taken, in one transaction."""
     _retries_stopped: threading.Event = field(factory=threading.Event, init=False)
 
     @property
@@ -129,31 +116,26 @@ class Writer(StoreWriter):
         given |= {"owner": owner, "claim": claim, "now": now}
         return tuple([version for _, version in self._retrying(lambda: self._claim(CLAIM, given))])
 
-    def take(
-        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed | Unreadable, ...]:
-        return self.given(self.ask(versions, owner, claim, now))
-
-    def ask(self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int) -> Take:
-        """Have these taken with whatever else is, once the outcome of one is asked for. In any
-        thread."""
-        take = Take(versions, owner, claim, now)
-        self._asked.append(take)
-        return take
-
-    def given(self, take: Take) -> tuple[Claimed | Unreadable, ...]:
-        """What was taken. Raises why nothing was."""
-        if take.outcome is None:
-            takes = [self._asked.popleft() for _ in range(len(self._asked))]
-            try:
-                self._take(takes)
-            except Exception as error:  # noqa: BLE001  (it is the outcome)
-                for each in takes:
-                    each.outcome = error
-        assert take.outcome is not None  # noqa: S101  (it was asked)
-        if isinstance(take.outcome, Exception):
-            raise take.outcome
-        return take.outcome
+    def take(self, takes: Sequence[Take]) -> Sequence[Taken]:
+        each = [
+            (number, take, id, rev)
+            for number, take in enumerate(takes, 1)
+            for id, rev in take.versions
+        ]
+        given = {
+            "asking": Texts.of(take.owner for take in takes),
+            "by": Texts.of(take.claim for take in takes),
+            "numbers": BigInts.of(number for number, *_ in each),
+            "owners": Texts.of(take.owner for _, take, *_ in each),
+            "claims": Texts.of(take.claim for _, take, *_ in each),
+            "nows": BigInts.of(take.now for _, take, *_ in each),
+            "ids": Texts.of(id for *_, id, _ in each),
+            "revs": BigInts.of(rev for *_, rev in each),
+        }
+        taken: list[list[Claimed | Unreadable]] = [[] for _ in takes]
+        for number, version in self._retrying(lambda: self._claim(TAKE, given)):
+            taken[number - 1].append(version)
+        return [tuple(versions) for versions in taken]
 
     def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
         found = self._retrying(lambda: self._move(RENEW, held, owner, now))
@@ -306,28 +288,6 @@ class Writer(StoreWriter):
             for id, expected, rev, committed_at, commit_id in rows
         }
         return lambda of_state, expected: found.get((of_state, expected))
-
-    def _take(self, takes: Sequence[Take]) -> None:
-        each = [
-            (number, take, id, rev)
-            for number, take in enumerate(takes, 1)
-            for id, rev in take.versions
-        ]
-        given = {
-            "asking": Texts.of(take.owner for take in takes),
-            "by": Texts.of(take.claim for take in takes),
-            "numbers": BigInts.of(number for number, *_ in each),
-            "owners": Texts.of(take.owner for _, take, *_ in each),
-            "claims": Texts.of(take.claim for _, take, *_ in each),
-            "nows": BigInts.of(take.now for _, take, *_ in each),
-            "ids": Texts.of(id for *_, id, _ in each),
-            "revs": BigInts.of(rev for *_, rev in each),
-        }
-        taken: list[list[Claimed | Unreadable]] = [[] for _ in takes]
-        for number, version in self._retrying(lambda: self._claim(TAKE, given)):
-            taken[number - 1].append(version)
-        for take, versions in zip(takes, taken, strict=True):
-            take.outcome = tuple(versions)
 
     def _claim(
         self, text: LiteralString, given: Mapping[str, Any]

@@ -21,6 +21,7 @@ from ...leases import Claimed, Held, Renewal
 from ...plan import Plan, Record
 from ...query import Unreadable
 from ...retention import Compaction, Retention
+from ..group_commit import Take, Taken
 from ..plans import GroupPlan, Latest, Outcome, ids_of, keys_of, reused_by
 from ..schema import check_unchanged
 from ..threaded import StoreWriter
@@ -70,10 +71,12 @@ class Writer(StoreWriter):
     ) -> tuple[Claimed | Unreadable, ...]:
         return self._move(lambda places: places.claim(room, limit, owner, claim, now))
 
-    def take(
-        self, versions: Collection[tuple[str, int]], owner: str, claim: str, now: int
-    ) -> tuple[Claimed | Unreadable, ...]:
-        return self._move(lambda places: places.take(versions, owner, claim, now))
+    def take(self, takes: Sequence[Take]) -> Sequence[Taken]:
+        return self._move(
+            lambda places: [
+                places.take(take.versions, take.owner, take.claim, take.now) for take in takes
+            ]
+        )
 
     def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
         return self._move(lambda places: places.renew(held, owner, now))
