@@ -1,0 +1,87 @@
+"""Group commit: what is handed in together shares a transaction."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import anyio
+import pytest
+from attrs import define, field
+
+from flowstate import State, StoreError
+from flowstate.drivers.group_commit import GroupCommitter, Take, Taken
+from flowstate.drivers.plans import Outcome
+from flowstate.plan import Plan, Write
+
+pytestmark = pytest.mark.anyio
+
+
+@define(eq=False)
+class Store:
+    """Notes the groups that it is given."""
+
+    groups: list[list[str]] = field(factory=list[list[str]])
+    may_write: threading.Event = field(factory=threading.Event)
+    error: Exception | None = None
+
+    def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
+        self.may_write.wait()
+        self.groups.append([plan.commit_id for plan in plans])
+        return [tuple(write.state for write in plan.writes) for plan in plans]
+
+    def take(self, takes: Sequence[Take]) -> Sequence[Taken]:
+        self.groups.append([take.claim for take in takes])
+        if self.error is not None:
+            raise self.error
+        return [()] * len(takes)
+
+
+def plan(id: str) -> Plan:
+    return Plan(id, (Write(State(id)),))
+
+
+def take(claim: str) -> Take:
+    return Take([("s", 1)], "me", claim, 0)
+
+
+async def test_what_comes_one_after_the_other_is_done_together() -> None:
+    """Plans with plans and takes with takes, in the order in which they came; a call alone."""
+    store = Store()
+    committer = GroupCommitter(store.write, store.take, "writer")
+    committer.open()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(committer.commit, plan("first"))
+        await anyio.wait_all_tasks_blocked()  # it is in the thread, and the others gather
+        for claim in "ab":
+            tasks.start_soon(committer.take, take(claim))
+            await anyio.wait_all_tasks_blocked()
+        for id in "xy":
+            tasks.start_soon(committer.commit, plan(id))
+            await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(committer.run, lambda: store.groups.append(["call"]))
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(committer.take, take("c"))
+        await anyio.wait_all_tasks_blocked()
+        store.may_write.set()
+    await committer.close()
+    assert store.groups == [["first"], ["a", "b"], ["x", "y"], ["call"], ["c"]]
+
+
+async def test_what_taking_raises_is_the_outcome_of_all_that_were_taken_together() -> None:
+    store = Store(error=StoreError("here", "is gone"))
+    committer = GroupCommitter(store.write, store.take, "writer")
+    committer.open()
+    failed: list[str] = []
+
+    async def fails(claim: str) -> None:
+        with pytest.raises(StoreError):
+            await committer.take(take(claim))
+        failed.append(claim)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fails, "a")
+        tasks.start_soon(fails, "b")
+    await committer.close()
+    assert sorted(failed) == ["a", "b"]
+    assert [["a", "b"]] == [sorted(group) for group in store.groups]
