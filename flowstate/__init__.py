@@ -29,6 +29,7 @@ from .engine import Engine
 from .errors import (
     CommitIdReusedError,
     CompactedError,
+    DataForgottenError,
     DataNotFoundError,
     DecodeError,
     EncodeError,
@@ -77,6 +78,7 @@ __all__ = [
     "Compaction",
     "CompactionRun",
     "Data",
+    "DataForgottenError",
     "DataNotFoundError",
     "DataRef",
     "DecodeError",

@@ -11,7 +11,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from .data import DataRef
 from .leases import Claimed, DuePage, Held, Holding, Place, Renewal
@@ -82,7 +82,9 @@ class Driver(ABC):
         """The newest of the current versions that match, or None."""
 
     @abstractmethod
-    async def read(self, query: Query, after: int, limit: int) -> Page:
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
         """At most *limit* matching versions, readable or not, with a revision above *after*, in
         revision order.
 
@@ -90,7 +92,21 @@ class Driver(ABC):
         than *after* unless *after* is the head. With ``query.latest`` only versions that are
         current now; ``query.after`` and ``query.from_now`` are not the driver's business.
         Once a revision can be read, no lower one appears later.
+
+        With *newest_first* the same the other way: versions with a revision below *after*, in
+        falling order, as far down as ``upto``, which is 1 at the end.
+
+        With ``query.leaving``, but for ``query.latest``, also versions with which their states
+        leave what matches (``Query.selects``), at the cost of the same query without it. What each
+        state was before a version is stored when that is committed, and so does not go when
+        compaction removes what was before; the page has it in ``left``.
         """
+
+    @abstractmethod
+    async def count(self, query: Query, by: Literal["status", "flow"]) -> Mapping[str, int]:
+        """How many current versions match, by the values of their statuses or the names of their
+        flows, those without any left out; of one moment. Without any limit, so the cost goes by
+        what matches. What cannot be read counts as far as can be told."""
 
     @abstractmethod
     async def head(self) -> int:
@@ -163,7 +179,18 @@ class Driver(ABC):
 
     @abstractmethod
     async def load(self, ref: DataRef) -> bytes:
-        """A payload. Raises ``DataNotFoundError``."""
+        """A payload. Raises ``DataNotFoundError``, ``DataForgottenError`` if it was forgotten."""
+
+    @abstractmethod
+    async def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
+        """Remove the content of these payloads, each a revision and a checksum, and keep all else:
+        versions and references to it stay as they are.
+
+        ``load`` raises ``DataForgottenError`` for them from then on. To ``Plan.settled`` such a
+        payload is not there; compaction removes what is left of it with the last version that
+        refers to it, and counts it with no bytes. All or nothing; what is not stored is passed by.
+        Gives how many states besides *id* have a version that refers to one of them.
+        """
 
     @abstractmethod
     async def compact(

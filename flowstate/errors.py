@@ -163,6 +163,13 @@ class DataNotFoundError(FlowstateError, LookupError):
         return type(self), (self.what,)
 
 
+class DataForgottenError(DataNotFoundError):
+    """The content of the payload was forgotten (``Engine.forget``)."""
+
+    def __str__(self) -> str:
+        return f"{self.what} was forgotten"
+
+
 class CompactedError(FlowstateError):
     """The history that was asked for is gone. ``after`` is the revision after which it was to
     begin, ``oldest`` the first one of which nothing is missing."""

@@ -29,9 +29,11 @@ class CountingDriver(MemoryDriver):
     reads: list[tuple[int, int]] = field(factory=list, init=False)
     waiting: int = field(default=0, init=False)
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
         self.reads.append((after, limit))
-        return await super().read(query, after, limit)
+        return await super().read(query, after, limit, newest_first=newest_first)
 
     async def wait(self, after: int) -> int:
         self.waiting += 1

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ..errors import RevMismatchError
 from ..plan import NextVersion, Plan, Record, Write
+from ..query import Left
 from ..state import State
 
 StoredT = TypeVar("StoredT")
@@ -28,6 +29,8 @@ class Version(Struct, gc=False):
     state: State
     write: Write
     commit_id: str
+    left: Left | None = None
+    """What its state was before, as far as that was anything else."""
     is_current: bool = True
     """False once it is superseded within its group."""
 
@@ -38,6 +41,8 @@ class Latest(Struct, Generic[StoredT], gc=False):
     rev: int
     stored: StoredT | None = None
     """What the driver has to know of a stored version when it is superseded."""
+    was: Left | None = None
+    """All that a query can ask of a stored version, as far as it can be read."""
     version: Version | None = None
     """The version, if this group writes it."""
 
@@ -92,15 +97,19 @@ class GroupPlan(Generic[StoredT]):
         states = plan.stamp(first, self.now)
         for state, write in zip(states, plan.writes, strict=True):
             latest = self.latest.get(state.id)
+            was: Left | None = None
             if latest is None:
                 pass
             elif latest.version is None:
                 self.superseded.append(latest)
+                was = latest.was
             else:
                 latest.version.is_current = False
-            version = Version(state, write, plan.commit_id)
+                was = Left.of(latest.version.state)
+            left = None if was is None else was.before(state)
+            version = Version(state, write, plan.commit_id, left)
             self.versions.append(version)
-            self.latest[state.id] = Latest(state.rev, None, version)
+            self.latest[state.id] = Latest(state.rev, version=version)
         self.payloads.extend((first, key, content) for key, content in plan.payloads.items())
         self._outcomes[plan.commit_id] = states
         if (keyed := plan.record(first, self.now)) is not None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .. import codec
 from ..data import DataRef
-from ..errors import DataNotFoundError, DecodeError
+from ..errors import DataForgottenError, DataNotFoundError, DecodeError
 from ..leases import Claimed, Due, DuePage, Holding, Place
 from ..plan import Record
 from ..query import Page, Query, Unreadable
@@ -36,7 +36,16 @@ class DueRow(NamedTuple):
 
 def payload_not_found(ref: DataRef) -> DataNotFoundError:
     """The error for a payload that is not stored."""
-    return DataNotFoundError(f"payload {ref.checksum} stored at revision {ref.rev}")
+    return DataNotFoundError(_payload_name(ref))
+
+
+def payload_forgotten(ref: DataRef) -> DataForgottenError:
+    """The error for a payload whose content was forgotten."""
+    return DataForgottenError(_payload_name(ref))
+
+
+def _payload_name(ref: DataRef) -> str:
+    return f"payload {ref.checksum} stored at revision {ref.rev}"
 
 
 class Decoder(ABC):
@@ -101,7 +110,10 @@ class StoreReader(Decoder):
     def find(self, query: Query) -> State | None: ...
 
     @abstractmethod
-    def read(self, query: Query, after: int, limit: int) -> Page: ...
+    def read(self, query: Query, after: int, limit: int, newest_first: bool) -> Page: ...  # noqa: FBT001
+
+    @abstractmethod
+    def count(self, query: Query, by: Literal["status", "flow"]) -> Mapping[str, int]: ...
 
     @abstractmethod
     def due(self, until: int, limit: int) -> DuePage: ...
@@ -133,14 +145,18 @@ class StoreReader(Decoder):
         )
 
     def load(self, ref: DataRef) -> bytes:
-        content = self._payload(ref)
-        if content is None:
+        found = self._payload(ref)
+        if found is None:
             raise payload_not_found(ref)
+        (content,) = found
+        if content is None:
+            raise payload_forgotten(ref)
         return content
 
     @abstractmethod
-    def _payload(self, ref: DataRef) -> bytes | None:
-        """The content of a payload, None if it is not stored."""
+    def _payload(self, ref: DataRef) -> tuple[bytes | None] | None:
+        """The content of a payload, alone in a row: None if it was forgotten. None in place of the
+        row if it is not stored."""
 
     # ------------------------------------------------------------ versions from their rows
 

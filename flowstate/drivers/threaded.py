@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -62,6 +62,9 @@ class StoreWriter(Decoder):
 
     @abstractmethod
     def forget_records(self, before: int, limit: int) -> int: ...
+
+    @abstractmethod
+    def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -161,8 +164,13 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
     async def find(self, query: Query) -> State | None:
         return await self._read(lambda reader: reader.find(query))
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        return await self._read(lambda reader: reader.read(query, after, limit))
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        return await self._read(lambda reader: reader.read(query, after, limit, newest_first))
+
+    async def count(self, query: Query, by: Literal["status", "flow"]) -> Mapping[str, int]:
+        return await self._read(lambda reader: reader.count(query, by))
 
     async def head(self) -> int:
         return await self._read(lambda reader: reader.head())
@@ -212,6 +220,12 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
 
     async def load(self, ref: DataRef) -> bytes:
         return await self._read(lambda reader: reader.load(ref))
+
+    async def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
+        self._check_writable()
+        if not payloads:
+            return 0
+        return await self._write(lambda: self._writer.forget(id, payloads))
 
     async def compact(
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False

@@ -5,15 +5,17 @@ Slow and obvious. ``DriverMachine`` compares drivers with it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from attrs import define, field
+from msgspec.structs import replace
 
 from ..codec import encode_state
 from ..errors import RevMismatchError
 from ..leases import Claimed, Due, DuePage, Held, Holding, Place, Renewal
 from ..plan import Plan, Record, RecordedError, Write, references
-from ..query import Query
+from ..query import Left, Query
 from ..retention import Compaction, Retention
 from ..state import State
 
@@ -27,7 +29,12 @@ class Model:
     """revision -> what was written, of current and superseded versions."""
     places: dict[int, Place | None] = field(factory=dict[int, Place | None])
     """revision -> where it stands, of current and superseded versions."""
-    payloads: dict[tuple[int, str], bytes] = field(factory=dict[tuple[int, str], bytes])
+    previous: dict[int, State] = field(factory=dict[int, State])
+    """revision -> the version of the same state before it, removed or not."""
+    payloads: dict[tuple[int, str], bytes | None] = field(
+        factory=dict[tuple[int, str], bytes | None]
+    )
+    """None: the content was forgotten."""
     outcomes: dict[str, tuple[State, ...]] = field(factory=dict[str, tuple[State, ...]])
     """commit id -> the versions that it wrote; removed once none of them is left."""
     records: dict[str, Record] = field(factory=dict[str, Record])
@@ -40,6 +47,11 @@ class Model:
     @property
     def head(self) -> int:
         return self.log[-1].rev if self.log else 0
+
+    @property
+    def contents(self) -> dict[tuple[int, str], bytes]:
+        """The payloads that were not forgotten."""
+        return {key: content for key, content in self.payloads.items() if content is not None}
 
     @property
     def current(self) -> dict[str, State]:
@@ -58,7 +70,7 @@ class Model:
 
     def commit(self, plan: Plan, first_rev: int, committed_at: int) -> tuple[State, ...]:
         """Store a plan, or raise ``RevMismatchError`` or ``RecordedError``."""
-        plan = plan.settled(self.payloads)
+        plan = plan.settled(self.contents)
         if plan.key is not None and plan.key.id in self.records:
             outcome = plan.recorded(self.records[plan.key.id])
             if isinstance(outcome, RecordedError):
@@ -69,6 +81,10 @@ class Model:
         if conflicts := self.conflicts(plan):
             raise RevMismatchError(conflicts)
         versions = plan.stamp(first_rev, committed_at)
+        current = self.current
+        for version in versions:
+            if version.id in current:
+                self.previous[version.rev] = current[version.id]
         self.log.extend(versions)
         for version, write in zip(versions, plan.writes, strict=True):
             self.writes[version.rev] = write
@@ -90,10 +106,38 @@ class Model:
     def get(self, id: str, rev: int) -> State | None:
         return next((state for state in self.log if (state.id, state.rev) == (id, rev)), None)
 
-    def read(self, query: Query, after: int) -> list[State]:
-        """Every match after a revision."""
-        versions = self.current.values() if query.latest else self.log
-        return [state for state in versions if state.rev > after and query.matches(state)]
+    def read(self, query: Query, after: int, *, newest_first: bool = False) -> list[State]:
+        """Every match after a revision, or before it, from there on."""
+        found = [
+            state
+            for state in (self.current.values() if query.latest else self.log)
+            if (state.rev < after if newest_first else state.rev > after)
+            and (query.matches(state) or (not query.latest and self.leaves(query, state)))
+        ]
+        return found[::-1] if newest_first else found
+
+    def leaves(self, query: Query, state: State) -> bool:
+        """Whether a state leaves what matches with a version."""
+        previous = self.previous.get(state.rev)
+        if not query.leaving or previous is None or query.matches(state):
+            return False
+        return query.matches(replace(previous, committed_at=state.committed_at))
+
+    def left(self, state: State) -> Left | None:
+        """What a state was before a version."""
+        previous = self.previous.get(state.rev)
+        return None if previous is None else Left.of(previous).before(state)
+
+    def count(self, query: Query, by: str) -> dict[str, int]:
+        found = [state.transition for state in self.current.values() if query.matches(state)]
+        return dict(Counter(each.status.value if by == "status" else each.to for each in found))
+
+    def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
+        users = self.users()
+        for key in payloads:
+            if key in self.payloads:
+                self.payloads[key] = None
+        return len({state.id for key in payloads for state in users.get(key, [])} - {id})
 
     def find(self, query: Query) -> State | None:
         found = [state for state in self.current.values() if query.matches(state)]
@@ -243,7 +287,7 @@ class Model:
             sum(state is self.current[state.id] for state in removed),
             len(keys),
             sum(len(encode_state(state)) for state in removed)
-            + sum(len(self.payloads[key]) for key in keys),
+            + sum(len(self.payloads[key] or b"") for key in keys),
         )
         if not dry_run:
             self._remove(removed, keys)

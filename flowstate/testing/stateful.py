@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import anyio.from_thread
+import pytest
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -24,10 +25,10 @@ from ..clock import MAX_INSTANT_MS
 from ..commands import Command, Commit, Delay, End, Pause, Require, Resume, Transit
 from ..data import Data, DataRef
 from ..driver import Driver
-from ..errors import RevMismatchError
+from ..errors import DataForgottenError, RevMismatchError
 from ..leases import Held, Place
 from ..plan import CommitKey, Plan, Record, RecordedError
-from ..query import Query
+from ..query import Page, Query
 from ..retention import Retention
 from ..state import RetryPolicy, State, Status
 from . import values
@@ -60,17 +61,22 @@ _keys = st.sampled_from(["", "", "", *KEYS])
 _states = values.states(st.sampled_from(IDS), values.pending())
 
 
+_CONDITIONS = ["labels", "id", "id_prefix", "status", "flow"]
+
+
 @st.composite
 def queries(draw: st.DrawFn) -> Query:
     """Any query that a driver may be given."""
     # few conditions at a time: a query of all of them would match nothing
-    conditions = draw(st.sets(st.sampled_from(["labels", "id", "id_prefix", "status"]), max_size=2))
+    conditions = draw(st.sets(st.sampled_from(_CONDITIONS), max_size=2))
     return Query(
         labels=draw(st.lists(_labels, max_size=2)) if "labels" in conditions else (),
         id=draw(st.sampled_from(IDS)) if "id" in conditions else "",
         id_prefix=draw(_prefixes) if "id_prefix" in conditions else "",
         status=draw(_statuses) if "status" in conditions else (),
+        flow=draw(_flows) if "flow" in conditions else (),
         latest=draw(st.booleans()),
+        leaving=draw(st.booleans()),
     )
 
 
@@ -163,7 +169,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     def _commit(self, plan: Plan) -> None:
         if plan.key is not None and plan.key.id in self.model.records:
-            settled = plan.settled(self.model.payloads)
+            settled = plan.settled(self.model.contents)
             expected = settled.recorded(self.model.records[plan.key.id])
             assert self._recorded(plan) == getattr(expected, "record", expected)
             return
@@ -394,13 +400,48 @@ class DriverMachine(RuleBasedStateMachine):
         expected = self.model.read(query, after)
         found: list[State] = []
         while after < self.model.head:
-            page = self._do(self.driver.read, query, after, limit)
-            assert len(page.versions) <= limit
+            page = self._page(query, after, limit)
             assert after < page.upto <= self.model.head
-            assert page.compacted == self.model.compacted
             found.extend(page.versions)
             after = page.upto
         assert found == expected
+
+    @rule(query=queries(), before=st.integers(1, 40), limit=_limits)
+    def read_newest_first(self, query: Query, before: int, limit: int) -> None:
+        """Read page by page to the beginning."""
+        expected = self.model.read(query, before, newest_first=True)
+        found: list[State] = []
+        while before > 1:
+            page = self._page(query, before, limit, newest_first=True)
+            assert 1 <= page.upto < before
+            found.extend(page.versions)
+            before = page.upto
+        assert found == expected
+
+    def _page(self, query: Query, start: int, limit: int, *, newest_first: bool = False) -> Page:
+        read = partial(self.driver.read, newest_first=newest_first)
+        page = self._do(read, query, start, limit)
+        assert len(page.versions) <= limit
+        assert page.compacted == self.model.compacted
+        assert page.newest_first is newest_first
+        leaving = query.leaving and not query.latest
+        expected = {state.rev: self.model.left(state) for state in page.versions if leaving}
+        assert page.left == {rev: left for rev, left in expected.items() if left is not None}
+        return page
+
+    @rule(query=queries())
+    def count(self, query: Query) -> None:
+        """Count the current versions that match."""
+        for by in ("status", "flow"):
+            assert dict(self._do(self.driver.count, query, by)) == self.model.count(query, by)
+
+    @precondition(lambda self: self.model.payloads)
+    @rule(nths=st.lists(_places, min_size=1, max_size=2), id=st.sampled_from(IDS))
+    def forget_payloads(self, nths: list[int], id: str) -> None:
+        """Forget some payloads, those of others and forgotten ones too, and one that never was."""
+        stored = list(self.model.payloads)
+        keys = [(1, "0" * 64), *{stored[nth % len(stored)] for nth in nths}]
+        assert self._do(self.driver.forget, id, keys) == self.model.forget(id, keys)
 
     @precondition(lambda self: self.model.log)
     @rule(nth=_places)
@@ -441,8 +482,12 @@ class DriverMachine(RuleBasedStateMachine):
     def load(self) -> None:
         """Load every payload that a version refers to."""
         for (rev, checksum), content in self.model.payloads.items():
-            ref = DataRef(rev, len(content), "any", checksum)
-            assert self._do(self.driver.load, ref) == content
+            ref = DataRef(rev, 1, "any", checksum)
+            if content is None:
+                with pytest.raises(DataForgottenError):
+                    self._do(self.driver.load, ref)
+            else:
+                assert self._do(self.driver.load, ref) == content
 
     @precondition(lambda self: self.store.raw)
     @invariant()

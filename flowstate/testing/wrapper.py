@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from attrs import define
 
@@ -58,8 +58,15 @@ class WrapperDriver(Driver):
     async def find(self, query: Query) -> State | None:
         return await self.around("find", lambda: self.driver.find(query))
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        return await self.around("read", lambda: self.driver.read(query, after, limit))
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        return await self.around(
+            "read", lambda: self.driver.read(query, after, limit, newest_first=newest_first)
+        )
+
+    async def count(self, query: Query, by: Literal["status", "flow"]) -> Mapping[str, int]:
+        return await self.around("count", lambda: self.driver.count(query, by))
 
     async def head(self) -> int:
         return await self.around("head", self.driver.head)
@@ -97,6 +104,9 @@ class WrapperDriver(Driver):
 
     async def load(self, ref: DataRef) -> bytes:
         return await self.around("load", lambda: self.driver.load(ref))
+
+    async def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
+        return await self.around("forget", lambda: self.driver.forget(id, payloads))
 
     async def compact(
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False

@@ -183,10 +183,12 @@ class LendsItsMemory(ModelDriver):
 class SkipsAVersion(ModelDriver):
     """Says of a full page that it looked one revision further than it did."""
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        page = await super().read(query, after, limit)
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        page = await super().read(query, after, limit, newest_first=newest_first)
         if len(page.versions) == limit and page.upto < self.model.head:
-            return Page(page.versions, page.upto + 1)
+            return replace(page, upto=page.upto + 1)
         return page
 
 
@@ -195,11 +197,13 @@ class ShowsRevisionsLate(ModelDriver):
 
     late: ClassVar[set[int]] = set()
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        page = await super().read(query, after, limit)
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        page = await super().read(query, after, limit, newest_first=newest_first)
         hidden = {s.rev for s in page.versions[:-1] if s.rev % 5 == 0} - self.late
         self.late.update(hidden)
-        return Page(tuple(s for s in page.versions if s.rev not in hidden), page.upto)
+        return replace(page, versions=tuple(s for s in page.versions if s.rev not in hidden))
 
 
 class NamesTheNextHead(ModelDriver):
@@ -236,8 +240,10 @@ class GetsThePast(ModelDriver):
 class GetsNowhere(ModelDriver):
     """Says of a page without matches that it ends where it began."""
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        page = await super().read(query, after, limit)
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        page = await super().read(query, after, limit, newest_first=newest_first)
         return page if page.versions else Page((), after)
 
 
@@ -473,8 +479,12 @@ class NeverDone(ModelDriver):
 class NeverTells(ModelDriver):
     """Hides that history is gone."""
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        return replace(await super().read(query, after, limit), compacted=0)
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        return replace(
+            await super().read(query, after, limit, newest_first=newest_first), compacted=0
+        )
 
 
 class NeverTellsWatchers(NeverTells):
@@ -507,15 +517,21 @@ class TellsLate(ModelDriver):
         self.told = self.model.compacted
         return batch
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        return replace(await super().read(query, after, limit), compacted=self.told)
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        return replace(
+            await super().read(query, after, limit, newest_first=newest_first), compacted=self.told
+        )
 
 
 class TellsWhateverIsAsked(ModelDriver):
     """Says that something is gone also to who asks for what came later."""
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        page = await super().read(query, after, limit)
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        page = await super().read(query, after, limit, newest_first=newest_first)
         return replace(page, compacted=self.model.compacted)
 
 
@@ -530,9 +546,9 @@ class LeavesLabels(Model):
         self.labelled += written
         return written
 
-    def read(self, query: Query, after: int) -> list[State]:
-        if not query.alternatives or query.latest:
-            return super().read(query, after)
+    def read(self, query: Query, after: int, *, newest_first: bool = False) -> list[State]:
+        if not query.alternatives or query.latest or newest_first:
+            return super().read(query, after, newest_first=newest_first)
         return [state for state in self.labelled if state.rev > after and query.matches(state)]
 
 
@@ -586,8 +602,10 @@ class ComposesText(ModelDriver):
 class ForgetsNotes(ModelDriver):
     """Shows watchers a version without the annotations of its transition."""
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        page = await super().read(query, after, limit)
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        page = await super().read(query, after, limit, newest_first=newest_first)
         versions = tuple(
             replace(state, transition=replace(state.transition, annotations={}))
             for state in page.versions

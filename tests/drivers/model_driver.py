@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from attrs import define, field
 from msgspec.structs import replace
 
 from flowstate import (
     Compaction,
+    DataForgottenError,
     DataNotFoundError,
     DataRef,
     Driver,
@@ -58,10 +59,21 @@ class ModelDriver(Driver):
     async def find(self, query: Query) -> State | None:
         return self.model.find(query)
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        found = tuple(self.model.read(query, after)[:limit])
-        upto = found[-1].rev if len(found) == limit else max(after, self.model.head)
-        return Page(found, upto, query.compacted(self.model.compacted, self.model.compacted_at))
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        model = self.model
+        found = tuple(model.read(query, after, newest_first=newest_first)[:limit])
+        end = 1 if newest_first else max(after, model.head)
+        upto = found[-1].rev if len(found) == limit else end
+        compacted = query.compacted(model.compacted, model.compacted_at)
+        left = {state.rev: was for state in found if (was := model.left(state)) is not None}
+        if not query.leaving or query.latest:
+            left = {}
+        return Page(found, upto, compacted, left=left, newest_first=newest_first)
+
+    async def count(self, query: Query, by: Literal["status", "flow"]) -> Mapping[str, int]:
+        return self.model.count(query, by)
 
     async def head(self) -> int:
         return self.model.head
@@ -99,10 +111,15 @@ class ModelDriver(Driver):
         return self.model.line()
 
     async def load(self, ref: DataRef) -> bytes:
-        content = self.model.payloads.get((ref.rev, ref.checksum))
+        key = ref.rev, ref.checksum
+        content = self.model.payloads.get(key)
         if content is None:
-            raise DataNotFoundError(f"payload {ref.checksum} stored at revision {ref.rev}")
+            error = DataForgottenError if key in self.model.payloads else DataNotFoundError
+            raise error(f"payload {ref.checksum} stored at revision {ref.rev}")
         return content
+
+    async def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
+        return self.model.forget(id, payloads)
 
     async def compact(
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import islice, takewhile
-from typing import ClassVar
+from itertools import chain, islice, takewhile
+from typing import ClassVar, Literal
 
 from attrs import define, field
 
@@ -23,11 +23,11 @@ from ...driver import Driver, Durability
 from ...errors import RevMismatchError
 from ...leases import Claimed, DuePage, Held, Holding, Place, Renewal
 from ...plan import Plan, Record, RecordedError, references
-from ...query import Page, Query
+from ...query import Left, Page, Query
 from ...retention import Compaction, Retained, Retention
 from ...state import State
 from ..head import Head
-from ..reader import MAX_SCAN, payload_not_found
+from ..reader import MAX_SCAN, payload_forgotten, payload_not_found
 from ..url import StoreUrl
 from .places import MAX_BEHIND, History, Places
 
@@ -54,15 +54,23 @@ class MemoryDriver(Driver):
         factory=dict[tuple[str, str], list[int]], init=False
     )
     """label -> the revisions that have it."""
+    _left_labelled: dict[tuple[str, str], list[int]] = field(
+        factory=dict[tuple[str, str], list[int]], init=False
+    )
+    """label -> the revisions with which a state lost it."""
     _current_labelled: dict[tuple[str, str], OrderedDict[str, None]] = field(
         factory=dict[tuple[str, str], OrderedDict[str, None]], init=False
     )
     """label -> the ids whose current version has it, in revision order."""
     _commit_ids: list[str] = field(factory=list[str], init=False)
     """Index in the log -> id of the commit that wrote the version."""
+    _previous: list[State | None] = field(factory=list[State | None], init=False)
+    """Index in the log -> the version of the same state before, also when that was removed."""
     _payloads: dict[tuple[int, str], bytes] = field(
         factory=dict[tuple[int, str], bytes], init=False
     )
+    _forgotten: set[tuple[int, str]] = field(factory=set[tuple[int, str]], init=False)
+    """The payloads whose content was forgotten, for as long as a version refers to them."""
     _referring: dict[tuple[int, str], list[int]] = field(
         factory=dict[tuple[int, str], list[int]], init=False
     )
@@ -129,6 +137,7 @@ class MemoryDriver(Driver):
                     histories.move_to_end(id)
             log.append(state)
             self._commit_ids.append(commit_id)
+            self._previous.append(previous)
             if state.labels or (previous is not None and previous.labels):
                 self._index_labels(previous, state)
             if state.data or state.stacked:
@@ -176,17 +185,38 @@ class MemoryDriver(Driver):
                     break
         return found
 
-    async def read(self, query: Query, after: int, limit: int) -> Page:
-        if query.since_ms:
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        if query.since_ms and not newest_first:
             after = max(after, self._rev_before(query.since_ms))
         compacted = query.compacted(self._compacted, self._compacted_at)
+        leaving = query.leaving and not query.latest
         versions: list[State] = []
-        for looked, state in enumerate(self._candidates(query, after), 1):
-            if query.matches(state) and (not query.latest or self._is_current(state)):
+        left: dict[int, Left] = {}
+        upto = 1 if newest_first else max(self._newest(), after)
+        for looked, state in enumerate(self._candidates(query, after, newest_first), 1):
+            if newest_first and state.committed_at < query.since_ms:
+                break
+            was = self._left(state) if leaving else None
+            if query.selects(state, was) and (not query.latest or self._is_current(state)):
                 versions.append(state)
+                if was is not None:
+                    left[state.rev] = was
             if len(versions) == limit or looked == MAX_SCAN:
-                return Page(tuple(versions), state.rev, compacted)
-        return Page(tuple(versions), max(self._newest(), after), compacted)
+                upto = state.rev
+                break
+        return Page(tuple(versions), upto, compacted, (), left, newest_first)
+
+    async def count(self, query: Query, by: Literal["status", "flow"]) -> Mapping[str, int]:
+        ids = {
+            state.id: state
+            for candidates in self._newest_first(query)
+            for state in candidates
+            if query.matches(state)
+        }
+        found = (state.transition for state in ids.values())
+        return Counter(each.status.value if by == "status" else each.to for each in found)
 
     async def head(self) -> int:
         return self._newest()
@@ -227,10 +257,19 @@ class MemoryDriver(Driver):
         return self._places.line()
 
     async def load(self, ref: DataRef) -> bytes:
-        try:
-            return self._payloads[ref.rev, ref.checksum]
-        except KeyError:
-            raise payload_not_found(ref) from None
+        key = ref.rev, ref.checksum
+        content = self._payloads.get(key)
+        if content is not None:
+            return content
+        raise payload_forgotten(ref) if key in self._forgotten else payload_not_found(ref)
+
+    async def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
+        others: set[str] = set()
+        for key in payloads:
+            if self._payloads.pop(key, None) is not None and key in self._referring:
+                self._forgotten.add(key)
+            others.update(self._at(rev).id for rev in self._referring.get(key, ()))
+        return len(others - {id})
 
     async def compact(
         self, retention: Retention, after: int, limit: int, *, dry_run: bool = False
@@ -251,6 +290,7 @@ class MemoryDriver(Driver):
         if removed and not dry_run:
             for key in payloads:
                 self._payloads.pop(key, None)
+                self._forgotten.discard(key)
             self._remove(removed, slice(start, stop))
         return compaction
 
@@ -260,8 +300,9 @@ class MemoryDriver(Driver):
         return zip(self._log, self._commit_ids, strict=True)
 
     def stored_payloads(self) -> Iterator[tuple[int, str]]:
-        """Past the contract, for tests: (revision, checksum) of every payload that is there."""
-        return iter(self._payloads)
+        """Past the contract, for tests: (revision, checksum) of every payload that is there,
+        forgotten or not."""
+        return chain(self._payloads, self._forgotten)
 
     def _first_outcome(self, plan: Plan) -> tuple[State, ...]:
         """What the plan wrote when it was committed before. Raises ``RevMismatchError``."""
@@ -295,6 +336,11 @@ class MemoryDriver(Driver):
         history = self._histories.get(id)
         return [] if history is None else history.revs
 
+    def _left(self, state: State) -> Left | None:
+        """What a state was before a version of it, where that was anything else."""
+        previous = self._previous[self._index(state.rev)]
+        return None if previous is None else Left.of(previous).before(state)
+
     def _index_labels(self, previous: State | None, state: State) -> None:
         if previous is not None:
             for label in previous.labels.items():
@@ -302,6 +348,8 @@ class MemoryDriver(Driver):
                 del ids[state.id]
                 if not ids:
                     del self._current_labelled[label]
+            for label in previous.labels.items() - state.labels.items():
+                self._left_labelled.setdefault(label, []).append(state.rev)
         for label in state.labels.items():
             self._labelled.setdefault(label, []).append(state.rev)
             self._current_labelled.setdefault(label, OrderedDict())[state.id] = None
@@ -318,25 +366,46 @@ class MemoryDriver(Driver):
                 ids = self._current_with(labels)
                 yield (self._histories[id].latest for id in reversed(ids))
 
-    def _candidates(self, query: Query, after: int) -> Iterable[State]:
-        """Versions above a revision that may match, ascending."""
+    def _candidates(self, query: Query, start: int, newest_first: bool) -> Iterable[State]:  # noqa: FBT001
+        """Versions above a revision that may match, ascending; or below it, falling."""
+        beyond = _below if newest_first else _above
         if query.id:
-            return map(self._at, _above(self._revs(query.id), after))
+            return map(self._at, beyond(self._revs(query.id), start))
         if not query.alternatives:
-            return map(self._log.__getitem__, range(self._index(after + 1), len(self._log)))
-        rarest = [self._labelled_above(labels, after, query) for labels in query.alternatives]
-        if len(rarest) == 1:
-            return map(self._at, rarest[0])
-        return map(self._at, _distinct(heapq.merge(*rarest)))
+            last = len(self._log)
+            if newest_first:
+                return map(self._log.__getitem__, range(min(self._index(start), last) - 1, -1, -1))
+            return map(self._log.__getitem__, range(self._index(start + 1), last))
+        lists = [
+            revs
+            for labels in query.alternatives
+            for revs in self._labelled_beyond(labels, start, query, newest_first)
+        ]
+        if len(lists) == 1:
+            return map(self._at, lists[0])
+        merged = heapq.merge(*lists, reverse=newest_first)
+        return map(self._at, _distinct(merged))
 
-    def _labelled_above(self, labels: Mapping[str, str], after: int, query: Query) -> Iterator[int]:
-        """The revisions above another, ascending, that have the rarest of these labels; of current
-        versions alone, if that is asked for and most versions are not current."""
-        revs = min((self._labelled.get(label, []) for label in labels.items()), key=len)
-        if query.latest and len(ids := self._current_with(labels)) * FEW < len(revs):
-            latest = (self._histories[id].latest.rev for id in ids)
-            return (rev for rev in latest if rev > after)
-        return _above(revs, after)
+    def _labelled_beyond(
+        self,
+        labels: Mapping[str, str],
+        start: int,
+        query: Query,
+        newest_first: bool,  # noqa: FBT001
+    ) -> Iterable[Iterator[int]]:
+        """The revisions above another, ascending, or below it, falling, that have the rarest of
+        these labels, and if it is asked for those with which it was lost; of current versions
+        alone, if that is asked for and most versions are not current."""
+        beyond = _below if newest_first else _above
+        indexes = [self._labelled]
+        if query.leaving and not query.latest:
+            indexes.append(self._left_labelled)
+        found = [[index.get(label, []) for index in indexes] for label in labels.items()]
+        lists = min(found, key=lambda revs: sum(map(len, revs)))
+        if query.latest and len(ids := self._current_with(labels)) * FEW < len(lists[0]):
+            latest = [self._histories[id].latest.rev for id in ids]
+            return [beyond(latest, start)]
+        return [beyond(revs, start) for revs in lists]
 
     def _current_with(self, labels: Mapping[str, str]) -> OrderedDict[str, None]:
         """The ids whose current versions have the rarest of these labels, in revision order."""
@@ -399,10 +468,11 @@ class MemoryDriver(Driver):
     def _summary(
         self, removed: list[State], payloads: list[tuple[int, str]], upto: int, *, done: bool
     ) -> Compaction:
-        contents = [self._payloads[key] for key in payloads if key in self._payloads]
-        size = sum(len(encode_state(state)) for state in removed) + sum(map(len, contents))
+        sizes = {key: len(self._payloads[key]) for key in payloads if key in self._payloads}
+        sizes |= dict.fromkeys(self._forgotten.intersection(payloads), 0)
+        size = sum(len(encode_state(state)) for state in removed) + sum(sizes.values())
         states = sum(map(self._is_current, removed))
-        return Compaction(upto, len(removed), states, len(contents), size, done)
+        return Compaction(upto, len(removed), states, len(sizes), size, done)
 
     def _references(self, states: Iterable[State]) -> dict[tuple[int, str], list[int]]:
         """The payloads that versions refer to, with all the revisions that do."""
@@ -425,16 +495,25 @@ class MemoryDriver(Driver):
         retained = [
             index for index in range(looked.start, looked.stop) if self._log[index].rev not in revs
         ]
+        lost = {
+            label
+            for state in removed
+            if (previous := self._previous[self._index(state.rev)]) is not None
+            for label in previous.labels.items() - state.labels.items()
+        }
         self._commit_ids[looked] = [self._commit_ids[index] for index in retained]
+        self._previous[looked] = [self._previous[index] for index in retained]
         self._log[looked] = [self._log[index] for index in retained]
         self._removed += len(removed)
         if removed[-1].rev > self._compacted:
             self._compacted, self._compacted_at = removed[-1].rev, removed[-1].committed_at
-        for label in {label for state in removed for label in state.labels.items()}:
-            labelled = self._labelled[label]
-            _discard(labelled, removed, revs)
-            if not labelled:
-                del self._labelled[label]
+        had = {label for state in removed for label in state.labels.items()}
+        for index, labels in ((self._labelled, had), (self._left_labelled, lost)):
+            for label in labels:
+                labelled = index[label]
+                _discard(labelled, removed, revs)
+                if not labelled:
+                    del index[label]
         for id in {state.id for state in removed}:
             history = self._histories[id]
             _discard(history.revs, removed, revs)
@@ -465,9 +544,13 @@ def _above(revs: list[int], after: int) -> Iterator[int]:
     return map(revs.__getitem__, range(bisect_right(revs, after), len(revs)))
 
 
-def _distinct(ascending: Iterable[int]) -> Iterator[int]:
+def _below(revs: list[int], before: int) -> Iterator[int]:
+    return map(revs.__getitem__, range(bisect_left(revs, before) - 1, -1, -1))
+
+
+def _distinct(revs: Iterable[int]) -> Iterator[int]:
     last = 0
-    for rev in ascending:
+    for rev in revs:
         if rev != last:
             yield rev
         last = rev
