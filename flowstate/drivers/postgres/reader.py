@@ -420,8 +420,10 @@ bound AS MATERIALIZED (
 SELECT b.upto, b.compacted, b.compacted_at, {row}
 FROM bound b LEFT JOIN LATERAL (
     SELECT v.*
-    FROM (SELECT DISTINCT r.rev FROM lists, unnest(revs) AS r(rev) WHERE r.rev {beside} b.upto) c
-    CROSS JOIN LATERAL (SELECT v.* FROM {s}.versions v WHERE v.rev = c.rev{filters}) v
+    FROM (
+        SELECT DISTINCT r.rev FROM lists, unnest(revs) AS r(rev) WHERE r.rev {beside} b.upto
+        ORDER BY r.rev{order}
+    ) c CROSS JOIN LATERAL (SELECT v.* FROM {s}.versions v WHERE v.rev = c.rev{filters}) v
     ORDER BY v.rev{order} LIMIT %(limit)s
 ) v ON true ORDER BY v.rev{order}
 """

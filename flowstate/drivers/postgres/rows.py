@@ -8,7 +8,7 @@ from typing import Any, Generic, LiteralString, TypeAlias, TypeVar
 from attrs import frozen
 from msgspec import Struct
 
-from ...codec import decode, encode, encode_policy, encode_state
+from ...codec import decode, encode_policy, encode_state
 from ...errors import DecodeError
 from ...leases import Place
 from ...plan import Record, Write, references
@@ -139,9 +139,9 @@ def _row(version: Version) -> Row:
         version,
         state,
         encode_state(state),
-        encode(labels) if labels else None,
+        encode_state(labels) if labels else None,
         _keys(labels),
-        None if was is None else encode(was),
+        None if was is None else encode_state(was),
         [] if not was else _keys(dict(was.items() - labels.items())),
         place,
         place if place is not None and place.since is None else None,

@@ -47,6 +47,11 @@ IDLE_TIMEOUT = "5s"
 NOTIFY_EVERY_S = 0.005
 """Between two notifications, at least, while there is more to write."""
 
+_PLAN_ONCE: LiteralString = (
+    "SELECT pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true)"
+)
+"""Has the server plan each statement of a commit once for a connection: planning one again, for the
+values that it is given, costs more than doing it, and comes to the same."""
 _OTHERS: LiteralString = """
 SELECT count(DISTINCT v.id) FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
 JOIN {s}.payload_refs r ON r.payload_rev = k.rev AND r.checksum = k.checksum
@@ -208,6 +213,7 @@ class Writer(StoreWriter):
         self._connect()
         with self.connection.pipeline() as pipeline:
             self._begin(self.target.synchronous)
+            self._execute(_PLAN_ONCE)
             self._execute(LOCK_HEAD)
             asked = self._ask(plans)
             keyed = self._ask_records(keys) if (keys := keys_of(plans)) else None
