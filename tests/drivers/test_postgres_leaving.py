@@ -192,6 +192,18 @@ async def test_rows_that_cannot_be_read_stop_no_migration(
         assert moved == await driver.get("a")
 
 
+async def test_what_may_have_any_flow_matches_as_far_as_can_be_told(
+    url: str, ours: Connection
+) -> None:
+    """Nothing is known of the flow of a row that could not be read when the store was migrated."""
+    versions = await fill(url)
+    run(ours, url, *UNMIGRATE)
+    PostgresRows(url).damage(versions[2].rev)
+    async with connect(url) as driver:
+        page = await driver.read(Query(flow="another"), 0, 100)
+        assert ((), [versions[2].rev]) == (page.versions, [each.rev for each in page.unreadable])
+
+
 async def test_whoever_may_use_the_other_tables_may_use_the_new_one(
     url: str, ours: Connection
 ) -> None:
