@@ -14,10 +14,10 @@ Each of the eight laws of docs/concepts.md is proved by one module, whose first 
 ``order`` (1), ``atomicity`` (2), ``durability`` (3), ``isolation`` (4), ``outcome`` (5), ``cost``
 (6), ``watch`` (7), ``claims`` (8). The rest of the contract has no numbers: ``conflicts``,
 ``accepted``, ``read``, ``query``, ``leaving``, ``due``, ``places``, ``leases``, ``head``,
-``forgetting``, ``retention``, ``compaction``. The first line of a module is the heading that ``flowstate check`` prints above what
-its mixins prove. A module has one mixin, or two if what it proves has two parts (``read`` and
-``retention``: versions and payloads; ``outcome``: the ids of plans and those of callers). ``base``
-and ``runs`` have what they share, and prove nothing.
+``forgetting``, ``retention``, ``compaction``. The first line of a module is the heading that
+``flowstate check`` prints above what its mixins prove. A module has one mixin, or two if what it
+proves has two parts (``read`` and ``retention``: versions and payloads; ``outcome``: the ids of
+plans and those of callers). ``base`` and ``runs`` have what they share, and prove nothing.
 """
 
 from __future__ import annotations
