@@ -10,6 +10,7 @@ from attrs import define, field
 from msgspec.structs import replace
 
 from flowstate import DataForgottenError, DataRef, Page, Plan, Query, State, Status
+from flowstate.drivers.memory import MemoryDriver
 from flowstate.query import Left
 from flowstate.testing.model import Model
 
@@ -103,6 +104,20 @@ class CountsNothingToo(Model):
         return {Status.FAILED.value: 0, **super().count(query, by)}
 
 
+@define(eq=False)
+class LooksThroughAllThatHadALabel(MemoryDriver):
+    """Looks at every version that ever had a label for those that are current."""
+
+    last_looked_at: list[State] = field(factory=list[State])
+
+    async def read(
+        self, query: Query, after: int, limit: int, *, newest_first: bool = False
+    ) -> Page:
+        if query.latest and query.labels:
+            self.last_looked_at = [state for state, _ in self.stored() if query.matches(state)]
+        return await super().read(query, after, limit, newest_first=newest_first)
+
+
 # ---------------------------------------------------------------- forgetting
 
 
@@ -176,6 +191,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     LeavesAmongCurrent: "test_among_current_versions_nothing_leaves",
     RemembersTheRemoved: "test_a_new_state_has_left_nothing",
     CutsThenTurns: "test_the_newest_first_is_the_same_the_other_way",
+    LooksThroughAllThatHadALabel: "test_cost_does_not_grow_with_what_has_lost_a_label",
     CountsHistory: "test_count_is_of_the_current_versions",
     CountsNothingToo: "test_count_is_of_the_current_versions",
     ForgetsWhatIsEqual: "test_what_was_forgotten_is_told",
