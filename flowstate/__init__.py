@@ -57,6 +57,7 @@ from .errors import (
 )
 from .flow import Flow
 from .flows import Flows
+from .forgetting import Forgotten
 from .leases import Due, DuePage
 from .plan import Plan, Write
 from .query import Page, Query, Unreadable
@@ -98,6 +99,7 @@ __all__ = [
     "FlowReturnError",
     "Flows",
     "FlowstateError",
+    "Forgotten",
     "IllegalTransitionError",
     "InvalidValueError",
     "Noop",

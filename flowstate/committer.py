@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from typing import Any, TypeAlias, TypeVar
 
-from attrs import define, field
+from attrs import Factory, define, field
 from msgspec.structs import replace
 
 from . import transitions
@@ -85,7 +85,10 @@ class Committer:
     listeners: list[Listener] = field(factory=list[Listener], init=False)
     """Called with each plan that was stored and its versions, before whoever commits goes on. May
     not raise."""
-    payloads: PayloadCache = field(factory=lambda: PayloadCache(MAX_CACHED), init=False)
+    payloads: PayloadCache = field(
+        default=Factory(lambda self: PayloadCache(self.clock, MAX_CACHED), takes_self=True),
+        init=False,
+    )
     _numbers: Iterator[int] = field(factory=lambda: count(1), init=False)
     """What tells its commits apart."""
 

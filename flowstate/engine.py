@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 
 import anyio
 from attrs import define, field
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from . import clock, codec
 from .background import Background
-from .checks import check_rev, check_whole
+from .checks import check_flag, check_name, check_rev, check_whole
 from .clock import Clock, SystemClock
 from .commands import Command, Commit, Execute, Noop, Require
 from .committer import Committer, new_owner, new_prefix
@@ -38,14 +38,15 @@ from .errors import (
 from .executions import runs_flow
 from .flow import Flow
 from .flows import Flows
+from .forgetting import Forgotten, payloads_of
 from .holds import Holds
 from .leaving import Leaving
-from .query import Labels, Query
+from .query import Labels, Page, Query
 from .retention import Retention
 from .state import RetryPolicy, State, Status, check_id
 from .timers import Timers
 from .transitions import MOVES
-from .watch import Tail, Versions, Watcher
+from .watch import Current, Tail, Versions, Watcher
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -269,15 +270,16 @@ class Engine:
 
     async def get(self, id: str, rev: int | None = None) -> State:
         """The latest version of a state, or exactly that one. Raises ``StateNotFoundError``."""
-        id = check_id(id)
-        if rev is not None:
-            rev = check_rev("rev", rev)
-        state = await self.driver.get(id, rev)
+        state = await self.peek(id, rev)
         if state is None:
             raise StateNotFoundError(
                 f"state {id!r}" if rev is None else f"revision {rev} of state {id!r}"
             )
         return state
+
+    async def peek(self, id: str, rev: int | None = None) -> State | None:
+        """The same; None if there is none."""
+        return await self.driver.get(check_id(id), None if rev is None else check_rev("rev", rev))
 
     async def find(self, query: Query | Labels) -> State:
         """The newest state whose current version matches. Raises ``StateNotFoundError``."""
@@ -287,13 +289,57 @@ class Engine:
             raise StateNotFoundError(f"state matches {wanted!r}")
         return state
 
-    def states(self, query: Query | Labels | None = None) -> Versions:
-        """The versions that match, in revision order, as an async iterator that ends.
+    def states(
+        self,
+        query: Query | Labels | None = None,
+        *,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> Versions:
+        """The versions that match, in revision order or the newest first, as an async iterator that
+        ends, after *limit* of them at the latest.
 
-        With ``Query(latest=True)`` the current version of each state; one that moves while it is
-        being listed may be left out (``watch`` misses none).
+        With ``Query(latest=True)`` the current version of each state: every state that matched when
+        reading began and still does, once. What moves while it is being listed may come last.
         """
-        return Versions(self.driver, _query(query))
+        wanted = _query(query)
+        check_flag("newest_first", newest_first)
+        if limit is not None:
+            check_whole("limit", limit)
+        kind = Current if wanted.latest else Versions
+        return kind(self.driver, wanted, newest_first=newest_first, limit=limit)
+
+    async def page(
+        self,
+        query: Query | Labels | None = None,
+        after: int | None = None,
+        limit: int = 100,
+        *,
+        newest_first: bool = False,
+    ) -> Page:
+        """As many of the versions that match as fit on a page, or all that there are; the next page
+        is the one after ``page.upto``.
+
+        With *newest_first* pages go down, from the head on or from below *after*. A page of current
+        versions (``latest``) is of its own moment: what moves between two pages is on none of them
+        or on both; ``states`` misses none, and ``watch`` goes on.
+        """
+        start = None if after is None else check_rev("after", after)
+        check_whole("limit", limit, 1, "a number of versions")
+        check_flag("newest_first", newest_first)
+        versions = Versions(
+            self.driver, _query(query), newest_first=newest_first, limit=limit, start=start
+        )
+        return await versions.page()
+
+    async def count(
+        self, query: Query | Labels | None = None, by: Literal["status", "flow"] = "status"
+    ) -> Mapping[str, int]:
+        """How many states there are whose current versions match, by the values of their statuses
+        or the names of their flows; what has ended is at none, the flow ``""``."""
+        if by not in ("status", "flow"):
+            raise InvalidValueError("by", f"takes 'status' or 'flow', not {shown(by)}")
+        return await self.driver.count(_query(query), by)
 
     def watch(self, query: Query | Labels | None = None, *, after: int | None = None) -> Watcher:
         """The versions that match, as an async iterator that goes on with those to come.
@@ -361,6 +407,26 @@ class Engine:
             problem = f"is {payload.content_type}, not JSON; ask for type=bytes"
             raise DecodeError(where, problem)
         return codec.decode(content, type, where)
+
+    async def forget(self, id: str, *names: str) -> Forgotten:
+        """Remove the content of these data of a state, in every version of it, also inside what is
+        stacked in them, and also if it has ended.
+
+        Its versions and their references stay, with sizes and checksums, and no new version is
+        made; ``data`` raises ``DataForgottenError`` from then on. A payload that other states refer
+        to is gone for them too: what is given tells how many that are. Another process may give
+        it for a minute from what it remembers. Raises ``StateNotFoundError``, ``DataNotFoundError``
+        for a name that no version has, and then forgets nothing.
+        """
+        self._committer.check_open()
+        wanted = [check_name("forget", name) for name in names]
+        if not wanted:
+            raise InvalidValueError("forget", "takes the names of the data to forget")
+        await self.get(id)
+        payloads = await payloads_of(self.driver, check_id(id), wanted)
+        states = await self.driver.forget(id, payloads)
+        self._committer.payloads.discard(payloads)
+        return Forgotten(len(payloads), states)
 
     def compact(  # noqa: PLR0913  (each is told for itself, by its name)
         self,

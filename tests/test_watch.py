@@ -264,7 +264,7 @@ async def test_the_buffer_of_the_tail_is_bounded(engine: Engine) -> None:
     for _ in range(50):
         await post(engine, 2)
         await take(watcher, 2)
-        reach.append(sum(tail.covers(rev) for rev in range(tail.upto)))
+        reach.append(sum(tail.covers(Query(), rev) for rev in range(tail.upto)))
     assert tail.size <= max(reach) <= 2 * tail.size
     assert tail.upto == 101
 
@@ -289,7 +289,7 @@ async def test_a_slow_watcher_slows_only_itself(engine: Engine, driver: Counting
         await post(engine, 1)
         assert await take(fast, 1) == [n]
     assert tail.upto == 39
-    assert not tail.covers(slow.rev)
+    assert not tail.covers(Query(), slow.rev)
     driver.reads.clear()
     assert await take(slow, 38) == list(range(2, 40))
     assert driver.reads == [(1, slow.page_size)]
@@ -305,7 +305,7 @@ async def test_the_tail_does_not_read_what_nobody_wants(
     driver.reads.clear()
     await wait_for_one(engine, following(tail, Query(from_now=True)))
     assert [after for after, _ in driver.reads] == [1_001]
-    assert [rev for rev in range(1_002) if tail.covers(rev)] == [1_001]
+    assert [rev for rev in range(1_002) if tail.covers(Query(), rev)] == [1_001]
 
 
 # ---------------------------------------------------------------- what a watcher holds
@@ -417,6 +417,8 @@ CONDITIONS: dict[str, Query] = {
     "id": Query(id="b"),
     "id_prefix": Query(id_prefix="b"),
     "status": Query(status=Status.RUNNING),
+    "flow": Query(flow="run"),
+    "leaving": Query(flow="run", leaving=True),
     "since": Query(since=NOW + 1),
 }
 

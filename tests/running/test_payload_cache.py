@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from flowstate import Commit, DataRef, Driver, Engine, Pause, State
+from flowstate import Commit, DataRef, Driver, Engine, Pause, State, SystemClock
 from flowstate.payloads import PayloadCache
 from flowstate.testing.virtual import TimedDriver, VirtualClock
 
@@ -62,7 +62,7 @@ def ref(rev: int, checksum: str = C) -> DataRef:
 
 
 def test_the_cache_is_bounded_and_drops_what_was_used_longest_ago() -> None:
-    cache = PayloadCache(100)
+    cache = PayloadCache(SystemClock(), 100)
     for rev in range(1, 11):
         cache.put(rev, C, b"x" * 10)
     assert cache.get(ref(1)) is not None
@@ -73,7 +73,7 @@ def test_the_cache_is_bounded_and_drops_what_was_used_longest_ago() -> None:
 
 
 def test_a_payload_is_told_by_its_revision_and_its_checksum() -> None:
-    cache = PayloadCache(100)
+    cache = PayloadCache(SystemClock(), 100)
     cache.put(1, C, b"one")
     assert (b"one", None, None) == (
         cache.get(ref(1)),
