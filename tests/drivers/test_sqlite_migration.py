@@ -42,7 +42,7 @@ QUERIES = [
     Query(),
     Query(leaving=True),
     *(
-        Query(leaving=leaving, **conditions)  # type: ignore[arg-type]
+        Query(leaving=leaving, **conditions)
         for leaving in (False, True)
         for conditions in (
             {"labels": MAIL},
