@@ -124,9 +124,9 @@ async def test_bad_limits_are_refused(engine: Engine) -> None:
     for limit in (-1, 1.5, True):
         with pytest.raises(InvalidValueError, match="limit"):
             engine.states(limit=limit)  # type: ignore[arg-type]
-    for limit in (0, None):
+    for size in (0, None):
         with pytest.raises(InvalidValueError, match="limit"):
-            await engine.page(limit=limit)  # type: ignore[arg-type]
+            await engine.page(limit=size)  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="newest_first"):
         engine.states(newest_first=1)  # type: ignore[arg-type]
 
