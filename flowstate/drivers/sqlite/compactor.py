@@ -29,6 +29,7 @@ class Compactor(Decider):
             return batch.summary(())
         delete(self.connection, "labels", _labels(batch.removed))
         delete(self.connection, "current_labels", _labels(batch.current))
+        delete(self.connection, "left_labels", self._left_labels(batch.removed))
         delete(self.connection, "payload_references", batch.references)
         unreferenced = self._unreferenced(batch.keys)
         sizes = self._sizes(unreferenced)
@@ -59,7 +60,12 @@ class Compactor(Decider):
             for id, oldest, latest, status, at, first in rows
         }
 
-    # ------------------------------------------------------------ payloads
+    # ------------------------------------------------------------ labels and payloads
+
+    def _left_labels(self, versions: Iterable[Candidate]) -> list[tuple[str, str, int]]:
+        """Where there may be rows of ``left_labels`` for these versions."""
+        rows = self.connection.execute(_WAS, (json.dumps([version.rev for version in versions]),))
+        return [(*label, rev) for rev, was in rows for label in labels_of(was).items()]
 
     def _newest_references(self, keys: Collection[Key]) -> Iterable[tuple[Key, int]]:
         rows = self.connection.execute(_NEWEST_REFERENCES, (json.dumps(keys),))
@@ -83,7 +89,9 @@ class Compactor(Decider):
 
 def _labels(versions: Iterable[Candidate]) -> list[tuple[str, str, int]]:
     """The rows of ``labels`` for these versions."""
-    return [label for version in versions for label in labels_of(version.rev, version.labels)]
+    return [
+        (*label, version.rev) for version in versions for label in labels_of(version.labels).items()
+    ]
 
 
 # ---------------------------------------------------------------- statements
@@ -107,6 +115,11 @@ SELECT latest.id,
     ), 0)
 FROM json_each(?) AS wanted CROSS JOIN versions AS latest
 ON latest.rev = (SELECT max(rev) FROM versions WHERE id = wanted.value)
+"""
+
+_WAS = """
+SELECT rev, was_labels FROM versions
+WHERE rev IN (SELECT value FROM json_each(?)) AND was_labels IS NOT NULL
 """
 
 _NEWEST_REFERENCES = """

@@ -9,26 +9,34 @@ from __future__ import annotations
 import heapq
 import json
 import sqlite3
-from collections.abc import Generator, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from attrs import define, field, frozen
+from msgspec.structs import replace
 
 from ...data import DataRef
 from ...leases import DuePage, Holding, Place
 from ...plan import Record
-from ...query import Page, Query, Unreadable
+from ...query import Left, Page, Query, Unreadable
 from ...retention import Compaction, Retention
-from ...state import State
+from ...state import State, Status
 from ..compaction import Batch
 from ..reader import MAX_SCAN, SCAN_PER_VERSION, DueRow, StoreReader
 from . import schema
 from .compactor import Compactor
 from .errors import translated
 from .places import IS_HELD, READY_FLOWS
-from .rows import ROW
+from .rows import ROW, left_of
+
+MAX_REV = 2**63 - 1
+FEW_IDS = 1_000
+"""States that are looked up one by one, by a prefix of their ids, at most."""
+FIRST_LOOK = 10
+"""Current versions that are looked at first, the newest ones, for most look for one."""
 
 
 @frozen
@@ -40,6 +48,59 @@ class Condition:
 
     def __and__(self, other: Condition) -> Condition:
         return Condition(f"{self.sql} AND {other.sql}", self.values + other.values)
+
+    def __or__(self, other: Condition) -> Condition:
+        return Condition(f"({self.sql} OR {other.sql})", self.values + other.values)
+
+
+Source: TypeAlias = Condition
+"""Where revisions are to be found: a table, WHERE and a condition."""
+Group: TypeAlias = Sequence[Source]
+"""Sources that have everything between them."""
+
+
+@frozen
+class Span:
+    """The revisions between two others, these not counted, upwards or downwards."""
+
+    low: int
+    high: int
+    falling: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return self.high - self.low <= 1
+
+    @property
+    def order(self) -> str:
+        """For ORDER BY."""
+        return "rev DESC" if self.falling else "rev"
+
+    @property
+    def condition(self) -> Condition:
+        return Condition("rev > ? AND rev < ?", (self.low, self.high))
+
+    def beyond(self, rev: int) -> Span:
+        """What comes after a revision."""
+        return Span(self.low, rev, True) if self.falling else Span(rev, self.high)  # noqa: FBT003
+
+    def as_far_as(self, rev: int) -> Span:
+        """What comes up to a revision, that one counted."""
+        if self.falling:
+            return Span(rev - 1, self.high, True)  # noqa: FBT003
+        return Span(self.low, rev + 1)
+
+    def has(self, rev: int) -> bool:
+        return self.low < rev < self.high
+
+
+@frozen
+class Offer:
+    """Revisions that an index offers, in the order of a span."""
+
+    revs: Collection[int]
+    end: int | None
+    """As far as it they are all there are; None: to the end of the span."""
 
 
 @define(eq=False)
@@ -74,33 +135,54 @@ class Reader(StoreReader):
             row = self._one(_RECORD, id)
             return None if row is None else Record(*row)
 
-    def read(self, query: Query, after: int, limit: int) -> Page:
+    def read(self, query: Query, after: int, limit: int, newest_first: bool) -> Page:  # noqa: FBT001
         with self._snapshot():
             head = self._head()
             floor, removed_at = self._compacted()
             compacted = query.compacted(floor, removed_at)
-            if query.since_ms:
-                after = max(after, self._rev_before(query.since_ms, head))
-            if after >= head:
-                return Page((), max(after, head), compacted)
-            if query.alternatives or query.id or query.latest:
-                revs, upto = self._candidates(query, after, head, limit)
-                among = Condition("rev IN (SELECT value FROM json_each(?))", (json.dumps(revs),))
+            low = self._rev_before(query.since_ms, head) if query.since_ms else 0
+            if newest_first:
+                span, upto = Span(low, min(after, head + 1), falling=True), 1
             else:
-                upto = self._scan(after, floor, head, limit)
-                among = Condition("rev > ? AND rev <= ?", (after, upto))
-            entries = list(islice(self._matching(query, among, "rev"), limit))
-            if len(entries) == limit:
-                upto = entries[-1].rev
-            return Page.of(entries, upto, compacted)
+                span, upto = Span(max(after, low), head + 1), max(after, head)
+            if span.is_empty:
+                return Page((), upto, compacted, newest_first=newest_first)
+            most = min(MAX_SCAN, SCAN_PER_VERSION * limit)
+            if query.alternatives or query.id or query.latest:
+                offer = self._candidates(query, query.latest, span, most)
+                among, end = _are(offer.revs), offer.end
+            else:
+                end = self._scan(span, floor, most)
+                among = (span if end is None else span.as_far_as(end)).condition
+            found = list(islice(self._matching(query, among, span.order), limit))
+            if len(found) == limit:
+                end = found[-1][0].rev
+            left = {entry.rev: left for entry, left in found if left is not None}
+            return Page.of(
+                [entry for entry, _ in found],
+                upto if end is None else end,
+                compacted,
+                left,
+                newest_first=newest_first,
+            )
 
     def find(self, query: Query) -> State | None:
+        query = replace(query, leaving=False)
         with self._snapshot():
-            newest = [
-                next(self._matching(query, among, "rev DESC", table), None)
-                for table, among in self._current(query)
-            ]
-            return self._newest_of(filter(None, newest))
+            for among in self._current(query):
+                for entry, _ in self._matching(query, among, "rev DESC"):
+                    return self._newest_of([entry])
+        return None
+
+    def count(self, query: Query, by: Literal["status", "flow"]) -> Mapping[str, int]:
+        conditions = _columns(replace(query, leaving=False)) & _labels(query.alternatives)
+        counts = Counter[str]()
+        with self._snapshot():
+            for among in self._current(query):
+                where = among & conditions
+                sql = f"SELECT {_BY[by]}, count(*) FROM versions WHERE {where.sql} GROUP BY 1"
+                counts.update(dict(self._rows(sql, *where.values)))
+        return counts
 
     def due(self, until: int, limit: int) -> DuePage:
         with self._snapshot():
@@ -151,90 +233,117 @@ class Reader(StoreReader):
 
     # ------------------------------------------------------------ candidates
 
-    def _scan(self, after: int, floor: int, head: int, limit: int) -> int:
-        """Up to where a page looks at every version."""
-        if after >= floor:  # there the log is whole
-            return min(head, after + MAX_SCAN)
-        row = self._one(_LAST_OF, after, min(MAX_SCAN, SCAN_PER_VERSION * limit))
-        return row[0] if row and row[0] is not None else head
-
-    def _candidates(self, query: Query, after: int, head: int, limit: int) -> tuple[list[int], int]:
-        """Revisions that an index offers, ascending, and up to where they are all there are."""
-        most = min(MAX_SCAN, SCAN_PER_VERSION * limit)
-        if query.id:
-            lists = [self._revs("versions", {"id": query.id}, after, most)]
-        elif query.alternatives:
-            table = "current_labels" if query.latest else "labels"
-            lists = [self._rarest(table, labels, after, most) for labels in query.alternatives]
+    def _scan(self, span: Span, floor: int, most: int) -> int | None:
+        """As far as which revision a page looks at every version; None: to the end."""
+        end: int | None
+        if span.falling:
+            end = span.high - MAX_SCAN
+            if floor and end <= floor:  # the log has gaps there
+                (end,) = self._one(_FIRST_OF, span.high, most) or (None,)
         else:
-            lists = [self._revs("versions", {"current": 1}, after, most)]
-        upto = min([revs[-1] for revs in lists if len(revs) == most], default=head)
-        merged = dict.fromkeys(rev for rev in heapq.merge(*lists) if rev <= upto)
-        return list(merged), upto
+            end = span.low + MAX_SCAN
+            if span.low < floor:
+                (end,) = self._one(_LAST_OF, span.low, most) or (None,)
+        return end if end is not None and not span.beyond(end).is_empty else None
 
-    def _rarest(self, table: str, labels: Mapping[str, str], after: int, most: int) -> list[int]:
-        """The revisions with whichever of the labels the fewest have; of two that have as many
-        as were asked for, the one that gets further."""
-        lists = (
-            self._revs(table, {"key": key, "value": value}, after, most)
-            for key, value in labels.items()
-        )
-        return min(lists, key=lambda revs: (len(revs), -revs[-1] if revs else 0))
-
-    def _revs(self, table: str, equal: Mapping[str, Any], after: int, most: int) -> list[int]:
-        where = " AND ".join(f"{column} = ?" for column in equal)
-        rows = self.connection.execute(
-            f"SELECT rev FROM {table} WHERE {where} AND rev > ? ORDER BY rev LIMIT ?",
-            (*equal.values(), after, most),
-        )
-        return [rev for (rev,) in rows]
-
-    def _current(self, query: Query) -> Iterator[tuple[str, Condition]]:
-        """Where current versions that may match are to be found, newest first at no cost: a table
-        and a condition for each alternative."""
-        if query.id:
-            yield "versions", Condition("id = ? AND current = 1", (query.id,))
-        elif not query.alternatives:
-            yield "versions", Condition("current = 1")
-        for labels in () if query.id else query.alternatives:
-            label = self._rarest_current(labels)
-            # CROSS JOIN keeps SQLite from collecting all of them first
-            table = "current_labels CROSS JOIN versions USING (rev)"
-            yield table, Condition("key = ? AND value = ?", label)
-
-    def _rarest_current(self, labels: Mapping[str, str]) -> tuple[str, str]:
-        """The label that the fewest current versions have. Counts no further than it must."""
-        found, *others = labels.items()
-        most = 10
-        while others and most <= MAX_SCAN:
-            counts = {
-                (key, value): len(
-                    self._revs("current_labels", {"key": key, "value": value}, 0, most)
-                )
-                for key, value in labels.items()
-            }
-            found = min(counts, key=lambda label: counts[label])
-            if counts[found] < most:
+    def _current(self, query: Query) -> Iterator[Condition]:
+        """Where current versions that may match are to be found, part by part, the newest first:
+        few at first, as most callers look for one."""
+        low = self._rev_before(query.since_ms, self._head()) if query.since_ms else 0
+        span = Span(low, MAX_REV, falling=True)
+        most = FIRST_LOOK
+        while True:
+            offer = self._candidates(query, True, span, most)  # noqa: FBT003
+            yield _are(offer.revs)
+            if offer.end is None:
                 break
-            most *= 10
-        return found
+            span = span.beyond(offer.end)
+            most = min(10 * most, MAX_SCAN)
+
+    def _candidates(
+        self,
+        query: Query,
+        current: bool,  # noqa: FBT001
+        span: Span,
+        most: int,
+    ) -> Offer:
+        """Revisions that indexes offer: of each alternative those that the fewest have."""
+        offers = [
+            min(
+                (self._offered(group, span, most) for group in groups),
+                key=lambda offer: _cost(offer, span),
+            )
+            for groups in self._groups(query, current, most)
+        ]
+        return _merged(offers, span)
+
+    def _groups(
+        self,
+        query: Query,
+        current: bool,  # noqa: FBT001
+        most: int,
+    ) -> list[list[Group]]:
+        """Where versions that may match are, for each alternative: any of the groups will do."""
+        if query.id:
+            return [[[Source(_OF_ID_CURRENT if current else _OF_ID, (query.id,))]]]
+        of_current = list(self._groups_of_current(query, most)) if current else []
+        if query.alternatives:
+            tables = ["labels", "left_labels"] if query.leaving else ["labels"]
+            tables = ["current_labels"] if current else tables
+            return [
+                [
+                    *([_with(table, label) for table in tables] for label in each.items()),
+                    *of_current,
+                ]
+                for each in query.alternatives
+            ]
+        return [of_current or [[Source(_CURRENT)]]]
+
+    def _groups_of_current(self, query: Query, most: int) -> Iterator[Group]:
+        """The same, of current versions, whatever their labels."""
+        if query.id_prefix:
+            few = min(most, FEW_IDS)
+            prefix = {"prefix": query.id_prefix, "length": len(query.id_prefix), "most": few + 1}
+            revs = [rev for (rev,) in self.connection.execute(_WITH_PREFIX, prefix)]
+            if len(revs) <= few:
+                yield [Source(_GIVEN, (json.dumps(revs),))]
+        if query.statuses and Status.RUNNING not in query.statuses:
+            yield [Source(_RESTING, (status.value,)) for status in query.statuses]
+
+    def _offered(self, group: Group, span: Span, most: int) -> Offer:
+        return _merged([self._revs(source, span, most) for source in group], span)
+
+    def _revs(self, source: Source, span: Span, most: int) -> Offer:
+        where = source & span.condition
+        sql = f"SELECT rev FROM {where.sql} ORDER BY {span.order} LIMIT ?"
+        revs = [rev for (rev,) in self._rows(sql, *where.values, most)]
+        return Offer(revs, revs[-1] if len(revs) == most else None)
 
     def _matching(
-        self, query: Query, among: Condition, order: str, table: str = "versions"
-    ) -> Iterator[State | Unreadable]:
-        """The versions that match, as far as can be told, out of those that a condition leaves."""
+        self, query: Query, among: Condition, order: str
+    ) -> Iterator[tuple[State | Unreadable, Left | None]]:
+        """The versions that match, as far as can be told, out of those that a condition leaves;
+        with what their states were before, if the query is for what leaves as well."""
+        leaving = query.leaving and not query.latest
+        row = f"{ROW}, was_labels, was_status, was_flow" if leaving else ROW
         where = among & _columns(query)
-        rows = self.connection.execute(
-            f"SELECT {ROW} FROM {table} WHERE {where.sql} ORDER BY {order}", where.values
-        )
-        return filter(query.may_match, (self._entry(*row) for row in rows))
+        sql = f"SELECT {row} FROM versions WHERE {where.sql} ORDER BY {order}"
+        for rev, id, text, *was in self._rows(sql, *where.values):
+            entry = self._entry(rev, id, text)
+            left = left_of(*was) if was else None
+            if left is not None:
+                left = None if isinstance(entry, Unreadable) else left.before(entry)
+            if query.selects(entry, left):
+                yield entry, left
 
     # ------------------------------------------------------------ rows
 
-    def _payload(self, ref: DataRef) -> bytes | None:
+    def _payload(self, ref: DataRef) -> tuple[bytes | None] | None:
         with self._snapshot():
-            row = self._one(_PAYLOAD, ref.rev, ref.checksum)
-            return row[0] if row else None
+            row: tuple[bytes | None] | None = self.connection.execute(
+                _PAYLOAD, (ref.rev, ref.checksum)
+            ).fetchone()
+            return row
 
     @contextmanager
     def _snapshot(self) -> Generator[None]:
@@ -243,7 +352,7 @@ class Reader(StoreReader):
             try:
                 if self._version < schema.VERSION:
                     (self._version,) = self._one("PRAGMA user_version") or (0,)
-                    schema.show_places(self.connection, self._version)
+                    schema.show_as_present(self.connection, self._version)
                 yield
             finally:
                 self.connection.rollback()
@@ -284,16 +393,66 @@ class Reader(StoreReader):
         return self.connection.execute(sql, parameters)
 
 
+def _with(table: str, label: tuple[str, str]) -> Source:
+    return Source(f"{table} WHERE key = ? AND value = ?", label)
+
+
+def _are(revs: Collection[int]) -> Condition:
+    """That a version is one of these."""
+    return Condition("rev IN (SELECT value FROM json_each(?))", (json.dumps(list(revs)),))
+
+
+def _cost(offer: Offer, span: Span) -> tuple[bool, int]:
+    """What it costs to look at an offer: little if it is all there is and few; else the less, the
+    further it goes."""
+    if offer.end is None:
+        return False, len(offer.revs)
+    return True, offer.end if span.falling else -offer.end
+
+
+def _merged(offers: Sequence[Offer], span: Span) -> Offer:
+    """What several offer together, each revision once."""
+    if len(offers) == 1:
+        return offers[0]
+    ends = [offer.end for offer in offers if offer.end is not None]
+    end = (max if span.falling else min)(ends, default=None)
+    if end is not None:
+        span = span.as_far_as(end)
+    merged = heapq.merge(*(offer.revs for offer in offers), reverse=span.falling)
+    return Offer(dict.fromkeys(filter(span.has, merged)), end)
+
+
 def _columns(query: Query) -> Condition:
-    """What the columns can tell; the rest is decided by ``query.matches``."""
-    where = Condition("current = 1") if query.latest else Condition("1")
-    if query.statuses:
-        marks = ",".join("?" * len(query.statuses))
-        where &= Condition(f"status IN ({marks})", tuple(s.value for s in query.statuses))
+    """What the columns can tell; the rest is decided by ``query.selects``."""
+    where = _at(query, "status", "flow")
+    if query.leaving and not query.latest and (query.statuses or query.flows):
+        where |= _at(query, "coalesce(was_status, status)", "coalesce(was_flow, flow)")
     if query.id_prefix:
         prefix = query.id_prefix
         where &= Condition("substr(id, 1, ?) = ?", (len(prefix), prefix))
     return where
+
+
+def _at(query: Query, status: str, flow: str) -> Condition:
+    """That these are the status and the flow that are asked for."""
+    where = Condition("1")
+    if query.statuses:
+        where &= _in(status, [each.value for each in query.statuses])
+    if query.flows:
+        # it is not known of what could not be read already when it was migrated
+        where &= _in(flow, query.flows) | Condition(f"{flow} IS NULL")
+    return where
+
+
+def _in(what: str, values: Collection[str]) -> Condition:
+    return Condition(f"{what} IN ({','.join('?' * len(values))})", tuple(values))
+
+
+def _labels(alternatives: Collection[Mapping[str, str]]) -> Condition:
+    """That a current version has all labels of one of these, if there are any."""
+    if not alternatives:
+        return Condition("1")
+    return Condition(_HAS_LABELS, (json.dumps([list(each.items()) for each in alternatives]),))
 
 
 # ---------------------------------------------------------------- statements
@@ -313,6 +472,43 @@ SELECT {ROW} FROM versions WHERE rev = ? AND id = ?
 _RECORD = """
 SELECT digest, commit_id, rev, committed_at FROM records WHERE id = ?
 """
+
+_OF_ID = "versions WHERE id = ?"
+_OF_ID_CURRENT = "versions WHERE rev = (SELECT max(rev) FROM versions WHERE id = ?)"
+_CURRENT = "versions WHERE current = 1"
+_RESTING = "versions WHERE current = 1 AND status <> 'running' AND status = ?"
+_GIVEN = "(SELECT value AS rev FROM json_each(?)) WHERE 1"
+
+_WITH_PREFIX = """
+WITH RECURSIVE ids (id) AS (
+    SELECT (SELECT id FROM versions WHERE id >= :prefix ORDER BY id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT id FROM versions WHERE id > ids.id ORDER BY id LIMIT 1) FROM ids
+    WHERE substr(ids.id, 1, :length) = :prefix LIMIT :most
+)
+SELECT (SELECT max(rev) FROM versions WHERE id = ids.id) FROM ids
+WHERE substr(ids.id, 1, :length) = :prefix
+"""
+"""From one id to the next: a step of the index each, whatever versions there are."""
+
+_HAS_LABELS = """
+EXISTS (
+    SELECT 1 FROM json_each(?) AS labels WHERE NOT EXISTS (
+        SELECT 1 FROM json_each(labels.value) AS label WHERE NOT EXISTS (
+            SELECT 1 FROM current_labels AS has WHERE has.key = CAST(label.value ->> 0 AS TEXT)
+            AND has.value = CAST(label.value ->> 1 AS TEXT) AND has.rev = versions.rev
+        )
+    )
+)
+"""
+
+_BY: Mapping[str, str] = {"status": "status", "flow": "coalesce(flow, '')"}
+"""What is counted by."""
+
+_FIRST_OF = """
+SELECT min(rev) FROM (SELECT rev FROM versions WHERE rev < ? ORDER BY rev DESC LIMIT ?)
+"""
+"""The first of the last so many revisions."""
 
 _LAST_OF = """
 SELECT max(rev) FROM (SELECT rev FROM versions WHERE rev > ? ORDER BY rev LIMIT ?)
@@ -365,5 +561,5 @@ SELECT since, owner, claim, until FROM versions WHERE rev = (
 """
 
 _PAYLOAD = """
-SELECT content FROM payloads WHERE rev = ? AND checksum = ?
+SELECT iif(forgotten, NULL, content) FROM payloads WHERE rev = ? AND checksum = ?
 """

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...codec import decode, encode_policy, encode_state
+from ...frozendict import EMPTY
 from ...plan import references
-from ...state import State
+from ...query import Left
+from ...state import State, Status
 from ..compaction import Key
 from ..plans import Version
 
@@ -28,15 +30,20 @@ class VersionRow(NamedTuple):
     state: str
     payload_keys: str | None
     """JSON text, as ``payloads_of`` takes it."""
+    flow: str | None
+    """Empty if there is none; NULL if an older version cannot be read."""
+    was_labels: str | None
+    """What its state was before: this and the next two. NULL if it was as it is, or if there was
+    no state."""
+    was_status: str | None
+    was_flow: str | None
     due_at: int | None = None
     """The sooner of ``alarm`` and ``until``. This and all below is of current versions."""
     policy: str | None = None
     """JSON text."""
     alarm: int | None = None
-    flow: str | None = None
-    """The flow that it is ready for or taken at. This and all below is of RUNNING ones."""
     lease: int | None = None
-    """Its length."""
+    """Its length. This and all below is of RUNNING ones."""
     since: int | None = None
     owner: str | None = None
     """Who has taken it; NULL if it is ready."""
@@ -52,12 +59,14 @@ class VersionRow(NamedTuple):
             state.rev,
             state.id,
             state.transition.status.value,
-            encode_state(state.labels).decode() if state.labels else None,
+            labels_json(state.labels) if state.labels else None,
             state.committed_at,
             version.commit_id,
             int(version.is_current),
             encode_state(state).decode(),
             payloads_json(state) if state.data or state.stacked else None,
+            state.transition.to,
+            *_was(version.left),
         )
         if not version.is_current:
             return cls(*about)
@@ -68,7 +77,7 @@ class VersionRow(NamedTuple):
             return cls(*about, alarm, policy, alarm)
         until = place.until
         due = alarm if until is None or (alarm is not None and alarm < until) else until
-        line = (due, policy, alarm, state.transition.to, write.lease)
+        line = (due, policy, alarm, write.lease)
         if place.since is not None:
             return cls(*about, *line, place.since)
         return cls(*about, *line, None, place.owner, place.claim, until)
@@ -81,6 +90,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "versions": VersionRow._fields,
     "labels": ("key", "value", "rev"),
     "current_labels": ("key", "value", "rev"),
+    "left_labels": ("key", "value", "rev"),
     "payloads": ("rev", "checksum", "content"),
     "payload_references": ("payload_rev", "checksum", "rev"),
     "records": ("id", "digest", "commit_id", "rev", "committed_at"),
@@ -91,6 +101,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "versions": {"rev": "INTEGER"},
     "labels": {"key": "TEXT", "value": "TEXT", "rev": "INTEGER"},
     "current_labels": {"key": "TEXT", "value": "TEXT", "rev": "INTEGER"},
+    "left_labels": {"key": "TEXT", "value": "TEXT", "rev": "INTEGER"},
     "payloads": {"rev": "INTEGER", "checksum": "TEXT"},
     "payload_references": {"payload_rev": "INTEGER", "checksum": "TEXT", "rev": "INTEGER"},
 }
@@ -112,12 +123,36 @@ def payloads_of(payloads: str | None) -> dict[Key, int]:
     return {(rev, checksum): size for rev, checksum, size in found}
 
 
-def labels_of(rev: int, labels: str | None) -> list[tuple[str, str, int]]:
-    """The rows of ``labels`` for a version with this in ``versions.labels``."""
-    if labels is None:
-        return []
-    pairs = decode(labels, dict[str, str], "labels")
-    return [(key, value, rev) for key, value in pairs.items()]
+def labels_json(labels: Mapping[str, str]) -> str:
+    """Labels as JSON text."""
+    return encode_state(labels).decode()
+
+
+def labels_of(labels: str | None) -> Mapping[str, str]:
+    """The labels of a version that has this in ``versions.labels``."""
+    return EMPTY if labels is None else decode(labels, dict[str, str], "labels")
+
+
+def left_of(labels: str | None, status: str | None, flow: str | None) -> Left | None:
+    """What the columns say of what the state of a version was before."""
+    if labels is None and status is None and flow is None:
+        return None
+    return Left(None if labels is None else labels_of(labels), STATUSES.get(status), flow)
+
+
+def _was(left: Left | None) -> tuple[str | None, str | None, str | None]:
+    """The columns for what a state was before."""
+    if left is None:
+        return (None, None, None)
+    return (
+        None if left.labels is None else labels_json(left.labels),
+        None if left.status is None else left.status.value,
+        left.flow,
+    )
+
+
+STATUSES: Mapping[str | None, Status] = {status.value: status for status in Status}
+"""By what the columns have for them. There may be others, of newer code."""
 
 
 def delete(connection: sqlite3.Connection, table: str, keys: Sequence[Sequence[Any]]) -> None:

@@ -19,7 +19,7 @@ from ...codec import decode
 from ...errors import DecodeError, StoreOpenError
 from ...state import RetryPolicy, State
 from ..schema import check_known, check_unchanged
-from .rows import payloads_json
+from .rows import labels_json, labels_of, payloads_json
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -150,6 +150,54 @@ def _add_places(db: Database) -> None:
     )
 
 
+def _add_left(db: Database) -> None:
+    """Of every version the flow that it is at, and what its state was before: of an older one as
+    far as the version before is there. Which payloads were forgotten. Where current versions at
+    rest are, by status.
+
+    A payload that was forgotten is told by a column of its own: for its content to become NULL all
+    payloads would have to be copied here, and copies would be left on the disk.
+    """
+    for column in ("was_labels TEXT", "was_status TEXT", "was_flow TEXT"):
+        db.execute(f"ALTER TABLE versions ADD COLUMN {column}")
+    db.execute("ALTER TABLE payloads ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0")
+    db.execute(
+        "CREATE TABLE left_labels (key TEXT, value TEXT, rev INTEGER, "
+        "PRIMARY KEY (key, value, rev)) WITHOUT ROWID"
+    )
+    db.execute(f"UPDATE versions SET flow = {_FLOW.format('versions')} WHERE flow IS NULL")
+    db.execute(
+        "UPDATE versions SET was_status = nullif(before.status, versions.status), "
+        "was_flow = nullif(before.flow, versions.flow) "
+        f"FROM versions AS before WHERE before.rev = {_PREVIOUS}"
+    )
+    following = (
+        "SELECT versions.rev, versions.labels, before.labels "
+        f"FROM versions CROSS JOIN versions AS before ON before.rev = {_PREVIOUS} "
+        f"WHERE versions.rev > ? AND versions.labels IS NOT before.labels "
+        f"ORDER BY versions.rev LIMIT {BACKFILL}"
+    )
+    rows = db.execute(following, (0,)).fetchall()
+    while rows:
+        for rev, *labels in rows:
+            with suppress(DecodeError):  # of what is damaged nobody can tell what was left
+                _add_left_labels(db, rev, *map(labels_of, labels))
+        rows = db.execute(following, (rows[-1][0],)).fetchall()
+    db.execute(
+        "CREATE INDEX versions_resting ON versions (status, rev) "
+        "WHERE current = 1 AND status <> 'running'"
+    )
+
+
+def _add_left_labels(
+    db: Database, rev: int, labels: Mapping[str, str], was: Mapping[str, str]
+) -> None:
+    if was != labels:
+        db.execute("UPDATE versions SET was_labels = ? WHERE rev = ?", (labels_json(was), rev))
+        for label in was.items() - labels.items():
+            db.execute("INSERT INTO left_labels VALUES (?, ?, ?)", (*label, rev))
+
+
 UNKNOWN_OWNER = "0.1"
 """Who has taken what flowstate 0.1 had leased: it stored no owners."""
 
@@ -161,6 +209,8 @@ _READY = f"({_RUNNING} AND coalesce(due, 0) < 0)"
 """What was released had a due time that was so far below zero."""
 _TAKEN = f"({_RUNNING} AND coalesce(due, 0) >= 0)"
 _STATE = "CASE WHEN json_valid(state) THEN state END"
+_FLOW = "CASE WHEN json_valid({0}.state) THEN coalesce({0}.state ->> '$.transition.to', '') END"
+_PREVIOUS = "(SELECT max(rev) FROM versions AS p WHERE p.id = versions.id AND p.rev < versions.rev)"
 _ALARM = f"iif({_RUNNING}, {_STATE} ->> '$.transition.alarm.at', due)"
 _SECONDS = f"coalesce({_STATE} ->> '$.retry.lease', {RetryPolicy().lease})"
 """The length of the lease, if there is one. The policy of the engine that committed it was not
@@ -179,7 +229,12 @@ OLDER_PLACES: Mapping[str, str] = {
 """What the columns for places have to be for a version that flowstate 0.1 stored, by its columns.
 """
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_create, _add_references, _add_places)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (
+    _create,
+    _add_references,
+    _add_places,
+    _add_left,
+)
 """Migration n makes version n + 1 of version n. Only ever add to the end."""
 
 VERSION = len(MIGRATIONS)
@@ -187,11 +242,43 @@ COMPACTED_SINCE = 2
 """The first version that knows of compaction. Who may only read finds an older one as it is."""
 PLACES_SINCE = 3
 """The first version that has places beside versions, and records of commits."""
+LEFT_SINCE = 4
+"""The first version that has what states were before, and payloads that were forgotten."""
 
+
+_WITH_PLACES = f"""
+SELECT v.*, NULL AS policy,
+{", ".join(f"{sql} AS {name}" for name, sql in OLDER_PLACES.items())} FROM main.versions AS v
+"""
 
 _OLDER_VERSIONS = f"""
-CREATE TEMP VIEW IF NOT EXISTS versions AS SELECT v.*, NULL AS policy,
-{", ".join(f"{sql} AS {name}" for name, sql in OLDER_PLACES.items())} FROM main.versions AS v
+CREATE TEMP VIEW versions AS
+SELECT v.rev, v.id, v.status, v.labels, v.committed_at, v.commit_id, v.current, v.state,
+    v.due_at, v.policy, v.alarm, v.lease, v.since, v.owner, v.claim, v.until,
+    coalesce(v.flow, {_FLOW.format("v")}) AS flow,
+    iif(
+        before.rev IS NOT NULL AND before.labels IS NOT v.labels,
+        coalesce(before.labels, json_object()), NULL
+    ) AS was_labels,
+    nullif(before.status, v.status) AS was_status,
+    nullif({_FLOW.format("before")}, {_FLOW.format("v")}) AS was_flow
+FROM {{}} AS v LEFT JOIN main.versions AS before
+ON before.rev = (SELECT max(rev) FROM main.versions AS p WHERE p.id = v.id AND p.rev < v.rev)
+"""
+
+_OLDER_LEFT_LABELS = """
+CREATE TEMP VIEW left_labels AS SELECT had.key, had.value, v.rev
+FROM main.labels AS had CROSS JOIN main.versions AS before USING (rev)
+CROSS JOIN main.versions AS v ON v.rev = (
+    SELECT min(rev) FROM main.versions AS n WHERE n.id = before.id AND n.rev > before.rev
+) WHERE NOT EXISTS (
+    SELECT 1 FROM main.labels AS has
+    WHERE has.key = had.key AND has.value = had.value AND has.rev = v.rev
+)
+"""
+
+_OLDER_PAYLOADS = """
+CREATE TEMP VIEW payloads AS SELECT rev, checksum, content, 0 AS forgotten FROM main.payloads
 """
 
 
@@ -210,13 +297,14 @@ def version(connection: sqlite3.Connection, path: str) -> int:
     return int(found)
 
 
-def show_places(connection: sqlite3.Connection, version: int) -> None:
-    """Have ``versions`` show the columns for places, on this connection, also in an older store:
-    one that was opened to be read only, and so is as it was."""
-    if 0 < version < PLACES_SINCE:
-        connection.execute(_OLDER_VERSIONS)
-    else:
-        connection.execute("DROP VIEW IF EXISTS temp.versions")
+def show_as_present(connection: sqlite3.Connection, version: int) -> None:
+    """Have an older store, one that was opened to be read only and so is as it was, show what
+    reading asks for, to this connection until its transaction ends."""
+    if 0 < version < LEFT_SINCE:
+        places = "main.versions" if version >= PLACES_SINCE else f"({_WITH_PLACES})"
+        connection.execute(_OLDER_VERSIONS.format(places))
+        connection.execute(_OLDER_LEFT_LABELS)
+        connection.execute(_OLDER_PAYLOADS)
 
 
 def check_current(connection: sqlite3.Connection, path: str) -> None:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from attrs import define, field
 
@@ -19,7 +19,7 @@ from ...clock import Clock
 from ...errors import StoreError, StoreFullError, UnknownOutcomeError
 from ...leases import Claimed, Held, Renewal
 from ...plan import Plan, Record
-from ...query import Unreadable
+from ...query import Left, Unreadable
 from ...retention import Compaction, Retention
 from ..group_commit import Take, Taken
 from ..plans import GroupPlan, Latest, Outcome, ids_of, keys_of, reused_by
@@ -27,13 +27,17 @@ from ..schema import check_unchanged
 from ..threaded import StoreWriter
 from .compactor import Compactor
 from .connection import File
-from .errors import translate
+from .errors import translate, translated
 from .places import Places
-from .rows import COLUMNS, VersionRow, among, delete, labels_of, payloads_of
+from .rows import COLUMNS, STATUSES, VersionRow, among, delete, labels_of, payloads_of
 from .schema import VERSION
 
 T = TypeVar("T")
+Stored: TypeAlias = Mapping[str, str]
+"""What has to be known of a stored version when it is superseded: its labels."""
 
+WAL_PATIENCE_MS = 1_000
+"""How long whoever reads older versions may hold up that the WAL is emptied."""
 CHUNKS = (256, 64, 16, 4, 1)
 """Rows in one INSERT: few sizes, so that each is prepared once."""
 
@@ -93,6 +97,19 @@ class Writer(StoreWriter):
             lambda: self.connection.execute(_FORGET_RECORDS, (before, limit)).rowcount
         )
 
+    def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
+        """Overwrites the content on the disk, and has it in the WAL no longer unless somebody goes
+        on reading what is older."""
+        keys = json.dumps(list(payloads))
+        (secure_delete,) = self.connection.execute("PRAGMA secure_delete").fetchone()
+        self.connection.execute("PRAGMA secure_delete = ON")
+        try:
+            others = self._transact(lambda: self._forget(id, keys))
+        finally:
+            self.connection.execute(f"PRAGMA secure_delete = {secure_delete}")
+        self._empty_wal()
+        return others
+
     def close(self) -> None:
         self.connection.close()
 
@@ -139,6 +156,21 @@ class Writer(StoreWriter):
                 self._name, f"the disk failed while committing ({error})"
             ) from error
 
+    def _forget(self, id: str, keys: str) -> int:
+        self.connection.execute(_FORGET, (keys,))
+        (others,) = self.connection.execute(_OTHERS, (keys, id)).fetchone()
+        return int(others)
+
+    def _empty_wal(self) -> None:
+        with translated(self._name):
+            patience = min(WAL_PATIENCE_MS, self.file.busy_timeout)
+            self.connection.execute(f"PRAGMA busy_timeout = {patience}")
+            try:
+                # a row tells whether it was held up
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self.connection.execute(f"PRAGMA busy_timeout = {self.file.busy_timeout}")
+
     def _write(self, plans: Sequence[Plan]) -> list[Outcome]:
         if reused := reused_by(plans):
             stored = set(self.connection.execute(_STORED, (json.dumps(reused),)))
@@ -149,12 +181,12 @@ class Writer(StoreWriter):
             self._insert(group)
         return outcomes
 
-    def _group(self, plans: Sequence[Plan]) -> GroupPlan[str]:
+    def _group(self, plans: Sequence[Plan]) -> GroupPlan[Stored]:
         """A group to decide these plans in, with what is stored."""
         execute = self.connection.execute
         head, committed_at = execute(_HEAD).fetchone() or (0, 0)
         rows = execute(_LATEST, (json.dumps(ids_of(plans)),))
-        latest = {id: Latest(rev, labels) for id, rev, labels in rows}
+        latest = {id: _latest(*row) for id, *row in rows}
         records: dict[str, Record] = {}
         if keys := keys_of(plans):
             found = execute(_RECORDS, (json.dumps(keys),))
@@ -167,13 +199,13 @@ class Writer(StoreWriter):
         row = self.connection.execute(_NEXT_VERSION, (id, rev)).fetchone()
         return row
 
-    def _insert(self, group: GroupPlan[str]) -> None:
+    def _insert(self, group: GroupPlan[Stored]) -> None:
         if group.superseded:
             revs = json.dumps([latest.rev for latest in group.superseded])
             self.connection.execute(_SUPERSEDE, (revs,))
         rows = [VersionRow.of(version) for version in group.versions]
         self._insert_rows("versions", rows)
-        self._insert_labels(group, rows)
+        self._insert_labels(group)
         if group.payloads:
             self._insert_rows("payloads", group.payloads)
         references = [
@@ -190,17 +222,29 @@ class Writer(StoreWriter):
         ]
         self._insert_rows("records", records)
 
-    def _insert_labels(self, group: GroupPlan[str], rows: Sequence[VersionRow]) -> None:
+    def _insert_labels(self, group: GroupPlan[Stored]) -> None:
         superseded = [
-            label for latest in group.superseded for label in labels_of(latest.rev, latest.stored)
+            (*label, latest.rev)
+            for latest in group.superseded
+            for label in (latest.stored or {}).items()
         ]
         delete(self.connection, "current_labels", superseded)
-        labelled = [(row.current, labels_of(row.rev, row.labels)) for row in rows if row.labels]
-        if labelled:
-            every = [label for _, labels in labelled for label in labels]
-            current = [label for is_current, labels in labelled if is_current for label in labels]
-            self._insert_rows("labels", every)
-            self._insert_rows("current_labels", current)
+        every: list[tuple[str, str, int]] = []
+        current: list[tuple[str, str, int]] = []
+        left: list[tuple[str, str, int]] = []
+        for version in group.versions:
+            state = version.state
+            if state.labels:
+                labels = [(*label, state.rev) for label in state.labels.items()]
+                every += labels
+                if version.is_current:
+                    current += labels
+            if version.left is not None and version.left.labels:
+                lost = version.left.labels.items() - state.labels.items()
+                left += [(*label, state.rev) for label in lost]
+        self._insert_rows("labels", every)
+        self._insert_rows("current_labels", current)
+        self._insert_rows("left_labels", left)
 
     def _insert_rows(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         done = 0
@@ -209,6 +253,12 @@ class Writer(StoreWriter):
                 values = chain.from_iterable(rows[done : done + size])
                 self.connection.execute(_insertion(table, size), tuple(values))
                 done += size
+
+
+def _latest(rev: int, labels: str | None, status: str, flow: str | None) -> Latest[Stored]:
+    """A stored version, of these columns."""
+    stored = labels_of(labels)
+    return Latest(rev, stored, Left(stored, STATUSES.get(status), flow))
 
 
 @lru_cache
@@ -226,13 +276,24 @@ SELECT rev, committed_at FROM versions ORDER BY rev DESC LIMIT 1
 """
 
 _LATEST = """
-SELECT id, rev, labels FROM versions WHERE rev IN (
+SELECT id, rev, labels, status, flow FROM versions WHERE rev IN (
     SELECT (SELECT max(rev) FROM versions WHERE id = wanted.value) FROM json_each(?) AS wanted
 )
 """
 
 _STORED = f"""
-SELECT rev, checksum FROM payloads WHERE {among("payloads")}
+SELECT rev, checksum FROM payloads WHERE {among("payloads")} AND NOT forgotten
+"""
+
+_FORGET = f"""
+UPDATE payloads SET content = x'', forgotten = 1 WHERE {among("payloads")} AND NOT forgotten
+"""
+
+_OTHERS = """
+SELECT count(DISTINCT versions.id) FROM json_each(?) AS wanted CROSS JOIN payload_references
+ON payload_rev = CAST(wanted.value ->> 0 AS INTEGER)
+AND checksum = CAST(wanted.value ->> 1 AS TEXT)
+CROSS JOIN versions USING (rev) WHERE versions.id <> ?
 """
 
 _NEXT_VERSION = """
@@ -251,7 +312,7 @@ DELETE FROM records WHERE id IN (
 """
 
 _SUPERSEDE = """
-UPDATE versions SET current = 0, due_at = NULL, policy = NULL, alarm = NULL, flow = NULL,
-lease = NULL, since = NULL, owner = NULL, claim = NULL, until = NULL
+UPDATE versions SET current = 0, due_at = NULL, policy = NULL, alarm = NULL, lease = NULL,
+since = NULL, owner = NULL, claim = NULL, until = NULL
 WHERE rev IN (SELECT value FROM json_each(?))
 """
