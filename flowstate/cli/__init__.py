@@ -1,8 +1,8 @@
 """The ``flowstate`` command: runs flows over lines of JSON, works, recovers, shows, counts,
-moves and compacts states, checks and measures drivers.
+moves, forgets and compacts states, checks and measures drivers.
 
 One module a command (``run``, ``work``, ``status``, ``ls``, ``count``, ``show``, ``cat``,
-``watch``, ``move``, ``retry``, ``hold``, ``compact``, ``check``, ``bench``); the others
+``watch``, ``move``, ``retry``, ``hold``, ``forget``, ``compact``, ``check``, ``bench``); the others
 are what they share. Only the public API is used, so this is also an example of it.
 
 Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
@@ -36,6 +36,7 @@ MODULES = {
     "retry": "retry",
     "hold": "hold",
     "release": "hold",
+    "forget": "forget",
     "compact": "compact",
     "check": "check",
     "bench": "bench",
@@ -83,6 +84,7 @@ def main() -> None:
       flowstate resume order-1
       flowstate retry --status failed
       flowstate hold charge --reason "the bank is down"
+      flowstate forget order-1 address
       flowstate compact --before 30d
       flowstate check 'sqlite:///{tmp}/store.db'
       flowstate bench --quick
