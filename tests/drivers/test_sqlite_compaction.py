@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlite_utils import Database
 
 from flowstate import (
     Commit,
@@ -28,8 +27,11 @@ from flowstate import (
     connect,
 )
 from flowstate.clock import MAX_INSTANT_MS
+from flowstate.drivers.reader import MAX_SCAN
 from flowstate.drivers.sqlite import schema
 from flowstate.drivers.sqlite.rows import KEYS, among
+
+from .older_sqlite import make_older
 
 pytestmark = pytest.mark.anyio
 
@@ -69,19 +71,6 @@ async def fill(path: Path) -> list[State]:
         return [state async for state in engine.states()]
 
 
-def make_version_1(path: Path, like: Path) -> None:
-    """A file as the first release made it, with the rows of a newer one."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as old:
-        schema.MIGRATIONS[0](Database(old))
-        old.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-        old.execute("PRAGMA user_version = 1")
-        old.execute("ATTACH ? AS newer", (str(like),))
-        for table in ("versions", "labels", "current_labels", "payloads"):
-            names = [row[1] for row in old.execute(f"PRAGMA main.table_info({table})")]
-            columns = ", ".join([schema.RENAMED.get(name, name) for name in names])
-            old.execute(f"INSERT INTO {table} SELECT {columns} FROM newer.{table}")  # noqa: S608
-
-
 # ---------------------------------------------------------------- migration
 
 
@@ -91,7 +80,7 @@ async def test_an_older_store_is_migrated_with_all_its_references(
     """What each of its versions refers to is known then, also from inside stacked states, as if
     it had been written by this flowstate; and the log is as it was."""
     log = await fill(tmp_path / "new.db")
-    make_version_1(path, tmp_path / "new.db")
+    make_older(path, tmp_path / "new.db", 1)
     async with connect(url(path)) as driver, Engine(driver) as engine:
         assert [state async for state in engine.states()] == log
         page = await driver.read(Query(), 0, 100)
@@ -108,7 +97,7 @@ async def test_an_older_store_is_migrated_with_all_its_references(
 async def test_an_older_store_is_compacted_like_a_new_one(path: Path, tmp_path: Path) -> None:
     """A payload that was stored before the migration goes with its last reference, not sooner."""
     log = await fill(tmp_path / "new.db")
-    make_version_1(path, tmp_path / "new.db")
+    make_older(path, tmp_path / "new.db", 1)
     pears, numbers = log[0].data["order"], log[0].data["list"]
     assert isinstance(pears, DataRef)
     assert isinstance(numbers, DataRef)
@@ -126,7 +115,7 @@ async def test_an_older_flowstate_cannot_write_beside_a_newer_one(
     """One that has the file open while it is migrated is refused: nobody would know what its
     versions refer to."""
     await fill(tmp_path / "new.db")
-    make_version_1(path, tmp_path / "new.db")
+    make_older(path, tmp_path / "new.db", 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as older:
         insert = "INSERT INTO versions VALUES (?,?,?,?,?,?,?,?,?,?)"
         row = (99, "old", "paused", None, 1, "id", 1, None, None, "{}")
@@ -142,7 +131,7 @@ async def test_an_older_flowstate_cannot_write_beside_a_newer_one(
 async def test_a_damaged_version_does_not_stop_the_migration(path: Path, tmp_path: Path) -> None:
     """What it refers to cannot be told; the others are migrated."""
     await fill(tmp_path / "new.db")
-    make_version_1(path, tmp_path / "new.db")
+    make_older(path, tmp_path / "new.db", 1)
     with closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("UPDATE versions SET state = substr(state, 1, 200) WHERE rev = 4")
     async with connect(url(path)) as driver:
@@ -157,11 +146,12 @@ async def test_an_older_store_can_be_read_without_being_migrated(
     """Who may only read leaves it as it is and reads all of it; what compaction would do cannot be
     told. Once somebody has migrated it, also meanwhile, that is known."""
     log = await fill(tmp_path / "new.db")
-    make_version_1(path, tmp_path / "new.db")
+    make_older(path, tmp_path / "new.db", 1)
     async with connect(url(path, "?mode=ro")) as reading:
         assert (await reading.read(Query(), 0, 100)).versions == tuple(log)
         assert (await reading.read(Query(), 0, 100)).compacted == 0
-        with pytest.raises(StoreOpenError, match=rf"version 1, and this takes {schema.VERSION}; open it once"):
+        takes = f"version 1, and this takes {schema.VERSION}; open it once"
+        with pytest.raises(StoreOpenError, match=takes):
             await reading.compact(ALL, 0, 1_000, dry_run=True)
         assert rows(path, "PRAGMA user_version") == [(1,)]
         async with connect(url(path)) as driver:
@@ -197,16 +187,15 @@ async def test_nothing_is_left_behind(path: Path) -> None:
     async with connect(url(path)) as driver, Engine(driver) as engine:
         for n in range(5):
             state = State(f"{n}", labels={"n": f"{n}", "queue": "mail"}).attach("data", f"{n}")
-            moved = await commit(engine, await commit(engine, state))
+            moved = await commit(engine, (await commit(engine, state)).without_labels("n"))
             if n % 2:
                 await engine.do(Commit(End(moved)))
         assert (await driver.compact(ALL, 0, 1_000)).states == 2
     kept = rows(path, "SELECT rev FROM versions ORDER BY rev")
     assert [rev for (rev,) in kept] == [2, 7, 12]
-    for table in ("labels", "current_labels"):
-        sql = f"SELECT rev FROM {table} WHERE key = 'queue' ORDER BY rev"  # noqa: S608
-        assert rows(path, sql) == kept
-        assert len(rows(path, f"SELECT * FROM {table}")) == 2 * len(kept)  # noqa: S608
+    for table, key in (("labels", "queue"), ("current_labels", "queue"), ("left_labels", "n")):
+        sql = f"SELECT key, rev FROM {table} ORDER BY rev"  # noqa: S608
+        assert rows(path, sql) == [(key, rev) for (rev,) in kept]
     assert rows(path, "SELECT rev FROM payload_references ORDER BY rev") == kept
     assert len(rows(path, "SELECT * FROM payloads")) == len(kept)
 
@@ -221,11 +210,17 @@ async def test_what_is_gone_is_not_paged_through(path: Path) -> None:
         for _ in range(12):
             states = await engine.do(Commit(*map(Pause, states)))
         assert (await driver.read(nothing, 0, 2_000)).upto < states[-1].rev, "a page has a bound"
+        page = await driver.read(nothing, states[-1].rev + 1, 2_000, newest_first=True)
+        assert page.upto == states[-1].rev + 1 - MAX_SCAN
         while (await driver.compact(ALL, 0, 4_000)).versions:
             pass
         page = await driver.read(Query(status=Status.PAUSED), 0, 2_000)
         assert (page.versions, page.upto) == ((first, *states), states[-1].rev)
         assert (await driver.read(nothing, 0, 2_000)).upto == states[-1].rev
+        page = await driver.read(Query(), states[-1].rev + 1, 2_000, newest_first=True)
+        assert (page.versions, page.upto) == ((*states[::-1], first), 1)
+        page = await driver.read(nothing, states[-1].rev + 1, 1, newest_first=True)
+        assert page.upto == states[-10].rev, "a page looks at ten for each that it may hold"
 
 
 async def test_an_error_leaves_all_as_it_was(path: Path) -> None:

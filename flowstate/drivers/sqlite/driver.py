@@ -57,6 +57,8 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
                 schema.version(connection, self.file.path)  # before anything is changed
                 if not self._is_read_only:
                     connection.execute("PRAGMA journal_mode = WAL")
+                    # always: what compaction moves about leaves copies, which nobody finds later
+                    connection.execute("PRAGMA secure_delete = ON")
                     schema.migrate(connection, self.file.path)
             except BaseException:
                 connection.close()

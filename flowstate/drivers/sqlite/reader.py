@@ -82,12 +82,12 @@ class Span:
 
     def beyond(self, rev: int) -> Span:
         """What comes after a revision."""
-        return Span(self.low, rev, True) if self.falling else Span(rev, self.high)  # noqa: FBT003
+        return Span(self.low, rev, falling=True) if self.falling else Span(rev, self.high)
 
     def as_far_as(self, rev: int) -> Span:
         """What comes up to a revision, that one counted."""
         if self.falling:
-            return Span(rev - 1, self.high, True)  # noqa: FBT003
+            return Span(rev - 1, self.high, falling=True)
         return Span(self.low, rev + 1)
 
     def has(self, rev: int) -> bool:
@@ -136,6 +136,8 @@ class Reader(StoreReader):
             return None if row is None else Record(*row)
 
     def read(self, query: Query, after: int, limit: int, newest_first: bool) -> Page:  # noqa: FBT001
+        if query.latest:
+            query = _of_current(query)
         with self._snapshot():
             head = self._head()
             floor, removed_at = self._compacted()
@@ -149,7 +151,7 @@ class Reader(StoreReader):
                 return Page((), upto, compacted, newest_first=newest_first)
             most = min(MAX_SCAN, SCAN_PER_VERSION * limit)
             if query.alternatives or query.id or query.latest:
-                offer = self._candidates(query, query.latest, span, most)
+                offer = self._candidates(query, span, most)
                 among, end = _are(offer.revs), offer.end
             else:
                 end = self._scan(span, floor, most)
@@ -167,7 +169,7 @@ class Reader(StoreReader):
             )
 
     def find(self, query: Query) -> State | None:
-        query = replace(query, leaving=False)
+        query = _of_current(query)
         with self._snapshot():
             for among in self._current(query):
                 for entry, _ in self._matching(query, among, "rev DESC"):
@@ -175,7 +177,8 @@ class Reader(StoreReader):
         return None
 
     def count(self, query: Query, by: Literal["status", "flow"]) -> Mapping[str, int]:
-        conditions = _columns(replace(query, leaving=False)) & _labels(query.alternatives)
+        query = _of_current(query)
+        conditions = _columns(query)
         counts = Counter[str]()
         with self._snapshot():
             for among in self._current(query):
@@ -253,51 +256,38 @@ class Reader(StoreReader):
         span = Span(low, MAX_REV, falling=True)
         most = FIRST_LOOK
         while True:
-            offer = self._candidates(query, True, span, most)  # noqa: FBT003
+            offer = self._candidates(query, span, most)
             yield _are(offer.revs)
             if offer.end is None:
                 break
             span = span.beyond(offer.end)
             most = min(10 * most, MAX_SCAN)
 
-    def _candidates(
-        self,
-        query: Query,
-        current: bool,  # noqa: FBT001
-        span: Span,
-        most: int,
-    ) -> Offer:
+    def _candidates(self, query: Query, span: Span, most: int) -> Offer:
         """Revisions that indexes offer: of each alternative those that the fewest have."""
         offers = [
             min(
                 (self._offered(group, span, most) for group in groups),
                 key=lambda offer: _cost(offer, span),
             )
-            for groups in self._groups(query, current, most)
+            for groups in self._groups(query, most)
         ]
         return _merged(offers, span)
 
-    def _groups(
-        self,
-        query: Query,
-        current: bool,  # noqa: FBT001
-        most: int,
-    ) -> list[list[Group]]:
+    def _groups(self, query: Query, most: int) -> list[list[Group]]:
         """Where versions that may match are, for each alternative: any of the groups will do."""
         if query.id:
-            return [[[Source(_OF_ID_CURRENT if current else _OF_ID, (query.id,))]]]
-        of_current = list(self._groups_of_current(query, most)) if current else []
-        if query.alternatives:
-            tables = ["labels", "left_labels"] if query.leaving else ["labels"]
-            tables = ["current_labels"] if current else tables
-            return [
-                [
-                    *([_with(table, label) for table in tables] for label in each.items()),
-                    *of_current,
-                ]
-                for each in query.alternatives
-            ]
-        return [of_current or [[Source(_CURRENT)]]]
+            return [[[Source(_OF_ID_CURRENT if query.latest else _OF_ID, (query.id,))]]]
+        of_current = list(self._groups_of_current(query, most)) if query.latest else []
+        if not query.alternatives:
+            return [of_current or [[Source(_CURRENT)]]]
+        tables = ["current_labels"] if query.latest else ["labels"]
+        if query.leaving:
+            tables.append("left_labels")
+        return [
+            [*([_with(table, label) for table in tables] for label in labels.items()), *of_current]
+            for labels in query.alternatives
+        ]
 
     def _groups_of_current(self, query: Query, most: int) -> Iterator[Group]:
         """The same, of current versions, whatever their labels."""
@@ -324,15 +314,12 @@ class Reader(StoreReader):
     ) -> Iterator[tuple[State | Unreadable, Left | None]]:
         """The versions that match, as far as can be told, out of those that a condition leaves;
         with what their states were before, if the query is for what leaves as well."""
-        leaving = query.leaving and not query.latest
-        row = f"{ROW}, was_labels, was_status, was_flow" if leaving else ROW
+        row = f"{ROW}, was_labels, was_status, was_flow" if query.leaving else ROW
         where = among & _columns(query)
         sql = f"SELECT {row} FROM versions WHERE {where.sql} ORDER BY {order}"
         for rev, id, text, *was in self._rows(sql, *where.values):
             entry = self._entry(rev, id, text)
-            left = left_of(*was) if was else None
-            if left is not None:
-                left = None if isinstance(entry, Unreadable) else left.before(entry)
+            left = left_of(entry, *was) if was and isinstance(entry, State) else None
             if query.selects(entry, left):
                 yield entry, left
 
@@ -393,6 +380,11 @@ class Reader(StoreReader):
         return self.connection.execute(sql, parameters)
 
 
+def _of_current(query: Query) -> Query:
+    """The query for current versions alone, among which nothing leaves."""
+    return replace(query, latest=True, leaving=False, after=0, from_now=False)
+
+
 def _with(table: str, label: tuple[str, str]) -> Source:
     return Source(f"{table} WHERE key = ? AND value = ?", label)
 
@@ -425,8 +417,10 @@ def _merged(offers: Sequence[Offer], span: Span) -> Offer:
 def _columns(query: Query) -> Condition:
     """What the columns can tell; the rest is decided by ``query.selects``."""
     where = _at(query, "status", "flow")
-    if query.leaving and not query.latest and (query.statuses or query.flows):
+    if query.leaving and (query.statuses or query.flows):
         where |= _at(query, "coalesce(was_status, status)", "coalesce(was_flow, flow)")
+    if query.latest and query.alternatives:
+        where &= Condition(_HAS_LABELS, (_pairs(query.alternatives),))
     if query.id_prefix:
         prefix = query.id_prefix
         where &= Condition("substr(id, 1, ?) = ?", (len(prefix), prefix))
@@ -448,11 +442,9 @@ def _in(what: str, values: Collection[str]) -> Condition:
     return Condition(f"{what} IN ({','.join('?' * len(values))})", tuple(values))
 
 
-def _labels(alternatives: Collection[Mapping[str, str]]) -> Condition:
-    """That a current version has all labels of one of these, if there are any."""
-    if not alternatives:
-        return Condition("1")
-    return Condition(_HAS_LABELS, (json.dumps([list(each.items()) for each in alternatives]),))
+def _pairs(alternatives: Collection[Mapping[str, str]]) -> str:
+    """Labels as JSON: for each alternative an array of pairs."""
+    return json.dumps([list(labels.items()) for labels in alternatives])
 
 
 # ---------------------------------------------------------------- statements

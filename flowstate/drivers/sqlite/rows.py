@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ...codec import decode, encode_policy, encode_state
+from ...errors import DecodeError
 from ...frozendict import EMPTY
 from ...plan import references
 from ...query import Left
@@ -129,15 +131,19 @@ def labels_json(labels: Mapping[str, str]) -> str:
 
 
 def labels_of(labels: str | None) -> Mapping[str, str]:
-    """The labels of a version that has this in ``versions.labels``."""
-    return EMPTY if labels is None else decode(labels, dict[str, str], "labels")
+    """The labels of a version that has this in ``versions.labels``; none if it is damaged."""
+    if labels is not None:
+        with suppress(DecodeError):
+            return decode(labels, dict[str, str], "labels")
+    return EMPTY
 
 
-def left_of(labels: str | None, status: str | None, flow: str | None) -> Left | None:
-    """What the columns say of what the state of a version was before."""
+def left_of(state: State, labels: str | None, status: str | None, flow: str | None) -> Left | None:
+    """What a state was before a version that has these in the columns for it."""
     if labels is None and status is None and flow is None:
         return None
-    return Left(None if labels is None else labels_of(labels), STATUSES.get(status), flow)
+    was = Left(None if labels is None else labels_of(labels), STATUSES.get(status), flow)
+    return was.before(state)
 
 
 def _was(left: Left | None) -> tuple[str | None, str | None, str | None]:

@@ -180,8 +180,7 @@ def _add_left(db: Database) -> None:
     rows = db.execute(following, (0,)).fetchall()
     while rows:
         for rev, *labels in rows:
-            with suppress(DecodeError):  # of what is damaged nobody can tell what was left
-                _add_left_labels(db, rev, *map(labels_of, labels))
+            _add_left_labels(db, rev, *map(labels_of, labels))
         rows = db.execute(following, (rows[-1][0],)).fetchall()
     db.execute(
         "CREATE INDEX versions_resting ON versions (status, rev) "

@@ -98,15 +98,9 @@ class Writer(StoreWriter):
         )
 
     def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
-        """Overwrites the content on the disk, and has it in the WAL no longer unless somebody goes
-        on reading what is older."""
+        """Has the content in no file any more, unless somebody goes on reading what is older."""
         keys = json.dumps(list(payloads))
-        (secure_delete,) = self.connection.execute("PRAGMA secure_delete").fetchone()
-        self.connection.execute("PRAGMA secure_delete = ON")
-        try:
-            others = self._transact(lambda: self._forget(id, keys))
-        finally:
-            self.connection.execute(f"PRAGMA secure_delete = {secure_delete}")
+        others = self._transact(lambda: self._forget(id, keys))
         self._empty_wal()
         return others
 
