@@ -295,9 +295,12 @@ class Current(Versions):
         return True
 
     def _take(self, page: Page) -> None:
-        new = [entry for entry in page.entries if entry.id not in self._seen]
-        self._seen.update(entry.id for entry in new)
-        super()._take(Page.of(new, page.upto, page.compacted))
+        new: dict[str, State | Unreadable] = {}
+        for entry in page.entries:
+            if entry.id not in self._seen:
+                new.setdefault(entry.id, entry)
+        self._seen.update(new)
+        super()._take(Page.of(new.values(), page.upto, page.compacted))
 
 
 @define(eq=False)

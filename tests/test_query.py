@@ -13,6 +13,8 @@ CONDITIONS: dict[str, Any] = {
     "id": "order-1",
     "id_prefix": "order",
     "status": [Status.PAUSED],
+    "flow": ["charge"],
+    "leaving": True,
     "since": 5,
 }
 STARTS: dict[str, Any] = {"after": 7, "from_now": True, "latest": True}

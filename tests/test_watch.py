@@ -417,6 +417,8 @@ CONDITIONS: dict[str, Query] = {
     "id": Query(id="b"),
     "id_prefix": Query(id_prefix="b"),
     "status": Query(status=Status.RUNNING),
+    "flow": Query(flow="run"),
+    "leaving": Query(flow="run", leaving=True),
     "since": Query(since=NOW + 1),
 }
 

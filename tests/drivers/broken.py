@@ -33,7 +33,7 @@ from flowstate.plan import Record, RecordedError
 from flowstate.testing import DriverConformance, Store
 from flowstate.testing.model import Model
 
-from . import broken_places
+from . import broken_places, broken_reading
 from .model_driver import ModelDriver, ModelStore
 from .test_memory import MemoryStore
 
@@ -756,6 +756,7 @@ class ExpectsSmallRevisions(ModelDriver):
 
 CAUGHT_BY: dict[Broken, str] = {
     **broken_places.CAUGHT_BY,
+    **broken_reading.CAUGHT_BY,
     RecordsNothing: "test_a_commit_under_an_id_of_its_callers_is_recorded",
     LooksAtRecordsLast: "test_what_is_recorded_decides_before_any_expectation",
     RecordsWhatItRefuses: "test_a_refused_commit_is_not_recorded",

@@ -16,7 +16,7 @@ from flowstate import RevMismatchError
 from flowstate.plan import RecordedError
 from flowstate.testing import DriverMachine, Store
 
-from . import broken, broken_places
+from . import broken, broken_places, broken_reading
 
 CRASH = re.compile(r" - (Attribute|Index|Key|Name|Type|Value)Error")
 
@@ -99,6 +99,19 @@ def test_a_driver_that_breaks_a_law_is_caught(
         broken.TakesItAll,
         broken.NeverTells,
         broken.GivesWhatIsLeftAsOutcome,
+        broken_reading.DerivesWhatWasBefore,
+        broken_reading.OverlooksLostLabels,
+        broken_reading.LeavesByItsStatus,
+        broken_reading.LeavesAmongCurrent,
+        broken_reading.RemembersTheRemoved,
+        broken_reading.CutsThenTurns,
+        broken_reading.CountsHistory,
+        broken_reading.CountsNothingToo,
+        broken_reading.ForgetsWhatIsEqual,
+        broken_reading.AsksWhoRefersNow,
+        broken_reading.ForgetsWhatIsCurrent,
+        broken_reading.KeepsTheReference,
+        broken_reading.KeepsTheMark,
         broken.RecordsNothing,
         broken.LooksAtRecordsLast,
         broken.RecordsWhatItRefuses,

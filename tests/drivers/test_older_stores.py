@@ -332,13 +332,13 @@ def tables(url: str) -> dict[str, list[Any]]:
         return {
             table: ours.execute(target(url).sql(read.replace("TABLE", table)), ()).fetchall()
             for table in postgres_schema.TABLES
-            if table != "records" or has_records(ours, url)
+            if has_table(ours, url, table)
         }
 
 
-def has_records(ours: Connection, url: str) -> bool:
+def has_table(ours: Connection, url: str, table: str) -> bool:
     """Whether a store is new enough to have that table."""
-    found = ours.execute("SELECT to_regclass(%s)", (f'"{target(url).schema}".records',))
+    found = ours.execute("SELECT to_regclass(%s)", (f'"{target(url).schema}".{table}',))
     return found.fetchone() != (None,)
 
 

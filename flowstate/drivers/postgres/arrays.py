@@ -83,8 +83,8 @@ class Documents(Array):
     array = 3807
 
     @classmethod
-    def of(cls, values: Iterable[bytes]) -> Documents:
-        return cls([_sized(_JSONB_VERSION + value) for value in values])
+    def of(cls, values: Iterable[bytes | None]) -> Documents:
+        return cls([_NULL if value is None else _sized(_JSONB_VERSION + value) for value in values])
 
 
 def register(adapters: AdaptersMap) -> None:

@@ -45,12 +45,21 @@ class Compactor(Decider):
     ask: Ask
     _newest: int = field(default=0, init=False)
     _batches: int = field(default=0, init=False)
+    _left: dict[int, str] = field(factory=dict[int, str], init=False)
+    """revision -> the labels of the version before, as JSON, of versions that have others"""
 
     def removal(self, after: int, limit: int) -> Removal:
         """A batch that is to be removed."""
         batch = self.decide(after, limit, begun_at=after)
-        statements = [*_removing(batch), self._removing_payloads(batch)] if batch.removed else []
-        return Removal(batch, self._batches, statements)
+        if not batch.removed:
+            return Removal(batch, self._batches, ())
+        statements = [*self._removing_left(batch), *_removing(batch)]
+        return Removal(batch, self._batches, [*statements, self._removing_payloads(batch)])
+
+    def _removing_left(self, batch: Batch) -> Iterator[Statement]:
+        removed = [version.rev for version in batch.removed if version.rev in self._left]
+        if lost := [pair for rev in removed for pair in _labels(rev, self._left[rev])]:
+            yield _LEFT_LABELS, pairs(lost)
 
     def _removing_payloads(self, batch: Batch) -> Statement:
         rows: list[tuple[Any, ...]] = []
@@ -68,7 +77,9 @@ class Compactor(Decider):
 
     def _versions(self, after: int, limit: int) -> Iterable[Candidate]:
         rows = self.ask(_OLD, after=after, limit=limit, most=MAX_BATCH_BYTES)
-        for rev, id, committed_at, size, labels, revs, checksums, sizes in rows:
+        for rev, id, committed_at, size, labels, was_labels, revs, checksums, sizes in rows:
+            if was_labels is not None:
+                self._left[rev] = was_labels
             payloads: dict[Key, int] = {}
             if revs is not None:
                 payloads.update(zip(zip(revs, checksums, strict=True), sizes, strict=True))
@@ -109,9 +120,9 @@ def _columns(keys: Collection[Key]) -> Mapping[str, Any]:
 def _removing(batch: Batch) -> Iterator[Statement]:
     """What removes all but payloads."""
     removed, current = batch.removed, batch.current
-    if labels := [pair for version in removed for pair in _labels(version)]:
+    if labels := [pair for each in removed for pair in _labels(each.rev, each.labels)]:
         yield _LABELS, pairs(labels)
-    if labels := [pair for version in current for pair in _labels(version)]:
+    if labels := [pair for each in current for pair in _labels(each.rev, each.labels)]:
         yield NOT_CURRENT, pairs(labels)
     if current:
         ids = Texts.of(version.id for version in current)
@@ -123,19 +134,19 @@ def _removing(batch: Batch) -> Iterator[Statement]:
     yield _HEAD, (removed[-1].rev, removed[-1].committed_at)
 
 
-def _labels(version: Candidate) -> list[tuple[int, int]]:
-    """The rows of ``labels`` for a version, as far as it can be read."""
-    labels: object = json.loads(version.labels or "{}")
+def _labels(rev: int, text: str | None) -> list[tuple[int, int]]:
+    """The rows of ``labels`` for the labels of a version, as far as they can be read."""
+    labels: object = json.loads(text or "{}")
     if not isinstance(labels, dict):
         return []
     given = cast("dict[str, object]", labels).items()
-    return [(key(name, value), version.rev) for name, value in given if isinstance(value, str)]
+    return [(key(name, value), rev) for name, value in given if isinstance(value, str)]
 
 
 # ---------------------------------------------------------------- statements
 
 _OLD: LiteralString = """
-SELECT v.rev, v.id, v.committed_at, v.size, (v.state -> 'labels')::text,
+SELECT v.rev, v.id, v.committed_at, v.size, v.labels::text, v.was_labels::text,
     p.revs, p.checksums, p.sizes
 FROM (
     SELECT v.*, sum(v.size) OVER (ORDER BY v.rev) - v.size AS before FROM (
@@ -180,13 +191,15 @@ JOIN {s}.versions v ON v.rev = r.rev GROUP BY k.rev, k.checksum, v.id
 """
 
 _SIZES: LiteralString = """
-SELECT octet_length(p.content) FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
+SELECT coalesce(octet_length(p.content), 0) FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
 JOIN {s}.payloads p ON p.rev = k.rev AND p.checksum = k.checksum
 """
 
 _LABELS: LiteralString = """
 DELETE FROM {s}.labels l USING unnest(%s, %s) AS g(key, rev) WHERE l.key = g.key AND l.rev = g.rev
 """
+
+_LEFT_LABELS: LiteralString = _LABELS.replace("{s}.labels", "{s}.left_labels")
 
 _STATES: LiteralString = """
 DELETE FROM {s}.states s USING unnest(%s, %s) AS g(id, rev) WHERE s.id = g.id AND s.rev = g.rev
@@ -216,7 +229,7 @@ WHERE p.rev = k.rev AND p.checksum = k.checksum AND NOT EXISTS (
     SELECT FROM {s}.payload_refs r
     WHERE r.payload_rev = k.rev AND r.checksum = k.checksum AND r.rev > %s
 )
-RETURNING octet_length(p.content)
+RETURNING coalesce(octet_length(p.content), 0)
 """
 
 _HEAD: LiteralString = """

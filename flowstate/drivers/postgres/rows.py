@@ -8,10 +8,12 @@ from typing import Any, Generic, LiteralString, TypeAlias, TypeVar
 from attrs import frozen
 from msgspec import Struct
 
-from ...codec import encode_policy, encode_state
+from ...codec import decode, encode_policy, encode_state
+from ...errors import DecodeError
 from ...leases import Place
 from ...plan import Record, Write, references
-from ...state import State
+from ...query import Labels, Left
+from ...state import State, Status
 from ..plans import GroupPlan, Version
 from .arrays import Array, BigInts, Contents, Documents, Texts
 from .schema import key
@@ -41,6 +43,8 @@ def statements(group: GroupPlan[Keys]) -> Iterator[Statement]:
     if any(row.label_keys for row in rows):
         yield _LABELS, pairs(_labels(rows))
         yield _CURRENT_LABELS, pairs(_labels(current))
+    if lost := [(key, row.state.rev) for row in rows for key in row.lost_keys]:
+        yield _LEFT_LABELS, pairs(lost)
     for part in _parts(group.payloads, [len(content) for *_, content in group.payloads]):
         revs, checksums, contents = zip(*part, strict=True)
         yield _PAYLOADS, (BigInts.of(revs), Texts.of(checksums), Contents.of(contents))
@@ -63,7 +67,13 @@ class Row(Struct, gc=False):
     state: State
     text: bytes
     """The state as JSON."""
+    labels: bytes | None
+    """Its labels as JSON, if it has any."""
     label_keys: Keys
+    was_labels: bytes | None
+    """Those of the version before, if they were others."""
+    lost_keys: Keys
+    """The keys of those that it has no more."""
     place: Place | None
     taken: Place | None
     """Its place, if it is taken."""
@@ -87,6 +97,11 @@ VERSION_COLUMNS: tuple[Column[Row], ...] = (
     Column("commit_id", Texts.of, lambda row: row.version.commit_id),
     Column("size", BigInts.of, lambda row: len(row.text)),
     Column("state", Documents.of, lambda row: row.text),
+    Column("flow", Texts.of, lambda row: row.state.transition.to),
+    Column("labels", Documents.of, lambda row: row.labels),
+    Column("was_labels", Documents.of, lambda row: row.was_labels),
+    Column("was_status", Texts.of, lambda row: _was_status(row.version.left)),
+    Column("was_flow", Texts.of, lambda row: row.version.left and row.version.left.flow),
 )
 """``versions``"""
 
@@ -102,6 +117,7 @@ STATE_COLUMNS: tuple[Column[Row], ...] = (
     Column("until", BigInts.of, lambda row: row.taken and row.taken.until),
     Column("policy", Texts.of, lambda row: _policy(row.version.write)),
     Column("label_keys", Texts.of, lambda row: _array_text(row.label_keys), "::bigint[]"),
+    Column("resting", Texts.of, lambda row: resting(row.state.transition.status)),
 )
 """``states``, the primary key first"""
 
@@ -116,10 +132,29 @@ RECORD_COLUMNS: tuple[Column[tuple[str, Record]], ...] = (
 
 
 def _row(version: Version) -> Row:
-    state = version.state
+    state, left = version.state, version.left
+    labels, was = state.labels, None if left is None else left.labels
     place = version.write.place
-    taken = place if place is not None and place.since is None else None
-    return Row(version, state, encode_state(state), _label_keys(state), place, taken)
+    return Row(
+        version,
+        state,
+        encode_state(state),
+        encode_state(labels) if labels else None,
+        _keys(labels),
+        None if was is None else encode_state(was),
+        [] if not was else _keys(dict(was.items() - labels.items())),
+        place,
+        place if place is not None and place.since is None else None,
+    )
+
+
+def resting(status: Status) -> str | None:
+    """The column ``states.resting`` for a status."""
+    return None if status is Status.RUNNING else status.value
+
+
+def _was_status(left: Left | None) -> str | None:
+    return None if left is None or left.status is None else left.status.value
 
 
 def _policy(write: Write) -> str | None:
@@ -154,10 +189,8 @@ def _array_text(numbers: Sequence[int]) -> str | None:
     return f"{{{','.join(map(str, numbers))}}}" if numbers else None
 
 
-def _label_keys(state: State) -> Keys:
-    if not state.labels:
-        return []
-    return list({key(name, value) for name, value in state.labels.items()})
+def _keys(labels: Labels) -> Keys:
+    return list({key(name, value) for name, value in labels.items()}) if labels else []
 
 
 def _parts(rows: Sequence[T], sizes: Sequence[int]) -> Iterator[Sequence[T]]:
@@ -182,6 +215,24 @@ def pairs(rows: Sequence[tuple[int, int]]) -> tuple[BigInts, BigInts]:
     return BigInts.of(first for first, _ in rows), BigInts.of(second for _, second in rows)
 
 
+def left_of(labels: str | None, status: str | None, flow: str | None) -> Left:
+    """What the columns tell of a version, or of the one before it. What this code does not know is
+    left out."""
+    return Left(_read(labels), _STATUSES.get(status or ""), flow)
+
+
+def _read(labels: str | None) -> Labels | None:
+    if labels is None:
+        return None
+    try:
+        return decode(labels, dict[str, str])
+    except DecodeError:
+        return None
+
+
+_STATUSES = {status.value: status for status in Status}
+
+
 # ---------------------------------------------------------------- statements
 
 _VERSIONS: LiteralString = _insertion("versions", VERSION_COLUMNS)
@@ -198,6 +249,8 @@ _LABELS: LiteralString = "INSERT INTO {s}.labels (key, rev) SELECT * FROM unnest
 _CURRENT_LABELS: LiteralString = (
     "INSERT INTO {s}.current_labels (key, rev) SELECT * FROM unnest(%s, %s)"
 )
+
+_LEFT_LABELS: LiteralString = "INSERT INTO {s}.left_labels (key, rev) SELECT * FROM unnest(%s, %s)"
 
 _PAYLOADS: LiteralString = (
     "INSERT INTO {s}.payloads (rev, checksum, content) SELECT * FROM unnest(%s, %s, %s)"

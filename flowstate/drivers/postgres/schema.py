@@ -1,11 +1,12 @@
 """The tables of a store, and how an older store becomes a newer one.
 
-``versions`` is the log, ``states`` has a row for each state: which version is its latest, when that
-is due, and if it is RUNNING, where it stands. Revisions come from the one row of ``head``: whoever
-writes locks it first and keeps it until the end of the transaction, so that commits become visible
-in the order of their revisions. Claims do without it, and change nothing but places. What is
-indexed by a text of any length is indexed by a hash of it: labels by their ``key``, flows, owners
-and claims by PostgreSQL's own ``hashtextextended``.
+``versions`` is the log, each version with what its state was before; ``states`` has a row for each
+state: which version is its latest, when that is due, and if it is RUNNING, where it stands.
+Revisions come from the one row of ``head``: whoever writes locks it first and keeps it until the
+end of the transaction, so that commits become visible in the order of their revisions. Claims do
+without it, and change nothing but places. What is indexed by a text of any length is indexed by a
+hash of it: labels by their ``key``, flows, owners and claims by PostgreSQL's own
+``hashtextextended``.
 """
 
 from __future__ import annotations
@@ -78,6 +79,21 @@ _CREATE: tuple[LiteralString, ...] = (
     "COMMENT ON COLUMN {s}.labels.key IS 'the first 8 bytes of BLAKE2b of name, NUL, value'",
 )
 
+_GRANT: LiteralString = """DO $$ DECLARE given record; BEGIN
+    FOR given IN
+        SELECT quote_ident(n.nspname) AS schema, a.privilege_type AS privilege,
+            CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role
+        FROM pg_catalog.pg_class m JOIN pg_catalog.pg_namespace n ON n.oid = m.relnamespace
+        JOIN pg_catalog.pg_class v ON v.relnamespace = n.oid AND v.relname = 'versions',
+        LATERAL pg_catalog.aclexplode(v.relacl) a
+        WHERE m.oid = (SELECT tableoid FROM {s}.meta) AND a.grantee <> v.relowner
+    LOOP
+        EXECUTE 'GRANT ' || given.privilege || ' ON ' || given.schema || '.{table} TO '
+            || given.role;
+    END LOOP;
+END $$"""
+"""Who may use the other tables may use a new one."""
+
 _ADD_PLACES: tuple[LiteralString, ...] = (
     "DROP INDEX {s}.states_due",
     """ALTER TABLE {s}.states
@@ -120,20 +136,7 @@ _ADD_PLACES: tuple[LiteralString, ...] = (
         committed_at bigint NOT NULL
     )""",
     "CREATE INDEX records_committed ON {s}.records (committed_at)",
-    # who may use the other tables may use this one
-    """DO $$ DECLARE given record; BEGIN
-        FOR given IN
-            SELECT quote_ident(n.nspname) AS schema, a.privilege_type AS privilege,
-                CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role
-            FROM pg_catalog.pg_class m JOIN pg_catalog.pg_namespace n ON n.oid = m.relnamespace
-            JOIN pg_catalog.pg_class v ON v.relnamespace = n.oid AND v.relname = 'versions',
-            LATERAL pg_catalog.aclexplode(v.relacl) a
-            WHERE m.oid = (SELECT tableoid FROM {s}.meta) AND a.grantee <> v.relowner
-        LOOP
-            EXECUTE 'GRANT ' || given.privilege || ' ON ' || given.schema || '.records TO '
-                || given.role;
-        END LOOP;
-    END $$""",
+    _GRANT.replace("{table}", "records"),
     "COMMENT ON TABLE {s}.records IS 'commits that were given an id by who asked for them'",
     "COMMENT ON COLUMN {s}.head.hints IS 'how often something was released'",
     "COMMENT ON COLUMN {s}.states.alarm IS 'when its alarm comes (ms)'",
@@ -166,7 +169,65 @@ compaction deletes from ``versions``: the trigger refuses whoever does not say t
 ``Writer`` does in each transaction.
 """
 
-MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (_CREATE, _ADD_PLACES)
+_ADD_LEAVING: tuple[LiteralString, ...] = (
+    """ALTER TABLE {s}.versions
+        ADD COLUMN flow text COLLATE "C",
+        ADD COLUMN labels jsonb,
+        ADD COLUMN was_labels jsonb,
+        ADD COLUMN was_status text COLLATE "C",
+        ADD COLUMN was_flow text COLLATE "C"
+    """,
+    """WITH told AS (
+        SELECT v.rev, v.id, v.status,
+            CASE WHEN jsonb_typeof(v.state -> 'transition') = 'object'
+                OR (v.status = 'new' AND NOT v.state ? 'transition')
+                THEN coalesce(v.state -> 'transition' ->> 'to', '') END AS flow,
+            CASE WHEN jsonb_typeof(v.state -> 'labels') = 'object' THEN v.state -> 'labels'
+                WHEN v.state ? 'labels' OR NOT (v.state ? 'transition' OR v.status = 'new')
+                THEN 'null' END AS labels
+        FROM {s}.versions v
+    ), next AS (
+        SELECT t.*, lag(t.rev) OVER previous AS previous,
+            lag(coalesce(t.labels, '{{}}')) OVER previous AS was_labels,
+            lag(t.status) OVER previous AS was_status,
+            lag(t.flow) OVER previous AS was_flow
+        FROM told t WINDOW previous AS (PARTITION BY t.id ORDER BY t.rev)
+    )
+    UPDATE {s}.versions v SET flow = n.flow, labels = n.labels,
+        was_labels = CASE WHEN jsonb_typeof(n.was_labels) = 'object'
+            THEN nullif(n.was_labels, coalesce(n.labels, '{{}}')) END,
+        was_status = nullif(n.was_status, n.status),
+        was_flow = nullif(n.was_flow, n.flow)
+    FROM next n WHERE v.rev = n.rev""",
+    "CREATE TABLE {s}.left_labels (key bigint, rev bigint, PRIMARY KEY (key, rev))",
+    _GRANT.replace("{table}", "left_labels"),
+    """INSERT INTO {s}.left_labels
+        SELECT l.key, n.rev FROM {s}.labels l JOIN (
+            SELECT v.rev, lag(v.rev) OVER (PARTITION BY v.id ORDER BY v.rev) AS previous
+            FROM {s}.versions v
+        ) n ON n.previous = l.rev
+        WHERE NOT EXISTS (SELECT FROM {s}.labels o WHERE o.key = l.key AND o.rev = n.rev)""",
+    'ALTER TABLE {s}.states ADD COLUMN resting text COLLATE "C"',
+    """UPDATE {s}.states s SET resting = v.status
+        FROM {s}.versions v WHERE v.rev = s.rev AND v.status <> 'running'""",
+    "CREATE INDEX states_resting ON {s}.states (resting, rev) WHERE resting IS NOT NULL",
+    "ALTER TABLE {s}.payloads ALTER COLUMN content DROP NOT NULL",
+    "COMMENT ON COLUMN {s}.versions.flow IS 'that of the transition; NULL: it cannot be told'",
+    "COMMENT ON COLUMN {s}.versions.labels IS 'NULL: it has none; null: they cannot be told'",
+    "COMMENT ON COLUMN {s}.versions.was_labels IS 'those of the version before, if others'",
+    "COMMENT ON COLUMN {s}.versions.was_status IS 'that of the version before, if another'",
+    "COMMENT ON COLUMN {s}.versions.was_flow IS 'that of the version before, if another'",
+    "COMMENT ON TABLE {s}.left_labels IS 'the labels that a state lost with a version (rev)'",
+    "COMMENT ON COLUMN {s}.states.resting IS 'the status of the version, unless it is RUNNING'",
+    "COMMENT ON COLUMN {s}.payloads.content IS 'NULL: it was forgotten'",
+)
+"""What queries ask for in columns beside each version, and what its state was before; current
+versions by their status, unless it is RUNNING; payloads without their content.
+
+What a version left is made of the version before, if that is there.
+"""
+
+MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (_CREATE, _ADD_PLACES, _ADD_LEAVING)
 """Migration n makes version n + 1 of version n. Only ever add to the end."""
 
 VERSION = len(MIGRATIONS)
@@ -178,6 +239,7 @@ TABLES = (
     "states",
     "labels",
     "current_labels",
+    "left_labels",
     "payloads",
     "payload_refs",
     "records",

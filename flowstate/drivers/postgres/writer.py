@@ -34,7 +34,7 @@ from .compactor import Removal
 from .connection import BY_INDEX, Connection, Target, pauses
 from .errors import RETRYABLE, is_lost, translate
 from .places import CLAIM, HELD, RELEASE, RENEW, TAKE, json_object
-from .rows import Keys, statements
+from .rows import Keys, left_of, statements
 from .schema import VERSION, key
 
 T = TypeVar("T")
@@ -46,6 +46,23 @@ IDLE_TIMEOUT = "5s"
 """How long a process that hangs in the middle of a commit can block the others."""
 NOTIFY_EVERY_S = 0.005
 """Between two notifications, at least, while there is more to write."""
+
+_PLAN_ONCE: LiteralString = (
+    "SELECT pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true)"
+)
+"""Has the server plan each statement of a commit once for a connection: planning one again, for the
+values that it is given, costs more than doing it, and comes to the same."""
+_OTHERS: LiteralString = """
+SELECT count(DISTINCT v.id) FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
+JOIN {s}.payload_refs r ON r.payload_rev = k.rev AND r.checksum = k.checksum
+JOIN {s}.versions v ON v.rev = r.rev WHERE v.id <> %(id)s
+"""
+"""How many states besides one refer to these payloads."""
+_FORGET: LiteralString = """
+UPDATE {s}.payloads p SET content = NULL FROM unnest(%(revs)s, %(checksums)s) AS k(rev, checksum)
+WHERE p.rev = k.rev AND p.checksum = k.checksum AND p.content IS NOT NULL
+AND (SELECT m.version FROM {s}.meta m) = %(known)s
+"""
 
 _FAIL_ALL = (StoreUnreachableError, StoreReadOnlyError, StoreBusyError)
 """Errors that are the same for every plan of a group: trying each plan alone is of no use."""
@@ -155,6 +172,12 @@ class Writer(StoreWriter):
     def forget_records(self, before: int, limit: int) -> int:
         return self._retrying(lambda: self._forget_records(before, limit))
 
+    def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
+        """As ``Driver.forget`` says. PostgreSQL keeps the rows as they were, with the content, in
+        the table's files until VACUUM has removed them, and in its log (WAL) and whatever is made
+        of that: archives, standbys, backups."""
+        return self._retrying(lambda: self._forget(id, payloads))
+
     def notify(self, more: bool) -> None:  # noqa: FBT001  (a callback)
         """Notify other processes of what was written; *more* is to come.
 
@@ -190,6 +213,7 @@ class Writer(StoreWriter):
         self._connect()
         with self.connection.pipeline() as pipeline:
             self._begin(self.target.synchronous)
+            self._execute(_PLAN_ONCE)
             self._execute(LOCK_HEAD)
             asked = self._ask(plans)
             keyed = self._ask_records(keys) if (keys := keys_of(plans)) else None
@@ -230,8 +254,10 @@ class Writer(StoreWriter):
         return self._execute(
             "SELECT (SELECT m.version FROM {s}.meta m), h.rev, h.committed_at, "
             "(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint, "
-            "s.id, s.rev, s.label_keys "
-            "FROM {s}.head h LEFT JOIN {s}.states s ON s.id = ANY(%s)",
+            "s.id, s.rev, s.label_keys, "
+            "coalesce(v.labels, '{{}}')::text, v.status, v.flow "
+            "FROM {s}.head h LEFT JOIN {s}.states s ON s.id = ANY(%s) "
+            "LEFT JOIN {s}.versions v ON v.rev = s.rev",
             Texts.of(ids_of(plans)),
         )
 
@@ -248,7 +274,11 @@ class Writer(StoreWriter):
         check_unchanged(self.target.url, version, VERSION)
         if self.clock is not None:
             now = self.clock.now()
-        latest = {id: Latest[Keys](rev, keys) for *_, id, rev, keys in rows if id is not None}
+        latest = {
+            id: Latest[Keys](rev, keys, left_of(labels, status, flow))
+            for *_, id, rev, keys, labels, status, flow in rows
+            if id is not None
+        }
         return GroupPlan(head + 1, max(committed_at, now), latest)
 
     def _settled(self, plans: Sequence[Plan]) -> Sequence[Plan]:
@@ -258,7 +288,8 @@ class Writer(StoreWriter):
             return plans
         rows = self._execute(
             "SELECT p.rev, p.checksum FROM unnest(%s, %s) AS k(rev, checksum) "
-            "JOIN {s}.payloads p ON p.rev = k.rev AND p.checksum = k.checksum",
+            "JOIN {s}.payloads p ON p.rev = k.rev AND p.checksum = k.checksum "
+            "WHERE p.content IS NOT NULL",
             BigInts.of(rev for rev, _ in reused),
             Texts.of(checksum for _, checksum in reused),
         ).fetchall()
@@ -359,6 +390,22 @@ class Writer(StoreWriter):
         ((version,),) = asked.fetchall()
         check_unchanged(self.target.url, version, VERSION)
         return forgotten.rowcount
+
+    def _forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
+        revs, checksums = zip(*payloads, strict=True)
+        keys = {"revs": BigInts.of(revs), "checksums": Texts.of(checksums)}
+        self._connect()
+        with self.connection.pipeline():
+            self._begin(self.target.synchronous)
+            self._execute(LOCK_HEAD)
+            asked = self._execute("SELECT version FROM {s}.meta")
+            others = self._named(_OTHERS, id=id, **keys)
+            self._named(_FORGET, known=VERSION, **keys)
+            self._execute("COMMIT")
+        ((version,),) = asked.fetchall()
+        check_unchanged(self.target.url, version, VERSION)
+        ((count,),) = others.fetchall()
+        return int(count)
 
     # ------------------------------------------------------------ the connection
 

@@ -13,11 +13,11 @@ installed, on trio.
 Each of the eight laws of docs/concepts.md is proved by one module, whose first line has its number:
 ``order`` (1), ``atomicity`` (2), ``durability`` (3), ``isolation`` (4), ``outcome`` (5), ``cost``
 (6), ``watch`` (7), ``claims`` (8). The rest of the contract has no numbers: ``conflicts``,
-``accepted``, ``read``, ``query``, ``due``, ``places``, ``leases``, ``head``, ``retention``,
-``compaction``. The first line of a module is the heading that ``flowstate check`` prints above what
-its mixins prove. A module has one mixin, or two if what it proves has two parts (``read`` and
-``retention``: versions and payloads; ``outcome``: the ids of plans and those of callers). ``base``
-and ``runs`` have what they share, and prove nothing.
+``accepted``, ``read``, ``query``, ``leaving``, ``due``, ``places``, ``leases``, ``head``,
+``forgetting``, ``retention``, ``compaction``. The first line of a module is the heading that
+``flowstate check`` prints above what its mixins prove. A module has one mixin, or two if what it
+proves has two parts (``read`` and ``retention``: versions and payloads; ``outcome``: the ids of
+plans and those of callers). ``base`` and ``runs`` have what they share, and prove nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from .conflicts import ConflictLaws
 from .cost import CostLaws
 from .due import DueLaws
 from .durability import DurabilityLaws
+from .forgetting import ForgetLaws
 from .head import HeadLaws
 from .isolation import IsolationLaws
 from .leases import LeaseLaws
+from .leaving import LeavingLaws
 from .order import OrderLaws
 from .outcome import OutcomeLaws, RecordLaws
 from .places import PlaceLaws
@@ -56,12 +58,14 @@ class DriverConformance(
     ReadLaws,
     DataLaws,
     QueryLaws,
+    LeavingLaws,
     DueLaws,
     ClaimLaws,
     PlaceLaws,
     LeaseLaws,
     HeadLaws,
     WatchLaws,
+    ForgetLaws,
     RetentionLaws,
     PayloadRetentionLaws,
     BatchLaws,

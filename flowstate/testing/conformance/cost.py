@@ -16,13 +16,13 @@ import pytest
 from attrs import define, field
 
 from ...clock import MAX_INSTANT_MS
-from ...commands import Delay, Pause, Require
+from ...commands import Delay, End, Pause, Require
 from ...driver import Driver
 from ...leases import Claimed
 from ...plan import RecordedError
 from ...query import Query
 from ...retention import Retention
-from ...state import State
+from ...state import State, Status
 from .base import Laws, hand_out, keyed, line_up, plan
 
 SHORT, LONG = 2_000, 200_000
@@ -76,6 +76,29 @@ class CostLaws(Laws):
                 for name, cost in _COSTS.items()
             }
         self._check(growth, f"with {LONG // SHORT} times the history")
+
+    def test_the_cost_of_every_condition_is_measured(self) -> None:
+        """Each field of a query has an example whose cost is measured, but for those that only say
+        where reading starts."""
+        assert set(_CONDITIONS) | {"after", "from_now"} == set(Query.__struct_fields__)
+
+    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    async def test_cost_does_not_grow_with_what_has_lost_a_label(self, tmp_path: Path) -> None:
+        """What has a label now is found as fast whether few or many states had it and have lost it;
+        and a page of what leaves costs what a page of the same without it does."""
+        async with self._two(tmp_path) as (few_driver, many_driver):
+            few = await _Phases.fill(few_driver, FEW_SHARING)
+            many = await _Phases.fill(many_driver, MANY_SHARING)
+            growth = {
+                name: await _growth(partial(cost, few), partial(cost, many), self.max_growth)
+                for name, cost in _PHASE_COSTS.items()
+            }
+            growth["read a page of what leaves, beside one without"] = await _growth(
+                partial(_page_with_label, many),
+                partial(_page_of_what_leaves, many),
+                self.max_growth,
+            )
+        self._check(growth, f"with {MANY_SHARING // FEW_SHARING} times as many that had a label")
 
     @pytest.mark.parametrize("anyio_backend", ["asyncio"])
     async def test_cost_does_not_grow_with_what_is_ready_and_taken(self, tmp_path: Path) -> None:
@@ -216,6 +239,25 @@ class _Filled:
 
 
 @define
+class _Phases:
+    """A store in which nearly all states have lost the label that they began with."""
+
+    driver: Driver
+
+    @classmethod
+    async def fill(cls, driver: Driver, states: int) -> _Phases:
+        for start in range(0, states, COMMIT_SIZE):
+            ids = range(start, min(start + COMMIT_SIZE, states))
+            new = (State(f"{n}", labels={"phase": "waiting"}) for n in ids)
+            waiting = await driver.commit(plan(*(Pause(state) for state in new)))
+            done = (state.with_labels(phase="done") for state in waiting)
+            await driver.commit(plan(*(End(state) for state in done)))
+        now = (State(f"now/{n}", labels={"phase": "waiting"}) for n in range(3))
+        await driver.commit(plan(*(Pause(state) for state in now)))
+        return cls(driver)
+
+
+@define
 class _Line:
     """A store with versions that are ready, and with as many that another owner has taken."""
 
@@ -312,10 +354,6 @@ async def _forget_nothing(store: _Filled) -> None:
     assert await store.driver.forget_records(1, BATCH) == 0
 
 
-async def _find(store: _Filled) -> None:
-    assert await store.driver.find(Query(labels={"queue": str(store.next() % QUEUES)}))
-
-
 async def _find_by_two(store: _Filled) -> None:
     assert await store.driver.find(Query(labels=store.state().labels))
 
@@ -324,18 +362,16 @@ async def _find_nothing(store: _Filled) -> None:
     assert await store.driver.find(Query(labels={"queue": "none"})) is None
 
 
-async def _page(store: _Filled) -> None:
-    query = Query(labels={"queue": str(store.next() % QUEUES)})
-    assert (await store.driver.read(query, 100, 20)).versions
+async def _find_by(store: _Filled, query: Callable[[_Filled], Query]) -> None:
+    assert await store.driver.find(query(store))
 
 
-async def _page_of_state(store: _Filled) -> None:
-    assert (await store.driver.read(Query(id=store.state().id), 0, 20)).versions
-
-
-async def _page_of_latest(store: _Filled) -> None:
-    after = store.states[0].rev
-    assert (await store.driver.read(Query(latest=True), after, 20)).versions
+async def _page(
+    store: _Filled, query: Callable[[_Filled], Query], *, newest_first: bool = False
+) -> None:
+    start = store.states[-1].rev - 200 if newest_first else store.states[0].rev - 1
+    page = await store.driver.read(query(store), start, 20, newest_first=newest_first)
+    assert page.versions
 
 
 async def _page_at_the_head(store: _Filled) -> None:
@@ -358,18 +394,32 @@ async def _count_old(store: _Filled) -> None:
     assert batch.versions == BATCH
 
 
+_CONDITIONS: Mapping[str, Callable[[_Filled], Query]] = {
+    "labels": lambda store: Query(labels={"queue": str(store.next() % QUEUES)}),
+    "id": lambda store: Query(id=store.state().id),
+    "id_prefix": lambda _: Query(id_prefix="state/"),
+    "status": lambda _: Query(status=Status.DELAYED),
+    "flow": lambda _: Query(flow="wake"),
+    "since": lambda store: Query(since=store.states[0].committed_at),
+    "latest": lambda _: Query(latest=True),
+    "leaving": lambda store: Query(labels={"queue": str(store.next() % QUEUES)}, leaving=True),
+}
+"""field of ``Query`` -> a query whose matches grow with the store, but for one state's."""
+
 _COSTS: Mapping[str, Callable[[_Filled], Awaitable[Any]]] = {
     "get": _get,
     "get a version": _get_version,
     "look for a record": _record,
     "commit what is recorded": _commit_what_is_recorded,
     "forget no record": _forget_nothing,
-    "find by a label": _find,
     "find by two labels": _find_by_two,
     "find nothing": _find_nothing,
-    "read a page": _page,
-    "read a page of one state": _page_of_state,
-    "read a page of current versions": _page_of_latest,
+    **{f"find by {name}": partial(_find_by, query=query) for name, query in _CONDITIONS.items()},
+    **{f"read by {name}": partial(_page, query=query) for name, query in _CONDITIONS.items()},
+    **{
+        f"read by {name}, the newest first": partial(_page, query=query, newest_first=True)
+        for name, query in _CONDITIONS.items()
+    },
     "read a page at the head": _page_at_the_head,
     "what is due": _due,
     "nothing is due": _nothing_due,
@@ -420,6 +470,42 @@ async def _look_at_a_place(line: _Line) -> None:
     assert await line.driver.place("ready/0")
     assert await line.driver.place("taken/0")
 
+
+async def _page_with_label(store: _Phases) -> None:
+    """In the middle of the log, where all have the label and lose it."""
+    middle = await store.driver.head() // 2
+    await store.driver.read(Query(labels={"phase": "waiting"}), middle, 20)
+
+
+async def _page_of_what_leaves(store: _Phases) -> None:
+    middle = await store.driver.head() // 2
+    query = Query(labels={"phase": "waiting"}, leaving=True)
+    assert (await store.driver.read(query, middle, 20)).versions
+
+
+async def _page_of_those_left(store: _Phases, *, newest_first: bool = False) -> None:
+    query = Query(labels={"phase": "waiting"}, latest=True)
+    start = await store.driver.head() + 1 if newest_first else 0
+    page = await store.driver.read(query, start, 20, newest_first=newest_first)
+    assert len(page.versions) == 3
+
+
+async def _count_those_left(store: _Phases) -> None:
+    assert await store.driver.count(Query(labels={"phase": "waiting"}), "status") == {"paused": 3}
+
+
+async def _find_one_left(store: _Phases) -> None:
+    assert await store.driver.find(Query(labels={"phase": "waiting"}))
+
+
+_PHASE_COSTS: Mapping[str, Callable[[_Phases], Awaitable[Any]]] = {
+    "find by a label": _find_one_left,
+    "read current versions by a label": _page_of_those_left,
+    "read current versions by a label, the newest first": partial(
+        _page_of_those_left, newest_first=True
+    ),
+    "count by a label": _count_those_left,
+}
 
 _LINE_COSTS: Mapping[str, Callable[[_Line], Awaitable[Any]]] = {
     "claim and release": partial(_claim, room={"busy": CLAIMED}),

@@ -31,11 +31,12 @@ LABELS: tuple[dict[str, str], ...] = (
 class Example:
     """A query with one field, and what it asks for, said without it.
 
-    Both are given the version that was the newest when the query was made.
+    Both are given the version that was the newest when the query was made; what is asked for, also
+    the version of the same state before.
     """
 
     query: Callable[[State], Query]
-    is_wanted: Callable[[State, State], bool]
+    is_wanted: Callable[[State, State, State | None], bool]
     is_for_drivers: bool = True
     """False for what is the engine's business: where reading starts."""
 
@@ -43,29 +44,41 @@ class Example:
 EXAMPLES: dict[str, Example] = {
     "labels": Example(
         lambda _: Query(labels={"queue": "mail"}),
-        lambda _, state: state.labels.get("queue") == "mail",
+        lambda _newest, state, _previous: state.labels.get("queue") == "mail",
     ),
-    "id": Example(lambda _: Query(id="a/1"), lambda _, state: state.id == "a/1"),
-    "id_prefix": Example(lambda _: Query(id_prefix="a/"), lambda _, state: state.id[0] == "a"),
+    "id": Example(lambda _: Query(id="a/1"), lambda _newest, state, _previous: state.id == "a/1"),
+    "id_prefix": Example(
+        lambda _: Query(id_prefix="a/"), lambda _newest, state, _previous: state.id[0] == "a"
+    ),
     "status": Example(
         lambda _: Query(status=Status.PAUSED),
-        lambda _, state: state.transition.status is Status.PAUSED,
+        lambda _newest, state, _previous: state.transition.status is Status.PAUSED,
+    ),
+    "flow": Example(
+        lambda _: Query(flow=["rest", "none"]),
+        lambda _newest, state, _previous: state.transition.to == "rest",
     ),
     "since": Example(
         lambda newest: Query(since=newest.committed_at + 2),
-        lambda newest, state: state.committed_at >= newest.committed_at + 2,
+        lambda newest, state, _previous: state.committed_at >= newest.committed_at + 2,
     ),
     "after": Example(
         lambda newest: Query(after=newest.rev - 3),
-        lambda newest, state: state.rev > newest.rev - 3,
+        lambda newest, state, _previous: state.rev > newest.rev - 3,
         is_for_drivers=False,
     ),
     "from_now": Example(
         lambda _: Query(from_now=True),
-        lambda newest, state: state.rev > newest.rev,
+        lambda newest, state, _previous: state.rev > newest.rev,
         is_for_drivers=False,
     ),
-    "latest": Example(lambda _: Query(latest=True), lambda _newest, _state: True),
+    "latest": Example(lambda _: Query(latest=True), lambda _newest, _state, _previous: True),
+    "leaving": Example(
+        lambda _: Query(labels={"queue": "mail"}, leaving=True),
+        lambda _newest, state, previous: (
+            "mail" in {each.labels.get("queue") for each in (state, previous) if each is not None}
+        ),
+    ),
 }
 """field of ``Query`` -> an example of it."""
 
@@ -84,13 +97,19 @@ class Log:
         latest = {state.id: state for state in self.versions}
         return sorted(latest.values(), key=lambda state: state.rev)
 
+    def previous(self, state: State) -> State | None:
+        """The version of a state before this one."""
+        before = (other for other in reversed(self.versions) if other.rev < state.rev)
+        return next((other for other in before if other.id == state.id), None)
+
     async def write(self, *, own: bool) -> None:
         """One more version. Ids, labels and statuses come round, each in turns of its own."""
         turn = len(self.versions)
         id = IDS[turn % len(IDS)]
         state = next((state for state in reversed(self.versions) if state.id == id), State(id))
         state = replace(state, labels=LABELS[turn % len(LABELS)])
-        command = Pause(state) if turn % 5 < 2 else Transit(state, "work")
+        flow = "rest" if turn % 3 else "work"
+        command = Pause(state, to=flow) if turn % 5 < 2 else Transit(state, flow)
         written = await (
             self.engine.do(Commit(command)) if own else put(self.engine.driver, command)
         )
@@ -118,7 +137,11 @@ class QueryLaws(Laws):
                 query = example.query(newest)
 
                 def wanted(versions: list[State]) -> list[State]:
-                    return [state for state in versions if example.is_wanted(newest, state)]
+                    return [
+                        state
+                        for state in versions
+                        if example.is_wanted(newest, state, log.previous(state))
+                    ]
 
                 begin = log.current if query.latest else list(log.versions)
                 seen = await _watch_at_the_head(log, query, wanted)
@@ -136,7 +159,11 @@ class QueryLaws(Laws):
                     assert [state async for state in engine.states(query)] == []
                 if example.is_for_drivers:
                     assert await read_all(driver, query, limit=3) == wanted(all_of_it)
-                    assert await driver.find(query) == wanted(log.current)[-1]
+                    newest_first = [
+                        state async for state in engine.states(query, newest_first=True)
+                    ]
+                    assert newest_first == wanted(all_of_it)[::-1]
+                    assert await driver.find(query) == list(filter(query.matches, log.current))[-1]
 
 
 async def _watch_at_the_head(

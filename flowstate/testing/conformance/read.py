@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+from msgspec.structs import replace
 
 from ...commands import Command, Delay, End, Pause, Require, Transit
 from ...data import DataRef
@@ -32,6 +35,9 @@ QUERIES = {
     "status": Query(status=Status.PAUSED),
     "statuses": Query(status={Status.ENDED, Status.DELAYED}),
     "status-and-label": Query(status=Status.RUNNING, labels=[{"size": "1"}, {"odd": "yes"}]),
+    "flow": Query(flow="next"),
+    "flows-and-label": Query(flow=["next", "later"], labels={"size": "1"}),
+    "missing-flow": Query(flow="nothing"),
     "quotes": Query(labels={"it's": 'a "label"'}),
     "unicode": Query(labels={"größe": "☃"}),
 }
@@ -53,14 +59,31 @@ class ReadLaws(Laws):
         """With ``latest``, for every kind of query: exactly the current versions that match, in
         revision order."""
         current = _current(await write_varied(driver))
-        latest = Query(
-            labels=query.labels,
-            id=query.id,
-            id_prefix=query.id_prefix,
-            status=query.status,
-            latest=True,
-        )
-        assert await _paged(driver, latest, 3) == list(filter(query.matches, current))
+        latest = replace(query, latest=True)
+        expected = list(filter(query.matches, current))
+        assert await _paged(driver, latest, 3) == expected
+        assert await _paged_down(driver, latest, 3) == expected[::-1]
+
+    @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+    async def test_the_newest_first_is_the_same_the_other_way(
+        self, driver: Driver, query: Query
+    ) -> None:
+        """For every kind of query, page by page from the head down: exactly the versions of the
+        whole log that match, in falling order; every page within its limit and further than the one
+        before, the last one down to revision 1."""
+        log = await write_varied(driver)
+        expected = [state for state in log if query.matches(state)][::-1]
+        assert await _paged_down(driver, query, 7) == expected
+
+    @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+    async def test_count_is_of_the_current_versions(self, driver: Driver, query: Query) -> None:
+        """For every kind of query, by status and by flow: as many as there are current versions
+        that match, and nothing that there are none of."""
+        current = _current(await write_varied(driver))
+        matching = [state.transition for state in current if query.matches(state)]
+        by_status = await driver.count(query, "status")
+        assert dict(by_status) == Counter(each.status.value for each in matching)
+        assert dict(await driver.count(query, "flow")) == Counter(each.to for each in matching)
 
     @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
     async def test_find_gives_the_newest_current_match(self, driver: Driver, query: Query) -> None:
@@ -87,6 +110,7 @@ class ReadLaws(Laws):
         for since in [min(times) - 1, *times, max(times) + 1]:
             expected = [state for state in log if state.committed_at >= since]
             assert await read_all(driver, Query(since=since)) == expected
+            assert await _paged_down(driver, Query(since=since), 2) == expected[::-1]
 
     async def test_a_page_without_matches_still_gets_on(self, driver: Driver) -> None:
         """A page in which nothing matches says how far it looked: further than where it began, and
@@ -99,6 +123,13 @@ class ReadLaws(Laws):
             assert page.versions == ()
             assert after < page.upto <= head
             after = page.upto
+        while after > 1:
+            page = await driver.read(
+                Query(labels={"queue": "nothing"}), after, 5, newest_first=True
+            )
+            assert page.versions == ()
+            assert 1 <= page.upto < after
+            after = page.upto
 
     async def test_reading_at_the_head_gives_nothing(self, driver: Driver) -> None:
         """A page after the newest revision is empty and looks no further."""
@@ -106,12 +137,17 @@ class ReadLaws(Laws):
         head = await driver.head()
         page = await driver.read(Query(), head, 10)
         assert (page.versions, page.upto) == ((), head)
+        page = await driver.read(Query(), 1, 10, newest_first=True)
+        assert (page.versions, page.upto) == ((), 1)
 
     async def test_an_empty_store_has_nothing(self, driver: Driver) -> None:
         """A store that was never written has nothing to read or to find, and its head is 0."""
         page = await driver.read(Query(), 0, 10)
         assert (page.versions, page.upto, await driver.head()) == ((), 0, 0)
         assert await driver.find(Query()) is None
+        page = await driver.read(Query(), 1, 10, newest_first=True)
+        assert (page.versions, page.upto) == ((), 1)
+        assert dict(await driver.count(Query(), "status")) == {}
 
     async def test_get_gives_the_latest(self, driver: Driver) -> None:
         """Get without a revision gives the current version, or None if there is no such state."""
@@ -238,7 +274,7 @@ async def write_varied(driver: Driver) -> list[State]:
             kind = (turn * 3 + n) % 5
             command: Command[State]
             if kind == 0:
-                command = Pause(moved, to="next")
+                command = Pause(moved, to="later" if n % 2 else "next")
             elif kind == 1:
                 command = Delay(moved, to="next", at=9_000)
             elif kind == 2 and turn == 3:
@@ -271,6 +307,21 @@ async def _paged(driver: Driver, query: Query, limit: int) -> list[State]:
         assert all(after < rev <= page.upto for rev in revs(page.versions))
         found.extend(page.versions)
         after = page.upto
+    return found
+
+
+async def _paged_down(driver: Driver, query: Query, limit: int) -> list[State]:
+    """The same, the newest first."""
+    before = await driver.head() + 1
+    found: list[State] = []
+    while before > 1:
+        page = await driver.read(query, before, limit, newest_first=True)
+        assert page.newest_first
+        assert len(page.versions) <= limit
+        assert 1 <= page.upto < before
+        assert all(page.upto <= rev < before for rev in revs(page.versions))
+        found.extend(page.versions)
+        before = page.upto
     return found
 
 
