@@ -109,8 +109,8 @@ def ls(
 
     async def list_states() -> int:
         readable = Readable()
-        async with opened(url, Access.READ) as engine, aclosing(found(engine, readable)) as all:
-            some = (each async for each in all if with_own or not is_own(_state(each)))
+        async with opened(url, Access.READ) as engine, aclosing(found(engine, readable)) as every:
+            some = (each async for each in every if with_own or not is_own(_state(each)))
             is_empty = await _print(_first(some, limit), columns, as_json)
         if is_empty and not as_json and not readable.exit_code:
             output.warn("no state matches" if late_by is None else "nothing that matches is late")

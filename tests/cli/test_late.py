@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import anyio
 import pytest
 
 from flowstate import Commit, Delay, Engine, Pause, State, Transit, connect
 
 from .shell import Shell
+from .stored import store
 
 LONG_AGO = 1_000_000_000_000
 """Years before any test runs."""
@@ -86,6 +89,13 @@ def test_for_people_it_says_how_late_each_is_and_why(filled: Shell) -> None:
         "lost": f"its lease ran out, and {OWNER} has not ended it",
         "ready": "ready, and nobody takes it, for its flow is held: the bank is down",
     }
+
+
+def test_what_is_ready_and_due_is_told_once(filled: Shell) -> None:
+    """As due: its timeout should have come."""
+    timeout = datetime.fromtimestamp(LONG_AGO / 1000, UTC)
+    store(filled, Commit(Transit(State("both"), "a flow of ready", timeout=timeout)))
+    assert ["both"] == ids_of(filled, "--late", "0s", "--prefix", "both")
 
 
 def test_it_says_when_nothing_is_late(filled: Shell) -> None:
