@@ -61,7 +61,7 @@ class Driver(ABC):
 
         With a ``key``, ``plan.record`` is stored in the same transaction, also if nothing else is
         written. If there is a record under that id, it decides before any expectation, and nothing
-        is stored: the commit comes to ``plan.recorded(record)``, which is given or raised.
+        is stored: the commit comes to ``plan.recorded(record, …)``, which is given or raised.
         """
 
     @abstractmethod

@@ -45,7 +45,7 @@ async def payloads_of(driver: Driver, id: str, names: Collection[str]) -> set[tu
     for name, keys in found.items():
         if not keys:
             raise DataNotFoundError(f"data {name!r} in any version of state {id!r}")
-    return set().union(*found.values())
+    return {key for keys in found.values() for key in keys}
 
 
 def _references(state: State) -> Iterator[tuple[str, DataRef]]:

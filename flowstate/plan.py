@@ -18,9 +18,21 @@ from .frozendict import EMPTY
 from .leases import Place
 from .state import RetryPolicy, State, Transition
 
-NextVersion: TypeAlias = Callable[[str, int], tuple[int, int, str] | None]
-"""Gives the oldest version of a state (id) above a revision, if there is one: its revision, when it
-was committed (ms), and the id of that commit."""
+
+class Following(Struct, frozen=True, gc=False):
+    """The oldest version of a state that is stored above some revision."""
+
+    rev: int
+    committed_at: int
+    """ms"""
+    commit_id: str
+    """That of the commit which wrote it."""
+    state: State | None
+    """The version; None if it cannot be read."""
+
+
+NextVersion: TypeAlias = Callable[[str, int], Following | None]
+"""Gives what follows on a revision of a state (id), if anything does."""
 
 
 class Write(Struct, frozen=True, gc=False):
@@ -148,18 +160,27 @@ class Plan(Struct, frozen=True, gc=False):
 
         What it wrote of a state is the very next version above the revision that it expected; a
         later one never is its own. So whoever asks needs no index of commit ids, and need not ask
-        unless an expectation fails: what the plan wrote is in its way. All are made again from the
-        plan, for some may be compacted. That they are what is stored is sure: a commit id stands
-        for one plan, and besides the plan only the first revision, the time, and which payloads
-        were gone (``settled``) decide what is stored.
+        unless an expectation fails: what the plan wrote is in its way. What is not stored any more
+        is made again from the plan.
         """
         for place, write in enumerate(self.writes):
             found = next_version(write.state.id, write.state.rev)
-            if found is not None:
-                rev, committed_at, commit_id = found
-                if commit_id == self.commit_id:
-                    return self.stamp(rev - place, committed_at)
+            if found is not None and found.commit_id == self.commit_id:
+                return self._stored(found.rev - place, found.committed_at, next_version)
         return None
+
+    def _stored(
+        self, first_rev: int, committed_at: int, next_version: NextVersion
+    ) -> tuple[State, ...]:
+        """The versions that the plan wrote, the first of them at that revision."""
+        versions: list[State] = []
+        for write, made in zip(self.writes, self.stamp(first_rev, committed_at), strict=True):
+            found = next_version(write.state.id, write.state.rev)
+            if found is None or found.state is None or found.rev != made.rev:
+                versions.append(made)
+            else:
+                versions.append(found.state)
+        return tuple(versions)
 
     def record(self, first_rev: int, committed_at: int) -> tuple[str, Record] | None:
         """The caller's id and what is stored under it, if the commit begins at *first_rev*."""
@@ -167,11 +188,13 @@ class Plan(Struct, frozen=True, gc=False):
             return None
         return self.key.id, Record(self.key.digest, self.commit_id, first_rev, committed_at)
 
-    def recorded(self, record: Record) -> tuple[State, ...] | RecordedError:
+    def recorded(
+        self, record: Record, next_version: NextVersion
+    ) -> tuple[State, ...] | RecordedError:
         """What the plan comes to if a commit is recorded under its key: its own outcome if it was
         this plan."""
         if record.commit_id == self.commit_id:
-            return self.stamp(record.first_rev, record.committed_at)
+            return self._stored(record.first_rev, record.committed_at, next_version)
         return RecordedError("" if self.key is None else self.key.id, record)
 
 

@@ -76,6 +76,8 @@ LOOKS: dict[str, Look] = {
     "get a revision": lambda driver: driver.get("a", NEWEST),
     "find": lambda driver: driver.find(Query(id="a")),
     "read": lambda driver: driver.read(Query(), 0, 4 * COMMITS),
+    "read down": lambda driver: driver.read(Query(), NEWEST + 2, 4, newest_first=True),
+    "count": lambda driver: driver.count(Query(), "flow"),
     "head": lambda driver: driver.head(),
     "due": lambda driver: driver.due(MAX_INSTANT_MS, 1),
     "holdings": lambda driver: driver.holdings(),

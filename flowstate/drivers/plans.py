@@ -78,7 +78,7 @@ class GroupPlan(Generic[StoredT]):
         *next_version* looks at what was stored before the group.
         """
         if plan.key is not None and (record := self.records.get(plan.key.id)) is not None:
-            return plan.recorded(record)
+            return self._outcomes.get(plan.commit_id) or plan.recorded(record, next_version)
         if conflicts := plan.conflicts(self.latest_rev):
             return (
                 self._outcomes.get(plan.commit_id)

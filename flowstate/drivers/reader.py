@@ -67,6 +67,11 @@ class Decoder(ABC):
             return Unreadable(self._name, id, rev, why)
         return state
 
+    def _readable(self, rev: int, id: str, text: bytes | str) -> State | None:
+        """The version in a row; None if it cannot be read."""
+        entry = self._entry(rev, id, text)
+        return None if type(entry) is Unreadable else entry
+
     def _claimed(
         self, rev: int, id: str, text: bytes | str, policy: str | None
     ) -> Claimed | Unreadable:

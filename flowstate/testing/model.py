@@ -72,7 +72,7 @@ class Model:
         """Store a plan, or raise ``RevMismatchError`` or ``RecordedError``."""
         plan = plan.settled(self.contents)
         if plan.key is not None and plan.key.id in self.records:
-            outcome = plan.recorded(self.records[plan.key.id])
+            outcome = self.recorded(plan, self.records[plan.key.id])
             if isinstance(outcome, RecordedError):
                 raise outcome
             return outcome
@@ -95,6 +95,13 @@ class Model:
         if (keyed := plan.record(first_rev, committed_at)) is not None:
             self.records[keyed[0]] = keyed[1]
         return versions
+
+    def recorded(self, plan: Plan, record: Record) -> tuple[State, ...] | RecordedError:
+        """What a plan comes to whose key is recorded: as it was stored, while anything of it is."""
+        outcome = plan.settled(self.contents).recorded(record, lambda _id, _rev: None)
+        if isinstance(outcome, RecordedError):
+            return outcome
+        return self.outcomes.get(plan.commit_id, outcome)
 
     def forget_records(self, before: int, limit: int) -> int:
         old = [id for id, record in self.records.items() if record.committed_at < before]

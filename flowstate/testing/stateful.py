@@ -169,8 +169,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     def _commit(self, plan: Plan) -> None:
         if plan.key is not None and plan.key.id in self.model.records:
-            settled = plan.settled(self.model.contents)
-            expected = settled.recorded(self.model.records[plan.key.id])
+            expected = self.model.recorded(plan, self.model.records[plan.key.id])
             assert self._recorded(plan) == getattr(expected, "record", expected)
             return
         conflicts = {} if plan.commit_id in self.model.outcomes else self.model.conflicts(plan)

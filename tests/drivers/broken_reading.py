@@ -158,6 +158,16 @@ class KeepsTheReference(Model):
         return {key: content or b"" for key, content in self.payloads.items()}
 
 
+class MakesOutcomesAgain(Model):
+    """Makes an outcome again from its plan."""
+
+    def commit(self, plan: Plan, first_rev: int, committed_at: int) -> States:
+        known = self.outcomes.get(plan.commit_id)
+        if known is None:
+            return super().commit(plan, first_rev, committed_at)
+        return plan.settled(self.contents).stamp(known[0].rev, known[0].committed_at)
+
+
 class KeepsTheMark(Model):
     """Never removes what is left of a forgotten payload."""
 
@@ -198,6 +208,9 @@ CAUGHT_BY: dict[type[Any], str] = {
     AsksWhoRefersNow: "test_forgetting_again_changes_nothing",
     ForgetsWhatIsCurrent: "test_what_has_ended_can_be_forgotten",
     KeepsTheReference: "test_what_was_forgotten_is_stored_anew_if_it_is_attached_again",
+    MakesOutcomesAgain: (
+        "test_an_outcome_is_as_it_was_stored_though_something_of_it_was_forgotten"
+    ),
     KeepsTheMark: "test_what_was_forgotten_goes_with_the_last_version",
     RemembersWhenReopened: "test_what_was_forgotten_stays_so",
 }

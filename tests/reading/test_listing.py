@@ -146,7 +146,7 @@ async def test_a_page_is_as_full_as_it_can_be(engine: Engine) -> None:
 async def test_pages_go_down_to_the_first_revision(engine: Engine) -> None:
     await varied(engine)
     pages: list[list[int]] = []
-    after = None
+    after: int | None = None
     while after != 1:
         page = await engine.page(Query(latest=True), after, 4, newest_first=True)
         assert page.newest_first

@@ -22,7 +22,7 @@ from ...data import DataRef
 from ...driver import Driver, Durability
 from ...errors import RevMismatchError
 from ...leases import Claimed, DuePage, Held, Holding, Place, Renewal
-from ...plan import Plan, Record, RecordedError, references
+from ...plan import Following, Plan, Record, RecordedError, references
 from ...query import Left, Page, Query
 from ...retention import Compaction, Retained, Retention
 from ...state import State
@@ -106,7 +106,7 @@ class MemoryDriver(Driver):
         if plan.reused:
             plan = plan.settled(self._payloads)
         if plan.key is not None and (record := self._records.get(plan.key.id)) is not None:
-            return _outcome(plan, record)
+            return self._recorded(plan, record)
         for write in plan.writes:
             state = write.state
             history = histories.get(state.id)
@@ -311,13 +311,21 @@ class MemoryDriver(Driver):
             raise RevMismatchError(plan.conflicts(self._latest_rev))
         return versions
 
-    def _next_version(self, id: str, rev: int) -> tuple[int, int, str] | None:
+    def _recorded(self, plan: Plan, record: Record) -> tuple[State, ...]:
+        """What a plan comes to whose key is recorded. Raises ``RecordedError``."""
+        outcome = plan.recorded(record, self._next_version)
+        if isinstance(outcome, RecordedError):
+            raise outcome
+        return outcome
+
+    def _next_version(self, id: str, rev: int) -> Following | None:
         """For ``Plan.first_outcome``."""
         following = next(_above(self._revs(id), rev), None)
         if following is None:
             return None
         index = self._index(following)
-        return following, self._log[index].committed_at, self._commit_ids[index]
+        state = self._log[index]
+        return Following(following, state.committed_at, self._commit_ids[index], state)
 
     # ------------------------------------------------------------ indexes
 
@@ -529,14 +537,6 @@ class MemoryDriver(Driver):
             del ids[state.id]
             if not ids:
                 del self._current_labelled[label]
-
-
-def _outcome(plan: Plan, record: Record) -> tuple[State, ...]:
-    """What a plan comes to whose key is recorded. Raises ``RecordedError``."""
-    outcome = plan.recorded(record)
-    if isinstance(outcome, RecordedError):
-        raise outcome
-    return outcome
 
 
 def _above(revs: list[int], after: int) -> Iterator[int]:

@@ -88,7 +88,9 @@ class Reader(StoreReader):
 
     def read(self, query: Query, after: int, limit: int, newest_first: bool) -> Page:  # noqa: FBT001
         floor = self._rev_before(query.since_ms) if query.since_ms else 0
-        low, high = (floor + 1, after - 1) if newest_first else (max(after, floor) + 1, MAX_REV)
+        if not newest_first:
+            floor = max(floor, after)
+        low, high = min(floor + 1, MAX_REV), after - 1 if newest_first else MAX_REV
         limit = min(limit, MAX_SCAN)
         text, values = _page(query, limit, newest_first)
         rows = self._indexed(text, low=low, high=high, limit=limit, **values)
@@ -98,7 +100,7 @@ class Reader(StoreReader):
         if len(entries) == limit:
             upto = entries[-1].rev
         if not newest_first:
-            upto = max(upto, low - 1)
+            upto = max(upto, floor)
         return Page.of(
             entries,
             upto,

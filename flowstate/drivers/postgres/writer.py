@@ -22,7 +22,7 @@ from ...errors import (
     UnknownOutcomeError,
 )
 from ...leases import Claimed, Held, Renewal
-from ...plan import NextVersion, Plan, Record
+from ...plan import Following, NextVersion, Plan, Record
 from ...query import Unreadable
 from ...retention import Compaction
 from ..group_commit import Take, Taken
@@ -301,22 +301,22 @@ class Writer(StoreWriter):
         asked = {
             (write.state.id, write.state.rev)
             for plan in plans
-            if plan.conflicts(group.latest_rev)
+            if plan.conflicts(group.latest_rev) or (plan.key and plan.key.id in group.records)
             for write in plan.writes
         }
         if not asked:
             return lambda _id, _rev: None
         rows = self._execute(
-            "SELECT w.id, w.rev, v.rev, v.committed_at, v.commit_id "
+            "SELECT w.id, w.rev, v.rev, v.committed_at, v.commit_id, v.state::text "
             "FROM unnest(%s, %s) AS w(id, rev) "
-            "CROSS JOIN LATERAL (SELECT v.rev, v.committed_at, v.commit_id FROM {s}.versions v "
+            "CROSS JOIN LATERAL (SELECT v.* FROM {s}.versions v "
             "WHERE v.id = w.id AND v.rev > w.rev ORDER BY v.rev LIMIT 1) v",
             Texts.of(id for id, _ in asked),
             BigInts.of(rev for _, rev in asked),
         ).fetchall()
         found = {
-            (id, expected): (rev, committed_at, commit_id)
-            for id, expected, rev, committed_at, commit_id in rows
+            (id, expected): Following(rev, committed_at, commit_id, self._readable(rev, id, state))
+            for id, expected, rev, committed_at, commit_id, state in rows
         }
         return lambda of_state, expected: found.get((of_state, expected))
 

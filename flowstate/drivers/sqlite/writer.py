@@ -18,7 +18,7 @@ from attrs import define, field
 from ...clock import Clock
 from ...errors import StoreError, StoreFullError, UnknownOutcomeError
 from ...leases import Claimed, Held, Renewal
-from ...plan import Plan, Record
+from ...plan import Following, Plan, Record
 from ...query import Left, Unreadable
 from ...retention import Compaction, Retention
 from ..group_commit import Take, Taken
@@ -187,11 +187,13 @@ class Writer(StoreWriter):
             records = {id: Record(*record) for id, *record in found}
         return GroupPlan(head + 1, max(committed_at, self.clock.now()), latest, records)
 
-    def _next_version(self, id: str, rev: int) -> tuple[int, int, str] | None:
+    def _next_version(self, id: str, rev: int) -> Following | None:
         """For ``Plan.first_outcome``."""
-        row: tuple[int, int, str] | None
         row = self.connection.execute(_NEXT_VERSION, (id, rev)).fetchone()
-        return row
+        if row is None:
+            return None
+        rev, committed_at, commit_id, state = row
+        return Following(rev, committed_at, commit_id, self._readable(rev, id, state))
 
     def _insert(self, group: GroupPlan[Stored]) -> None:
         if group.superseded:
@@ -291,7 +293,8 @@ CROSS JOIN versions USING (rev) WHERE versions.id <> ?
 """
 
 _NEXT_VERSION = """
-SELECT rev, committed_at, commit_id FROM versions WHERE id = ? AND rev > ? ORDER BY rev LIMIT 1
+SELECT rev, committed_at, commit_id, CAST(state AS BLOB) FROM versions
+WHERE id = ? AND rev > ? ORDER BY rev LIMIT 1
 """
 
 _RECORDS = """

@@ -9,7 +9,7 @@ from ...driver import Driver
 from ...errors import DataForgottenError, DataNotFoundError
 from ...state import State
 from ..store import Store
-from .base import Laws, move, put, read_all
+from .base import Laws, keyed, move, plan, put, read_all
 from .runs import EVERYTHING, WITH_ENDED, compact, ref
 
 NEVER = (1, "0" * 64)
@@ -78,6 +78,20 @@ class ForgetLaws(Laws):
         assert await driver.load(ref(a, "card")) == b"1234"
         with pytest.raises(DataForgottenError):
             await driver.load(old)
+
+    async def test_an_outcome_is_as_it_was_stored_though_something_of_it_was_forgotten(
+        self, driver: Driver
+    ) -> None:
+        """A commit that keeps the reference to what is stored, and is done again once that was
+        forgotten, gives what it wrote the first time, also under an id of its caller's."""
+        (a,) = await put(driver, Transit(State("a").attach("card", b"1234"), "x"))
+        old = ref(a, "card")
+        again = plan(Transit(a.attach("card", b"1234"), "x"))
+        other = keyed("pay", Transit(State("b").stack("payer", a.attach("card", b"1234")), "x"))
+        written = [await driver.commit(again), await driver.commit(other)]
+        await driver.forget("a", [(old.rev, old.checksum)])
+        assert [await driver.commit(again), await driver.commit(other)] == written
+        assert ref(written[0][0], "card") == old
 
     async def test_what_was_forgotten_goes_with_the_last_version(
         self, store: Store, driver: Driver
