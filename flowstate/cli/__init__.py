@@ -1,9 +1,9 @@
-"""The ``flowstate`` command: runs flows over lines of JSON, works, recovers, shows, moves and
-compacts states, checks and measures drivers.
+"""The ``flowstate`` command: runs flows over lines of JSON, works, recovers, shows, counts,
+moves, forgets and compacts states, checks and measures drivers.
 
-One module a command (``run``, ``work``, ``status``, ``ls``, ``show``, ``cat``, ``watch``, ``move``,
-``retry``, ``hold``, ``compact``, ``check``, ``bench``); the others are what they share. Only the
-public API is used, so this is also an example of it.
+One module a command (``run``, ``work``, ``status``, ``ls``, ``count``, ``show``, ``cat``,
+``watch``, ``move``, ``retry``, ``hold``, ``forget``, ``compact``, ``check``, ``bench``); the others
+are what they share. Only the public API is used, so this is also an example of it.
 
 Exit codes: 0 all is well, 1 it is not (an unknown id, an illegal command, a store that cannot be
 used, a state that did not end well), 2 the command was called wrongly, 130 interrupted.
@@ -25,6 +25,7 @@ MODULES = {
     "recover": "work",
     "status": "status",
     "ls": "ls",
+    "count": "count",
     "show": "show",
     "cat": "cat",
     "watch": "watch",
@@ -35,6 +36,7 @@ MODULES = {
     "retry": "retry",
     "hold": "hold",
     "release": "hold",
+    "forget": "forget",
     "compact": "compact",
     "check": "check",
     "bench": "bench",
@@ -74,12 +76,15 @@ def main() -> None:
       flowstate work orders.py:flows
       flowstate status
       flowstate ls --status paused
+      flowstate ls --late
+      flowstate count --by flow
       flowstate show order-1 --history
       flowstate cat order-1 receipt > receipt.pdf
       flowstate watch --label customer=ann --json
       flowstate resume order-1
       flowstate retry --status failed
       flowstate hold charge --reason "the bank is down"
+      flowstate forget order-1 address
       flowstate compact --before 30d
       flowstate check 'sqlite:///{tmp}/store.db'
       flowstate bench --quick

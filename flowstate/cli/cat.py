@@ -6,6 +6,9 @@ import sys
 
 import click
 
+from flowstate import DataForgottenError
+
+from . import output
 from .signals import leave
 from .store import Access, opened, run_async, store_option
 
@@ -31,7 +34,12 @@ def cat(id: str, name: str, rev: int | None, url: str) -> None:
 
     async def write() -> None:
         async with opened(url, Access.READ) as engine:
-            content = await engine.data(await engine.get(id, rev), name, type=bytes)
+            state = await engine.get(id, rev)
+            try:
+                content = await engine.data(state, name, type=bytes)
+            except DataForgottenError as error:
+                problem = f"data {name!r} of state {id!r} was forgotten"
+                raise click.ClickException(output.plain(problem)) from error
         sys.stdout.buffer.write(content)
 
     run_async(write)

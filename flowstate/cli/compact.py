@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -23,37 +21,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from flowstate import Compaction, CompactionRun, SystemClock
+from flowstate import Compaction, CompactionRun
 
 from . import output
+from .ages import Before
 from .signals import INTERRUPTED, interruptible, leave
 from .store import Access, opened, run_async, store_option
-
-
-class Before(click.ParamType[datetime]):
-    """An age ("30d", "1d12h") or a date ("2026-01-31", "2026-01-31T12:00+01:00"), as an instant."""
-
-    name = "age or date"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        text = str(value).strip()
-        now = datetime.fromtimestamp(SystemClock().now() / 1000, UTC)
-        try:
-            before = now - _age(text) if _AGE.fullmatch(text) else _date(text)
-        except OverflowError:
-            self.fail(f"{text!r} is before time began", param, ctx)
-        except ValueError:
-            self.fail(
-                f"{text!r} is neither an age (90m, 12h, 30d, 4w) nor a date (2026-01-31, "
-                "2026-01-31T12:00, UTC unless it says otherwise)",
-                param,
-                ctx,
-            )
-        if before > now:
-            self.fail(f"{text!r} is still to come; it is {now:%Y-%m-%d %H:%M} UTC", param, ctx)
-        return max(before, _EPOCH)
 
 
 @click.command(short_help="Remove old history.")
@@ -221,22 +194,3 @@ class _Bar:
         """Stop after the batch that is being removed, as on the first Ctrl-C."""
         self.is_stopped = True
         self._progress.console.print(f"{signal_name}: stopping after this batch (again: at once)")
-
-
-# ---------------------------------------------------------------- ages and dates
-
-
-def _age(text: str) -> timedelta:
-    parts: list[tuple[str, str]] = re.findall(_PART, text)
-    return timedelta(seconds=sum(_UNITS[unit] * float(number) for number, unit in parts))
-
-
-def _date(text: str) -> datetime:
-    date = datetime.fromisoformat(text)
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
-
-
-_UNITS: Mapping[str, int] = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_PART = r"(\d+(?:\.\d+)?)([wdhms])"
-_AGE = re.compile(f"(?:{_PART})+")
-_EPOCH = datetime.fromtimestamp(0, UTC)

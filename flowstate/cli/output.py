@@ -35,6 +35,10 @@ STATUS_STYLES: Mapping[str, str] = {
 }
 UNBOUNDED = 100_000
 """How many columns an output has that is no terminal."""
+NUMBERS = frozenset({"rev", "states", "term", "due now", "ready", "taken"})
+"""The columns of tables that are aligned on the right."""
+WHOLE = NUMBERS | {"status", "committed (UTC)", "the soonest (UTC)", "the first waits", "late"}
+"""Those whose cells are never wrapped."""
 
 
 def json_option(command: F) -> F:
@@ -55,8 +59,8 @@ def table(*columns: str, title: str | None = None) -> Table:
     for column in columns:
         made.add_column(
             column,
-            justify="right" if column in _NUMBERS else "left",
-            no_wrap=column in _WHOLE,
+            justify="right" if column in NUMBERS else "left",
+            no_wrap=column in WHOLE,
             overflow="fold",
         )
     return made
@@ -145,5 +149,3 @@ def size(octets: int) -> str:
 
 _SPANS = (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _KB, _MB = 1_000, 1_000_000
-_NUMBERS = frozenset({"rev", "states", "term", "due now", "ready", "taken"})
-_WHOLE = _NUMBERS | {"status", "committed (UTC)", "the soonest (UTC)", "the first waits"}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import click
 
-from flowstate import State, Status
+from flowstate import InvalidValueError, State, Status
+
+from . import output
 
 F = TypeVar("F", bound=Callable[..., object])
+
+OWN_PREFIX = "flowstate."
+"""How the ids of flowstate's own states begin; it is refused in all others."""
 
 
 class Label(click.ParamType["tuple[str, str]"]):
@@ -50,6 +56,23 @@ def status_option(command: F) -> F:
     )(command)
 
 
+def failed_option(command: F) -> F:
+    """``--failed``"""
+    return click.option("--failed", is_flag=True, help="The same as --status failed.")(command)
+
+
+def flow_option(command: F) -> F:
+    """``--flow NAME``, any number of times."""
+    return click.option(
+        "--flow",
+        "flows",
+        multiple=True,
+        metavar="NAME",
+        help="Only states at this flow: they run it, or wait to go on with it. Several: at any of "
+        "them.",
+    )(command)
+
+
 def prefix_option(command: F) -> F:
     """``--prefix TEXT``"""
     return click.option(
@@ -69,7 +92,21 @@ def all_option(command: F) -> F:
 
 def is_own(state: State) -> bool:
     """Whether a state is flowstate's own: that of the election, and what is held."""
-    return state.id.startswith("flowstate.")  # which it refuses in all other ids
+    return state.id.startswith(OWN_PREFIX)
+
+
+@contextmanager
+def refusing() -> Generator[None]:
+    """A query that cannot be is a command that was called wrongly."""
+    try:
+        yield
+    except InvalidValueError as error:
+        raise click.UsageError(output.plain(str(error))) from error
+
+
+def chosen(names: Sequence[str], *, failed: bool = False) -> set[Status]:
+    """The statuses that ``--status`` and ``--failed`` ask for; none: all."""
+    return {Status(name) for name in [*names, *([Status.FAILED.value] if failed else [])]}
 
 
 def _distinct(

@@ -28,7 +28,7 @@ from flowstate import (
 )
 
 from . import output
-from .query import is_own, label_option
+from .query import is_own, label_option, refusing
 from .reading import Readable
 from .signals import INTERRUPTED, interruptible, leave
 from .store import Access, opened, run_async, store_option
@@ -94,7 +94,8 @@ def retry(
             "Say which: IDs, --label, or --status (all that failed: --status failed)."
         )
     chosen = [Status(name) for name in statuses] or [Status.FAILED]
-    query = Query(labels=labels, status=chosen, latest=True)
+    with refusing():
+        query = Query(labels=labels, status=chosen, latest=True)
 
     async def retry_states() -> int:
         access = Access.READ if dry_run else Access.CHANGE

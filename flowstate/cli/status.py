@@ -15,13 +15,14 @@ from flowstate.leases import Holding
 from flowstate.recovery import LEADER_ID
 
 from . import output
+from .count import count_others
 from .query import is_own
 from .reading import Readable
 from .signals import leave
 from .store import Access, opened, run_async, store_option
 
 MAX_COUNTED = 10_000
-"""How many states of each kind are counted, of all flows together."""
+"""How many due times are looked at, of all flows together."""
 LONG_MS = 5_000
 """What is ready for longer, at a flow at which nothing is taken, is said to have no worker (ms)."""
 AHEAD_MS = 100 * 366 * 86_400_000
@@ -43,8 +44,7 @@ class Line(msgspec.Struct, frozen=True):
 
     flow: str
     ready: int
-    """How many states are ready, if all flows together have no more than 10,000 that are
-    RUNNING."""
+    """How many states are ready."""
     since: int | None
     """Since when the first in line is ready, in ms since 1970 (UTC); null if nothing is."""
     waits_ms: int
@@ -91,7 +91,6 @@ class Failed(msgspec.Struct, frozen=True):
 
     flow: str
     states: int
-    """How many there are, if all flows together have no more than 10,000."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -115,10 +114,10 @@ def status(url: str, as_json: bool) -> None:
 
     What is ready is taken within milliseconds by a worker that has the flow and is not busy, and
     what is due is acted on within milliseconds while somebody leads. What has failed rests until
-    somebody moves it: `flowstate ls --status failed` lists it, `flowstate retry --status failed`
-    lets it run again.
+    somebody moves it: `flowstate ls --failed` lists it, `flowstate retry --status failed` lets it
+    run again. `flowstate ls --late` lists what hangs.
 
-    A version that cannot be read is told on stderr and counted nowhere; the exit code is then 1.
+    A version that is due and cannot be read is told on stderr; the exit code is then 1.
 
     \b
     Examples:
@@ -133,11 +132,11 @@ def status(url: str, as_json: bool) -> None:
             held = await _held(engine, readable)
             report = Report(
                 await _leader(engine, readable),
-                await _flows(engine, readable, holdings, held),
+                await _flows(engine, holdings, held),
                 [Held(flow, reason) for flow, reason in sorted(held.items())],
                 _owners(holdings, engine.clock.now()),
                 await _due(engine, readable),
-                await _failed(engine, readable),
+                await _failed(engine),
             )
             now = engine.clock.now()
         if as_json:
@@ -177,12 +176,12 @@ async def _held(engine: Engine, readable: Readable) -> Mapping[str, str]:
 
 
 async def _flows(
-    engine: Engine, readable: Readable, holdings: Collection[Holding], held: Collection[str]
+    engine: Engine, holdings: Collection[Holding], held: Collection[str]
 ) -> Sequence[Line]:
     line = await engine.timers.line()
     taken = Counter(holding.flow for holding in holdings)
-    ids = {holding.id for holding in holdings}
-    ready = await _count(engine, readable, Status.RUNNING, ids) if line else Counter[str]()
+    query = Query(status=Status.RUNNING, latest=True)
+    running = await count_others(engine, query, "flow") if line else Counter[str]()
     now = engine.clock.now()
     found: list[Line] = []
     for flow in sorted({*line, *taken}):
@@ -190,7 +189,7 @@ async def _flows(
         waits = 0 if since is None else max(0, now - since)
         has_no_worker = waits >= LONG_MS and not taken[flow] and flow not in held
         # what the line has, and the count has not, was committed in between
-        count = 0 if since is None else max(1, ready[flow])
+        count = 0 if since is None else max(1, running[flow] - taken[flow])
         found.append(Line(flow, count, since, waits, taken[flow], has_no_worker))
     return sorted(found, key=lambda line: -line.waits_ms)
 
@@ -227,22 +226,9 @@ def _flow_of(due: DueState) -> str:
     return alarm.to if alarm is not None and alarm.at == due.at else transition.to
 
 
-async def _failed(engine: Engine, readable: Readable) -> Sequence[Failed]:
-    counts = await _count(engine, readable, Status.FAILED)
+async def _failed(engine: Engine) -> Sequence[Failed]:
+    counts = await count_others(engine, Query(status=Status.FAILED, latest=True), "flow")
     return [Failed(flow, states) for flow, states in counts.most_common()]
-
-
-async def _count(
-    engine: Engine, readable: Readable, status: Status, without: Collection[str] = ()
-) -> Counter[str]:
-    """How many current states have that status, by flow."""
-    counts: Counter[str] = Counter()
-    async for state in readable.of(engine.states(Query(status=status, latest=True))):
-        if state.id not in without and not is_own(state):
-            counts[state.transition.to] += 1
-            if counts.total() == MAX_COUNTED:
-                break
-    return counts
 
 
 # ---------------------------------------------------------------- for people
@@ -279,9 +265,7 @@ def _about_leader(leader: Leader | None) -> str:
 
 
 def _flow_table(flows: Sequence[Line]) -> Table:
-    is_cut = sum(flow.ready for flow in flows) >= MAX_COUNTED
-    title = f"only the first {MAX_COUNTED:,} that are ready are counted" if is_cut else None
-    table = output.table("flow", "ready", "the first waits", "taken", "", title=title)
+    table = output.table("flow", "ready", "the first waits", "taken", "")
     for flow in flows:
         table.add_row(
             output.plain(flow.flow),
@@ -329,9 +313,7 @@ def _due_table(flows: Sequence[Due], now: int) -> Table:
 
 
 def _failed_table(flows: Sequence[Failed]) -> Table:
-    is_cut = sum(flow.states for flow in flows) == MAX_COUNTED
-    title = f"only the first {MAX_COUNTED:,} that failed are counted" if is_cut else None
-    table = output.table("failed at", "states", title=title)
+    table = output.table("failed at", "states")
     for flow in flows:
         table.add_row(output.plain(flow.flow), f"{flow.states:,}")
     return table

@@ -11,10 +11,19 @@ from anyio import CancelScope
 from rich.console import Console
 from rich.text import Text
 
-from flowstate import CompactedError, Query, State, Status
+from flowstate import CompactedError, Query, State
 
 from . import output
-from .query import all_option, is_own, label_option, prefix_option, status_option
+from .query import (
+    all_option,
+    chosen,
+    flow_option,
+    is_own,
+    label_option,
+    prefix_option,
+    refusing,
+    status_option,
+)
 from .reading import Readable
 from .signals import leave
 from .store import Access, opened, run_async, store_option
@@ -23,8 +32,14 @@ from .store import Access, opened, run_async, store_option
 @click.command(short_help="Print every change as it comes.")
 @label_option
 @status_option
+@flow_option
 @prefix_option
 @click.option("--id", default="", metavar="ID", help="Only this state.")
+@click.option(
+    "--leaving",
+    is_flag=True,
+    help="Also every version with which a state leaves what is asked for.",
+)
 @click.option(
     "--after",
     type=click.IntRange(min=0),
@@ -37,8 +52,10 @@ from .store import Access, opened, run_async, store_option
 def watch(
     labels: Mapping[str, str],
     statuses: Sequence[str],
+    flows: Sequence[str],
     prefix: str,
     id: str,
+    leaving: bool,
     after: int | None,
     with_own: bool,
     url: str,
@@ -48,9 +65,13 @@ def watch(
 
     It ends by saying the revision up to which it has seen everything: --after that revision goes
     on there, and nothing is lost or repeated. flowstate's own state, by which the leader is
-    elected, is left out unless --all is given. With --status it prints the versions in that status:
-    that a state has left it is not said. A version that cannot be read is told on stderr and passed
-    by; the exit code is then 1.
+    elected, is left out unless --all is given. A version that cannot be read is told on stderr and
+    passed by; the exit code is then 1.
+
+    With --label, --status and --flow it prints the versions that match. That a state is as asked
+    for no longer is said with --leaving: each line then says whether the version matches or leaves,
+    and with --json it is {"leaves": false, "state": {...}}, or true. That compaction removes
+    a state is no leaving.
 
     \b
     Examples:
@@ -58,15 +79,19 @@ def watch(
       flowstate watch --label customer=ann --after 0
       flowstate watch --id order-1
       flowstate watch --prefix order- --status failed
+      flowstate watch --flow charge --status paused --leaving
       flowstate watch --json --after 1200 | jq -c '{id, status: .transition.status}'
     """
-    query = Query(
-        labels=labels,
-        id=id,
-        id_prefix=prefix,
-        status=[Status(name) for name in statuses],
-        from_now=after is None,
-    )
+    with refusing():
+        query = Query(
+            labels=labels,
+            id=id,
+            id_prefix=prefix,
+            status=chosen(statuses),
+            flow=flows,
+            from_now=after is None,
+            leaving=leaving,
+        )
     readable = Readable()
 
     async def print_changes() -> int:
@@ -84,7 +109,7 @@ def watch(
             tasks.start_soon(_cancel_on, signals, tasks.cancel_scope)
             output.warn(f"watching after revision {watcher.rev} (Ctrl-C ends)")
             try:
-                await _print(readable.of(watcher), with_own, as_json)
+                await _print(readable.of(watcher), query, with_own, as_json)
             except CompactedError as error:
                 raise click.ClickException(
                     f"history after revision {error.after} was compacted: --after "
@@ -99,23 +124,29 @@ def watch(
     leave(run_async(print_changes))
 
 
-async def _print(versions: AsyncIterable[State], with_own: bool, as_json: bool) -> None:
+async def _print(
+    versions: AsyncIterable[State], query: Query, with_own: bool, as_json: bool
+) -> None:
     console = output.console()
     async for state in versions:
         if is_own(state) and not with_own:
             continue
-        if as_json:
-            output.print_json(state)
+        leaves = query.leaving and not query.matches(state)
+        if not as_json:
+            mark = ("leaves   " if leaves else "matches  ") if query.leaving else ""
+            _print_line(console, mark, state)
+        elif query.leaving:
+            output.print_json({"leaves": leaves, "state": state})
         else:
-            _print_line(console, state)
+            output.print_json(state)
 
 
-def _print_line(console: Console, state: State) -> None:
+def _print_line(console: Console, mark: str, state: State) -> None:
     transition = state.transition
     at = f" at {output.plain(transition.to)}" if transition.to else ""
     reason = f": {output.plain(transition.reason)}" if transition.reason else ""
     line = Text.assemble(
-        (f"{output.moment(state.committed_at)} {state.rev:>8}  ", "dim"),
+        (f"{output.moment(state.committed_at)} {state.rev:>8}  {mark}", "dim"),
         (output.plain(state.id), "bold"),
         "  ",
         output.status_text(output.status_name(state)),

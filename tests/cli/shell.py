@@ -52,6 +52,7 @@ class Shell:
     def start(
         self,
         *arguments: str,
+        stdin: int = subprocess.PIPE,
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
         environment: dict[str, str] | None = None,
@@ -60,7 +61,7 @@ class Shell:
             [FLOWSTATE, *arguments],
             cwd=self.directory,
             env=self._environment(environment or {}),
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             text=True,

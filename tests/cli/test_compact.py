@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from flowstate import Commit, End, Engine, Pause, State, connect
-from flowstate.cli.compact import Before
+from flowstate.cli.ages import Before
 
 from .shell import Shell, finish, interrupt, read_terminal, wait_for
 

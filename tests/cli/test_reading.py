@@ -1,20 +1,16 @@
-"""`flowstate ls`, `show` and `watch`: what is stored, for people and as JSON lines."""
+"""`flowstate ls`, `show` and `cat`: what is stored, for people and as JSON lines."""
 
 from __future__ import annotations
 
 import json
 import os
 import pty
-import signal
-from typing import Any
 
 import anyio
 import pytest
 
 from flowstate import (
-    AnyCommand,
     Commit,
-    Delay,
     End,
     Engine,
     Pause,
@@ -26,34 +22,13 @@ from flowstate import (
 )
 
 from .shell import Shell, finish, interrupt, read_terminal, read_until
-
-
-def store(shell: Shell, *commits: AnyCommand) -> None:
-    """Commit each of these; a state is found by its id, at whatever revision it is."""
-
-    async def commit() -> None:
-        async with connect(f"sqlite:///{shell.store}") as driver, Engine(driver) as engine:
-            for command in commits:
-                await engine.do(command)
-
-    anyio.run(commit)
-
-
-def fill(shell: Shell) -> None:
-    store(
-        shell,
-        Commit(Transit(State("a", labels={"queue": "mail", "to": "ann"}), "send")),
-        Commit(Transit(State("b", labels={"queue": "mail", "to": "bob"}), "send")),
-        Commit(Pause(State("c", labels={"queue": "post"}), "stamp", reason="no stamps")),
-        Commit(End(State("d"), reason="done")),
-        Commit(Delay(State("e", labels={"queue": "mail"}), "send", after=3600)),
-    )
+from .stored import fail, fill, store
 
 
 @pytest.mark.parametrize(
     ("options", "ids"),
     [
-        ((), "abcde"),
+        ((), "abcdef"),
         (("--label", "queue=mail"), "abe"),
         (("--label", "queue=mail", "--label", "to=bob"), "b"),
         (("--label", "queue=mail", "--label", "queue=mail"), "abe"),
@@ -64,14 +39,36 @@ def fill(shell: Shell) -> None:
         (("--label", "queue=mail", "--status", "delayed"), "e"),
         (("--prefix", "b"), "b"),
         (("--prefix", "b", "--label", "queue=post"), ""),
-        (("--prefix", ""), "abcde"),
+        (("--prefix", ""), "abcdef"),
+        (("--flow", "send"), "abef"),
+        (("--flow", "send", "--flow", "stamp"), "abcef"),
+        (("--flow", "send", "--status", "delayed"), "e"),
+        (("--flow", "nowhere"), ""),
+        (("--failed",), "f"),
+        (("--failed", "--status", "ended"), "df"),
+        (("--limit", "2"), "ab"),
+        (("--limit", "7"), "abcdef"),
+        (("--newest",), "fedcba"),
+        (("--newest", "--limit", "2"), "fe"),
+        (("--newest", "--limit", "2", "--flow", "send"), "fe"),
     ],
 )
 def test_ls_selects_by_all_labels_and_any_status(
     shell: Shell, options: tuple[str, ...], ids: str
 ) -> None:
     fill(shell)
+    fail(shell, State("f"))
     assert [state["id"] for state in shell.states(*options)] == list(ids)
+
+
+def test_the_limit_does_not_count_flowstates_own_states(shell: Shell) -> None:
+    shell.run("run", "work.py:flows", "--input", shell.write("in.jsonl", {"id": "a"}), "--start",
+              "finish")  # fmt: skip
+    shell.run("hold", "finish")
+    shell.run("hold", "print")
+    assert [state["id"] for state in shell.states("--newest", "--limit", "1")] == ["a"]
+    (own,) = shell.states("--newest", "--limit", "1", "--all")
+    assert own["id"].startswith("flowstate.")
 
 
 @pytest.mark.parametrize(
@@ -82,13 +79,15 @@ def test_ls_selects_by_all_labels_and_any_status(
         ("--label", "a=1", "--label", "a=2"),
         ("--status", "gone"),
         ("--status", "new"),
+        ("--limit", "0"),
+        ("--flow", ""),
     ],
 )
 def test_ls_refuses_a_selection_that_makes_no_sense(shell: Shell, options: tuple[str, ...]) -> None:
     fill(shell)
     done = shell.run("ls", *options)
     assert done.returncode == 2
-    assert options[0] in done.stderr
+    assert options[0].removeprefix("--") in done.stderr
 
 
 def test_ls_is_a_table_with_a_state_a_line(shell: Shell) -> None:
@@ -126,14 +125,6 @@ def test_ls_says_when_nothing_matches(shell: Shell) -> None:
     fill(shell)
     done = shell.run("ls", "--label", "queue=none")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "no state matches\n")
-
-
-def test_a_long_list_is_shown_whole(shell: Shell) -> None:
-    shell.write("in.jsonl", *({"id": f"s{index}"} for index in range(2_345)))
-    shell.run("run", "work.py:flows", "--input", "in.jsonl", "--start", "finish")
-    table = shell.run("ls").stdout
-    assert len([line for line in table.splitlines() if line.startswith(" s")]) == 2_345
-    assert len(shell.states()) == 2_345
 
 
 HOSTILE = "\x1b[2J[red]bold[/]\r\nnext\x07"
@@ -226,106 +217,6 @@ def test_show_history_tells_what_changed_between_versions(shell: Shell) -> None:
     assert lines[10].endswith(" ended enough")
     assert len(lines) == 11
     assert [version["rev"] for version in shell.history("a")] == [1, 3, 4]
-
-
-# ---------------------------------------------------------------- watch
-
-
-def watch(shell: Shell, *options: str) -> Any:
-    """A watcher that is watching."""
-    process = shell.start("watch", *options)
-    read_until(process.stderr, "watching after revision")
-    return process
-
-
-def next_record(process: Any) -> Any:
-    return json.loads(read_until(process.stdout, "\n"))
-
-
-def test_watch_prints_what_comes_from_now_on(shell: Shell) -> None:
-    fill(shell)
-    process = watch(shell, "--json")
-    shell.run("end", "c")
-    assert (next_record(process)["id"], shell.run("end", "a").returncode) == ("c", 0)
-    assert next_record(process)["rev"] == 7
-    interrupt(process)
-    code, stdout, stderr = finish(process)
-    assert (code, stdout, stderr) == (0, "", "go on with --after 7\n")
-
-
-@pytest.mark.parametrize("after", range(6))
-def test_watch_goes_on_after_any_revision(shell: Shell, after: int) -> None:
-    fill(shell)
-    process = watch(shell, "--json", "--after", str(after))
-    seen = [next_record(process)["rev"] for _ in range(after, 5)]
-    shell.run("end", "a")
-    seen.append(next_record(process)["rev"])
-    interrupt(process)
-    assert finish(process)[2] == "go on with --after 6\n"
-    assert seen == list(range(after + 1, 7))
-
-
-def test_watch_selects_by_all_labels(shell: Shell) -> None:
-    fill(shell)
-    labels = ("--label", "queue=mail", "--label", "to=bob")
-    process = watch(shell, "--json", "--after", "0", *labels)
-    assert next_record(process)["id"] == "b"
-    shell.run("end", "a")
-    shell.run("end", "b")
-    assert next_record(process)["rev"] == 7
-    interrupt(process)
-    finish(process)
-
-
-@pytest.mark.parametrize(
-    ("options", "ids"),
-    [
-        (("--id", "b"), "bb"),
-        (("--prefix", "b"), "bb"),
-        (("--status", "ended"), "dab"),
-        (("--status", "ended", "--prefix", "a"), "a"),
-        (("--status", "ended", "--status", "delayed"), "deab"),
-    ],
-)
-def test_watch_selects_by_id_prefix_and_status(
-    shell: Shell, options: tuple[str, ...], ids: str
-) -> None:
-    fill(shell)
-    process = watch(shell, "--json", "--after", "0", *options)
-    shell.run("end", "a")
-    shell.run("end", "b")
-    assert [next_record(process)["id"] for _ in ids] == list(ids)
-    interrupt(process)
-    assert finish(process)[:2] == (0, "")
-
-
-def test_watch_for_people_is_a_line_a_change(shell: Shell) -> None:
-    fill(shell)
-    process = watch(shell, "--after", "2")
-    line = read_until(process.stdout, "\n").split(maxsplit=2)
-    interrupt(process)
-    finish(process)
-    assert line[2] == "3  c  paused at stamp: no stamps  queue=post\n"
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_watch_ends_with_its_resume_token(shell: Shell, name: str) -> None:
-    fill(shell)
-    process = watch(shell, "--after", "3", "--label", "queue=mail", "--json")
-    assert next_record(process)["rev"] == 5
-    process.send_signal(getattr(signal, name))
-    assert finish(process) == (0, "", "go on with --after 5\n")
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_watch_ends_once_if_it_is_told_twice(shell: Shell, name: str) -> None:
-    """As ``timeout`` does: it tells the process, and then its group."""
-    fill(shell)
-    process = watch(shell, "--after", "3", "--label", "queue=mail", "--json")
-    assert next_record(process)["rev"] == 5
-    process.send_signal(getattr(signal, name))
-    process.send_signal(getattr(signal, name))
-    assert finish(process) == (0, "", "go on with --after 5\n")
 
 
 # ---------------------------------------------------------------- pipes and terminals
