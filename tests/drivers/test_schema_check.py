@@ -30,6 +30,7 @@ from flowstate import (
     connect,
 )
 from flowstate.clock import MAX_INSTANT_MS
+from flowstate.data import checksum
 from flowstate.drivers.postgres import schema as postgres_schema
 from flowstate.drivers.postgres.connection import Connection, Target
 from flowstate.drivers.sqlite import schema as sqlite_schema
@@ -182,6 +183,7 @@ WRITING: dict[str, Callable[[Driver], Awaitable[object]]] = {
     "renew": lambda driver: driver.renew([("taken", 5, "")], "one", 5),
     "release": lambda driver: driver.release([("taken", 5, "")], "one", 5),
     "compact": lambda driver: driver.compact(ALL, 0, 1_000),
+    "forget": lambda driver: driver.forget("paused", [(1, checksum(b"pears"))]),
 }
 
 
