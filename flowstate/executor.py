@@ -21,7 +21,6 @@ from .committer import Committer, outcome
 from .errors import (
     EngineClosedError,
     FlowReturnError,
-    FlowstateError,
     InvalidValueError,
     RevMismatchError,
 )
@@ -372,7 +371,7 @@ class Executor:
             moved = execution.failed = await self._commit_failure(execution, error)
         except RevMismatchError:
             return  # someone else moved it: then there is nothing to retry
-        except FlowstateError:
+        except Exception:
             logger.exception("state %r: its retry could not be committed", id)
         if moved is not None and moved.transition.cause is not Cause.GAVE_UP:
             logger.warning("state %r: flow %r raised %s", id, flow, reason(error), extra=extra)
@@ -413,7 +412,7 @@ class Executor:
             taking.keep()
         except RevMismatchError:
             return await self.claims.newest(state)  # somebody else was first
-        except FlowstateError:
+        except Exception:
             logger.warning("state %r: its timeout could not be fired", state.id, exc_info=True)
             raise
         finally:
@@ -454,7 +453,7 @@ class Executor:
             return await self.claims.hand_on(state)
         except RevMismatchError:
             return await self.claims.newest(state)
-        except FlowstateError:
+        except Exception:
             logger.warning("state %r could not be left to others", state.id, exc_info=True)
             return state
 

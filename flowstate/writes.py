@@ -72,7 +72,7 @@ class Writes:
             await self._release_unanswered()
             try:
                 given = await ask()
-            except FlowstateError:
+            except Exception:
                 self._unanswered.add(claim)
                 raise
             except anyio.get_cancelled_exc_class():

@@ -1,4 +1,4 @@
-"""Each of the eight laws of docs/concepts.md has its proofs, and they are found by its number."""
+"""Each of the nine laws of docs/concepts.md has its proofs, and they are found by its number."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ import anyio.to_thread
 from attrs import define, field
 from msgspec import Struct
 
+from ..errors import FlowstateError
 from ..leases import Claimed
 from ..plan import Plan
 from ..query import Unreadable
@@ -64,6 +65,8 @@ class GroupCommitter:
 
     write: Callable[[Sequence[Plan]], Sequence[Outcome]]
     take_all: Callable[[Sequence[Take]], Sequence[Taken]]
+    own: Callable[[Exception], Exception]
+    """Gives the error of the store's own for whatever was raised."""
     name: str
     answered: Callable[[bool], None] | None = None
     """Called in the thread after the outcomes of a group were handed back, with whether there is
@@ -151,20 +154,28 @@ class GroupCommitter:
         return group
 
     def _act(self, group: list[_Job]) -> None:
-        first: Any = group[0].work
-        work: list[Any] = [job.work for job in group]
-        outcomes: Sequence[Any]
-        try:
-            if isinstance(first, Plan):
-                outcomes = self.write(work)
-            elif isinstance(first, Take):
-                outcomes = self.take_all(work)
-            else:
-                outcomes = [first()]
-        except Exception as error:  # noqa: BLE001  (it is raised where it was asked for)
-            outcomes = [error] * len(group)
+        outcomes = self._outcomes([job.work for job in group])
         for job, outcome in zip(group, outcomes, strict=True):
             job.outcome = outcome
+
+    def _outcomes(self, work: list[Any]) -> Sequence[Any]:
+        """What each of these comes to. An error that nobody expected is that of one of them, which
+        fails alone."""
+        first = work[0]
+        try:
+            if isinstance(first, Plan):
+                return self.write(work)
+            if isinstance(first, Take):
+                return self.take_all(work)
+            return [first()]
+        except Exception as error:  # noqa: BLE001  (it is raised where it was asked for)
+            if len(work) == 1 or isinstance(error, FlowstateError):
+                own = self.own(error)
+                if own is not error:
+                    own.__cause__ = error
+                return [own] * len(work)
+        half = len(work) // 2
+        return [*self._outcomes(work[:half]), *self._outcomes(work[half:])]
 
     def _answer(self, group: list[_Job]) -> None:
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more

@@ -28,8 +28,6 @@ class Source(ABC):
     """How a store is looked at. ``wake`` and ``close`` run in any thread, the other methods in that
     of the poller."""
 
-    failures: ClassVar[tuple[type[Exception], ...]]
-    """What may be raised while the store cannot be looked at: a retry follows after a pause."""
     linger: ClassVar[int] = 0
     """Pauses without anybody waiting before the poller rests."""
 
@@ -100,7 +98,7 @@ class Poller:
         while not self._closing.is_set():
             try:
                 self._poll()
-            except self.source.failures:
+            except Exception:  # noqa: BLE001  (whatever the store does, the next look may succeed)
                 # a hint may be late; the error itself is raised to those who read the store
                 self.source.reset()
                 if self._seen is not None:  # whatever is found then may have changed meanwhile

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from .. import codec
 from ..data import DataRef
-from ..errors import DataForgottenError, DataNotFoundError, DecodeError
+from ..errors import DataForgottenError, DataNotFoundError, DecodeError, StoreError
 from ..leases import Claimed, Due, DuePage, Holding, Place
 from ..plan import Record
 from ..query import Page, Query, Unreadable
@@ -46,6 +46,11 @@ def payload_forgotten(ref: DataRef) -> DataForgottenError:
 
 def _payload_name(ref: DataRef) -> str:
     return f"payload {ref.checksum} stored at revision {ref.rev}"
+
+
+def unexpected(store: str, error: Exception) -> StoreError:
+    """The error for one that no driver should raise."""
+    return StoreError(store, f"failed unexpectedly: {type(error).__name__}: {error}")
 
 
 class Decoder(ABC):

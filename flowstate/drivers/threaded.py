@@ -17,7 +17,7 @@ from attrs import define, field
 
 from ..data import DataRef
 from ..driver import Driver
-from ..errors import StoreClosedError, StoreReadOnlyError
+from ..errors import FlowstateError, StoreClosedError, StoreReadOnlyError
 from ..leases import Claimed, DuePage, Held, Holding, Place, Renewal
 from ..plan import Plan, Record
 from ..query import Page, Query, Unreadable
@@ -28,7 +28,7 @@ from .head import Head
 from .plans import Outcome
 from .poller import Poller, Source
 from .pool import Pool
-from .reader import Decoder, StoreReader
+from .reader import Decoder, StoreReader, unexpected
 
 MAX_READERS = 4
 """Reads at the same time; each has a thread and a connection."""
@@ -123,10 +123,16 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
     # ------------------------------------------------------------ the contract
 
     async def open(self) -> None:
-        self._writer = await anyio.to_thread.run_sync(self._open_writer)
+        try:
+            self._writer = await anyio.to_thread.run_sync(self._open_writer)
+        except FlowstateError:
+            raise
+        except Exception as error:
+            raise self._own(error) from error
         self._committer = GroupCommitter(
             self._writer.write,
             self._writer.take,
+            self._own,
             f"flowstate writer {self._name}",
             self._answered,
         )
@@ -239,12 +245,23 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
     async def _read(self, read: Callable[[ReaderT], T]) -> T:
         """Read something in a worker thread."""
         self._check_open()
-        return await self._readers.run(read)
+        try:
+            return await self._readers.run(read)
+        except FlowstateError:
+            raise
+        except Exception as error:
+            raise self._own(error) from error
 
     async def _write(self, write: Callable[[], T]) -> T:
         """Write something in the writer thread, between groups."""
         self._check_writable()
         return await self._committer.run(write)
+
+    def _own(self, error: Exception) -> FlowstateError:
+        """An error as those of ``Driver`` are."""
+        if isinstance(error, FlowstateError):
+            return error
+        return unexpected(self._name, error)
 
     def _close_connections(self) -> None:
         self._readers.close()

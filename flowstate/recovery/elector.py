@@ -186,7 +186,7 @@ class Elector:
             return
         try:
             renewal = await self.engine.timers.renew([(LEADER_ID, self.term, "")])
-        except FlowstateError:
+        except Exception:
             logger.warning("term %d was not renewed", self.term, exc_info=True)
             await self._until(min(began + BACKOFF_MS, self.trusted_until))
         else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeAlias
 
 import pytest
+from attrs import define, field
 
 from ..driver import Driver
 
@@ -19,6 +20,45 @@ class StoredVersion(NamedTuple):
     rev: int
     id: str
     commit_id: str
+
+
+@define
+class Faults:
+    """Makes statements fail. A store has its drivers call ``meet`` before each of theirs."""
+
+    natives: Sequence[Callable[[], Exception]]
+    """Make errors as the store's library raises them."""
+    failed: int = field(default=0, init=False)
+    """How many statements have failed since ``begin``."""
+    _make: Callable[[], Exception] | None = field(default=None, init=False)
+    _passed: int = field(default=0, init=False)
+    _times: int = field(default=1, init=False)
+    _marker: str = field(default="", init=False)
+
+    def begin(
+        self, make: Callable[[], Exception], after: int = 0, times: int = 1, marker: str = ""
+    ) -> None:
+        """Have so many statements fail, one after the other, after so many others; with a *marker*,
+        each one in which that is found."""
+        self._make, self._marker, self.failed = make, marker, 0
+        self._passed, self._times = after, times
+
+    def end(self) -> None:
+        """Have none fail any more."""
+        self._make = None
+
+    def meet(self, *statement: object) -> None:
+        """A statement, with its parameters, is about to be executed."""
+        make = self._make
+        if make is None or (self._marker and self._marker not in repr(statement)):
+            return
+        if self._passed:
+            self._passed -= 1
+            return
+        self.failed += 1
+        if not self._marker and self.failed == self._times:
+            self._make = None
+        raise make()
 
 
 class Store(ABC):
@@ -56,6 +96,10 @@ class Store(ABC):
     def locked(self) -> AbstractContextManager[object]:
         """Inside, somebody else holds the store, whose driver is open, against all who write."""
         pytest.skip("the store does not say how it is locked")
+
+    def faults(self) -> Faults:
+        """What makes statements of the store's drivers fail, those that are made from then on."""
+        pytest.skip("the store does not say how its statements fail")
 
     def _cannot(self, method: str) -> NoReturn:
         if self.raw:

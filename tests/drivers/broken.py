@@ -33,7 +33,7 @@ from flowstate.plan import Record, RecordedError
 from flowstate.testing import DriverConformance, Store
 from flowstate.testing.model import Model
 
-from . import broken_places, broken_reading
+from . import broken_errors, broken_places, broken_reading
 from .model_driver import ModelDriver, ModelStore
 from .test_memory import MemoryStore
 
@@ -757,6 +757,7 @@ class ExpectsSmallRevisions(ModelDriver):
 CAUGHT_BY: dict[Broken, str] = {
     **broken_places.CAUGHT_BY,
     **broken_reading.CAUGHT_BY,
+    **broken_errors.CAUGHT_BY,
     RecordsNothing: "test_a_commit_under_an_id_of_its_callers_is_recorded",
     LooksAtRecordsLast: "test_what_is_recorded_decides_before_any_expectation",
     RecordsWhatItRefuses: "test_a_refused_commit_is_not_recorded",
@@ -832,6 +833,8 @@ CAUGHT_BY: dict[Broken, str] = {
 
 def store_of(broken: Broken, tmp_path: Path) -> Store:
     """A store with this driver, or with the driver over this model."""
+    if broken in broken_errors.CAUGHT_BY:
+        return broken_errors.FaultyStore(tmp_path, kind=broken)
     if issubclass(broken, SQLiteDriver):
         return broken_places.SeveralProcesses(tmp_path)
     made = broken()

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import anyio
 import anyio.lowlevel
-from attrs import define, field, frozen
+from attrs import define, field
 from msgspec.structs import replace
 
 from flowstate import (
@@ -559,7 +559,7 @@ class ClaimsInTwoSteps(SQLiteDriver):
         return _TakesWhatWasReady(writer.connection, writer.file, writer.clock)
 
 
-@frozen
+@define
 class SeveralProcesses(SQLiteStore):
     """A file that is opened by that driver, here and in other processes."""
 

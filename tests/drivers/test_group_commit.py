@@ -48,7 +48,7 @@ def take(claim: str) -> Take:
 async def test_what_comes_one_after_the_other_is_done_together() -> None:
     """Plans with plans and takes with takes, in the order in which they came; a call alone."""
     store = Store()
-    committer = GroupCommitter(store.write, store.take, "writer")
+    committer = GroupCommitter(store.write, store.take, lambda error: error, "writer")
     committer.open()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(committer.commit, plan("first"))
@@ -70,7 +70,7 @@ async def test_what_comes_one_after_the_other_is_done_together() -> None:
 
 async def test_what_taking_raises_is_the_outcome_of_all_that_were_taken_together() -> None:
     store = Store(error=StoreError("here", "is gone"))
-    committer = GroupCommitter(store.write, store.take, "writer")
+    committer = GroupCommitter(store.write, store.take, lambda error: error, "writer")
     committer.open()
     failed: list[str] = []
 

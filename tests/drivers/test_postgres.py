@@ -7,23 +7,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import attrs
 import psycopg
 import pytest
-from attrs import frozen
+from attrs import define, field
 from hypothesis import settings
 
 from flowstate import Driver, connect
+from flowstate.drivers.postgres.connection import Target
+from flowstate.drivers.postgres.driver import PostgresDriver
 from flowstate.testing import DriverConformance, DriverMachine, Store, StoredVersion
 from flowstate.testing.conformance.base import Laws
 from flowstate.testing.conformance.due import DueLaws
 from flowstate.testing.conformance.durability import DurabilityLaws
 from flowstate.testing.conformance.head import HeadLaws
 from flowstate.testing.conformance.outcome import OutcomeLaws
+from flowstate.testing.store import Faults
 
 from ..postgres import Database, target
+from .faulty_postgres import NATIVES, FaultyTarget
 
 
-@frozen
+@define
 class PostgresStore(Store):
     """A schema, read with plain psycopg."""
 
@@ -32,13 +37,22 @@ class PostgresStore(Store):
     persistent = True
 
     where: str
+    _faults: Faults | None = field(default=None, init=False)
 
     @property
     def url(self) -> str:
         return self.where
 
     def driver(self) -> Driver:
-        return connect(self.url)
+        if self._faults is None:
+            return connect(self.url)
+        store = target(self.url)
+        fields = {name: getattr(store, name) for name in attrs.fields_dict(Target)}
+        return PostgresDriver(FaultyTarget(**fields, faults=self._faults))
+
+    def faults(self) -> Faults:
+        self._faults = Faults(NATIVES)
+        return self._faults
 
     def raw_versions(self) -> list[StoredVersion]:
         rows = self._rows("SELECT rev, id, commit_id FROM {s}.versions ORDER BY rev")

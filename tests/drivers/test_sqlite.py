@@ -8,13 +8,17 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import define, field
 
 from flowstate import Driver, connect
+from flowstate.drivers.sqlite import SQLiteDriver
 from flowstate.testing import DriverConformance, DriverMachine, Store, StoredVersion
+from flowstate.testing.store import Faults
+
+from .faulty_sqlite import NATIVES, FaultyFile
 
 
-@frozen
+@define
 class SQLiteStore(Store):
     """A file in a directory, read with plain sqlite3."""
 
@@ -23,6 +27,7 @@ class SQLiteStore(Store):
     persistent = True
 
     directory: Path
+    _faults: Faults | None = field(default=None, init=False)
 
     @property
     def path(self) -> Path:
@@ -33,7 +38,13 @@ class SQLiteStore(Store):
         return f"sqlite:///{self.path}"
 
     def driver(self) -> Driver:
-        return connect(self.url)
+        if self._faults is None:
+            return connect(self.url)
+        return SQLiteDriver(FaultyFile(str(self.path), faults=self._faults))
+
+    def faults(self) -> Faults:
+        self._faults = Faults(NATIVES)
+        return self._faults
 
     def raw_versions(self) -> list[StoredVersion]:
         rows = self._rows("SELECT rev, id, commit_id FROM versions ORDER BY rev")

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.sql import Identifier
 
 from ...errors import (
+    FlowstateError,
     StoreBusyError,
     StoreCorruptError,
     StoreError,
@@ -17,6 +18,7 @@ from ...errors import (
     StoreReadOnlyError,
     StoreUnreachableError,
 )
+from ..reader import unexpected
 from .connection import Target
 
 _Make = Callable[[Target, str], StoreError]
@@ -102,8 +104,11 @@ _BY_WORDS: Sequence[tuple[str, str]] = (
 )
 
 
-def translate(target: Target, error: psycopg.Error) -> StoreError:
-    """The flowstate error that an error of PostgreSQL or psycopg stands for."""
+def translate(target: Target, error: Exception) -> StoreError:
+    """The flowstate error that an error of PostgreSQL or psycopg stands for; or whatever else was
+    raised there."""
+    if not isinstance(error, psycopg.Error):
+        return unexpected(target.url, error)
     message = _message(error)
     make = _BY_STATE.get(_state(error))
     if make is not None:
@@ -131,7 +136,9 @@ def translated(target: Target) -> Generator[None]:
     """Raise the errors of PostgreSQL as ours."""
     try:
         yield
-    except psycopg.Error as error:
+    except FlowstateError:
+        raise
+    except Exception as error:
         raise translate(target, error) from error
 
 

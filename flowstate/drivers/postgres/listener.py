@@ -6,7 +6,6 @@ import selectors
 import socket
 from collections.abc import Callable
 
-import psycopg
 from attrs import define, field
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
@@ -26,7 +25,6 @@ RETRY_INTERVAL_S = 0.2
 class ServerSource(Source):
     """A connection that listens while somebody waits, and asks for the head after each hint."""
 
-    failures = (psycopg.Error, OSError)
     linger = 2
 
     target: Target

@@ -8,7 +8,7 @@ is ever left open.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, LiteralString, TypeAlias
 
 import psycopg
@@ -16,6 +16,7 @@ from attrs import define
 
 from ... import codec
 from ...data import DataRef
+from ...errors import FlowstateError
 from ...leases import DuePage, Holding, Place
 from ...plan import Record
 from ...query import Page, Query
@@ -210,18 +211,19 @@ class Reader(StoreReader):
     def _translated(self) -> Generator[None]:
         try:
             yield
-        except psycopg.Error as error:
+        except FlowstateError:
+            raise
+        except Exception as error:
             self._recover(error)
             raise translate(self.target, error) from error
 
-    def _recover(self, error: psycopg.Error) -> None:
-        """Make ready for another transaction, or close a connection that is lost."""
-        try:
-            if not is_lost(error):
+    def _recover(self, error: Exception) -> None:
+        """Make ready for another transaction, or close a connection of which nobody knows how it
+        is."""
+        if isinstance(error, psycopg.Error) and not is_lost(error):
+            with suppress(Exception):
                 self.connection.rollback()
                 return
-        except psycopg.Error:
-            pass
         self.connection.close()
 
 

@@ -16,6 +16,7 @@ from attrs import define, field
 
 from ...clock import Clock
 from ...errors import (
+    FlowstateError,
     StoreBusyError,
     StoreReadOnlyError,
     StoreUnreachableError,
@@ -113,18 +114,17 @@ class Writer(StoreWriter):
             except Exception as error:  # noqa: BLE001  (it is the outcome)
                 failure = self._recover(error)
                 if attempt.outcomes:  # it held the lock, so it saw what an earlier attempt did
-                    unknown = self._unknown_outcome(failure) if _is_disconnected(error) else None
+                    is_known = isinstance(error, psycopg.Error) and not is_lost(error)
+                    unknown = None if is_known else self._unknown_outcome(failure)
                 if not _is_retryable(error) or not self._wait(waits):
                     break
             else:
                 return attempt.outcomes
-        if unknown is not None:
-            return [unknown] * len(plans)
-        if attempt.outcomes and len(plans) > 1 and not isinstance(failure, _FAIL_ALL):
+        if len(plans) > 1 and not isinstance(failure, _FAIL_ALL):
             # it may be one plan that the server does not take
             half = len(plans) // 2
             return [*self.write(plans[:half]), *self.write(plans[half:])]
-        return [failure] * len(plans)
+        return [unknown or failure] * len(plans)
 
     def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
@@ -191,7 +191,7 @@ class Writer(StoreWriter):
         self._notified_at = now
         try:
             self.connection.execute("SELECT pg_catalog.pg_notify(%s, '')", (self.target.channel,))
-        except psycopg.Error as error:
+        except Exception as error:  # noqa: BLE001  (it is a hint)
             self._recover(error)
 
     def written(self) -> tuple[int, int]:
@@ -435,16 +435,16 @@ class Writer(StoreWriter):
     def _recover(self, error: Exception) -> Exception:
         """Make ready for another transaction; gives the error in our terms."""
         failure = error
-        if isinstance(error, psycopg.Error):
+        if not isinstance(error, FlowstateError):
             failure = translate(self.target, error)
             failure.__cause__ = error
         try:
             # a server that cannot write may be a primary that became a standby: find the new one
-            if _is_disconnected(error) or isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            if _is_lost(error) or isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                 self.connection.close()
             else:
                 self.connection.rollback()
-        except psycopg.Error:
+        except Exception:  # noqa: BLE001  (whatever it is, another connection is made)
             self.connection.close()
         return failure
 
@@ -461,7 +461,7 @@ class Writer(StoreWriter):
         return pause is not None and not self._retries_stopped.wait(pause)
 
 
-def _is_disconnected(error: Exception) -> bool:
+def _is_lost(error: Exception) -> bool:
     return isinstance(error, psycopg.Error) and is_lost(error)
 
 

@@ -23,8 +23,6 @@ INTERVAL_S = 0.004
 class FileSource(Source):
     """A file, looked at again and again."""
 
-    failures = (sqlite3.Error,)
-
     file: File
     _connection: sqlite3.Connection | None = field(default=None, init=False)
     _version: int | None = field(default=None, init=False)

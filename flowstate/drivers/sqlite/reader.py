@@ -116,6 +116,10 @@ class Reader(StoreReader):
     def _name(self) -> str:
         return self.path
 
+    @property
+    def is_usable(self) -> bool:
+        return not self.connection.in_transaction
+
     def close(self) -> None:
         self.connection.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeAlias, TypeVar
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 from attrs import define, field
 
 from ...clock import Clock
-from ...errors import StoreError, StoreFullError, UnknownOutcomeError
+from ...errors import SchemaVersionError, StoreBusyError, StoreError, UnknownOutcomeError
 from ...leases import Claimed, Held, Renewal
 from ...plan import Following, Plan, Record
 from ...query import Left, Unreadable
@@ -38,6 +39,8 @@ Stored: TypeAlias = Mapping[str, str]
 
 WAL_PATIENCE_MS = 1_000
 """How long whoever reads older versions may hold up that the WAL is emptied."""
+_FAIL_ALL = (StoreBusyError, UnknownOutcomeError, SchemaVersionError)
+"""Errors that are of the store, and not of one plan: each would meet them again."""
 CHUNKS = (256, 64, 16, 4, 1)
 """Rows in one INSERT: few sizes, so that each is prepared once."""
 
@@ -62,13 +65,14 @@ class Writer(StoreWriter):
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
         try:
             return self._transact(lambda: self._write(plans))
-        except StoreFullError as error:
+        except _FAIL_ALL as error:
+            return [error] * len(plans)
+        except StoreError as error:
             if len(plans) == 1:
                 return [error]
-            # it may be one large plan that does not fit
-            return [outcome for plan in plans for outcome in self.write([plan])]
-        except StoreError as error:
-            return [error] * len(plans)
+        # it may be one plan that the store does not take, or that does not fit
+        half = len(plans) // 2
+        return [*self.write(plans[:half]), *self.write(plans[half:])]
 
     def claim(
         self, room: Mapping[str, int], limit: int, owner: str, claim: str, now: int
@@ -121,6 +125,8 @@ class Writer(StoreWriter):
         Raises ``SchemaVersionError`` if the store was migrated since it was opened.
         """
         try:
+            if self.connection.in_transaction:  # one that could not be rolled back
+                self.connection.rollback()
             self._synchronize(synchronous or self.file.synchronous)
             self.connection.execute("BEGIN IMMEDIATE")
             # not as a table in another statement: SQLite would prepare it anew each time
@@ -129,7 +135,8 @@ class Writer(StoreWriter):
             written = write()
             self._commit()
         except BaseException as error:
-            self.connection.rollback()
+            with suppress(sqlite3.Error):
+                self.connection.rollback()
             if isinstance(error, sqlite3.Error):
                 raise translate(self._name, error) from error
             raise

@@ -10,13 +10,13 @@ A driver is done when this passes::
 there; tests of what is not declared are skipped. Every test runs on asyncio and, if it is
 installed, on trio.
 
-Each of the eight laws of docs/concepts.md is proved by one module, whose first line has its number:
+Each of the nine laws of docs/concepts.md is proved by one module, whose first line has its number:
 ``order`` (1), ``atomicity`` (2), ``durability`` (3), ``isolation`` (4), ``outcome`` (5), ``cost``
-(6), ``watch`` (7), ``claims`` (8). The rest of the contract has no numbers: ``conflicts``,
-``accepted``, ``read``, ``query``, ``leaving``, ``due``, ``places``, ``leases``, ``head``,
-``forgetting``, ``retention``, ``compaction``. The first line of a module is the heading that
-``flowstate check`` prints above what its mixins prove. A module has one mixin, or two if what it
-proves has two parts (``read`` and ``retention``: versions and payloads; ``outcome``: the ids of
+(6), ``watch`` (7), ``claims`` (8), ``errors`` (9). The rest of the contract has no numbers:
+``conflicts``, ``accepted``, ``read``, ``query``, ``leaving``, ``due``, ``places``, ``leases``,
+``head``, ``forgetting``, ``retention``, ``compaction``. The first line of a module is the heading
+that ``flowstate check`` prints above what its mixins prove. A module has one mixin, or two if what
+it proves has two parts (``read`` and ``retention``: versions and payloads; ``outcome``: the ids of
 plans and those of callers). ``base`` and ``runs`` have what they share, and prove nothing.
 """
 
@@ -30,6 +30,7 @@ from .conflicts import ConflictLaws
 from .cost import CostLaws
 from .due import DueLaws
 from .durability import DurabilityLaws
+from .errors import ErrorLaws
 from .forgetting import ForgetLaws
 from .head import HeadLaws
 from .isolation import IsolationLaws
@@ -63,6 +64,7 @@ class DriverConformance(
     ClaimLaws,
     PlaceLaws,
     LeaseLaws,
+    ErrorLaws,
     HeadLaws,
     WatchLaws,
     ForgetLaws,

@@ -34,7 +34,7 @@ class Law(Struct, frozen=True):
 
     @property
     def number(self) -> int | None:
-        """Which of the eight laws of docs/concepts.md it belongs to; None if to none of them."""
+        """Which of the nine laws of docs/concepts.md it belongs to; None if to none of them."""
         numbered = re.match(r"Law (\d+)\b", self.about)
         return int(numbered[1]) if numbered else None
 
