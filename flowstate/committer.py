@@ -230,13 +230,15 @@ class Committer:
         ``StoreCorruptError`` if it is not what was stored."""
         content = self.payloads.get(ref)
         if content is None:
+            forgettings = self.payloads.forgettings
             content = await self.driver.load(ref)
             if checksum(content) != ref.checksum:
                 raise StoreCorruptError(
                     f"payload {ref.checksum} stored at revision {ref.rev}",
                     "does not match its checksum",
                 )
-            self.payloads.put(ref.rev, ref.checksum, content)
+            if forgettings == self.payloads.forgettings:
+                self.payloads.put(ref.rev, ref.checksum, content)
         return content
 
     async def _ask_again(self, plan: Plan, lost: UnknownOutcomeError) -> tuple[State, ...]:

@@ -424,8 +424,10 @@ class Engine:
             raise InvalidValueError("forget", "takes the names of the data to forget")
         await self.get(id)
         payloads = await payloads_of(self.driver, check_id(id), wanted)
-        states = await self.driver.forget(id, payloads)
-        self._committer.payloads.discard(payloads)
+        try:
+            states = await self.driver.forget(id, payloads)
+        finally:  # who was cancelled, or lost the connection, may have forgotten them all the same
+            self._committer.payloads.forget(payloads)
         return Forgotten(len(payloads), states)
 
     def compact(  # noqa: PLR0913  (each is told for itself, by its name)

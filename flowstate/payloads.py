@@ -30,6 +30,8 @@ class PayloadCache:
         factory=OrderedDict[tuple[int, str], tuple[bytes, int]], init=False
     )
     """key -> the content, and until when (ms) it may be given"""
+    forgettings: int = field(default=0, init=False)
+    """How often something was forgotten: what was got before that is not to be kept after it."""
 
     def get(self, ref: DataRef) -> bytes | None:
         """The content, if it is here."""
@@ -53,6 +55,11 @@ class PayloadCache:
         self.size += len(content)
         while self.size > self.max_size:
             self.discard([next(iter(self._contents))])
+
+    def forget(self, keys: Iterable[tuple[int, str]]) -> None:
+        """These were forgotten, by this engine."""
+        self.forgettings += 1
+        self.discard(keys)
 
     def discard(self, keys: Iterable[tuple[int, str]]) -> None:
         """Give none of these any more."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
+import anyio
 import pytest
+from attrs import define, field
 
 from flowstate import (
     Commit,
     DataForgottenError,
     DataNotFoundError,
+    DataRef,
     Driver,
     End,
     Engine,
@@ -18,7 +21,9 @@ from flowstate import (
     Pause,
     State,
     StateNotFoundError,
+    StoreUnreachableError,
 )
+from flowstate.testing import WrapperDriver
 
 from ..helpers import FixedClock
 
@@ -105,6 +110,55 @@ async def test_another_engine_gives_it_for_a_minute_at_most(
     clock.ms += 1
     with pytest.raises(DataForgottenError):
         await other.data(a, "card")
+
+
+@define(eq=False)
+class Slow(WrapperDriver):
+    """Gives a payload only once ``go`` is set, and tells by ``found`` that it has it; forgets, and
+    does not come back from it, if ``is_lost``."""
+
+    found: anyio.Event = field(factory=anyio.Event)
+    go: anyio.Event = field(factory=anyio.Event)
+    is_lost: bool = False
+
+    async def load(self, ref: DataRef) -> bytes:
+        content = await super().load(ref)
+        self.found.set()
+        await self.go.wait()
+        return content
+
+    async def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
+        states = await super().forget(id, payloads)
+        if self.is_lost:
+            raise StoreUnreachableError("store", "is gone")
+        return states
+
+
+async def test_what_is_loaded_meanwhile_is_not_remembered(engine: Engine, driver: Driver) -> None:
+    (a,) = await engine.do(Commit(Pause(State("a").attach("card", {"n": 1}))))
+    slow = Slow(driver)
+    async with Engine(slow) as forgetting:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(forgetting.data, a, "card")
+            await slow.found.wait()
+            await forgetting.forget("a", "card")
+            slow.go.set()
+        with pytest.raises(DataForgottenError):
+            await forgetting.data(a, "card")
+
+
+async def test_what_may_have_been_forgotten_is_not_remembered(
+    engine: Engine, driver: Driver
+) -> None:
+    (a,) = await engine.do(Commit(Pause(State("a").attach("card", {"n": 1}))))
+    slow = Slow(driver, is_lost=True)
+    slow.go.set()
+    async with Engine(slow) as forgetting:
+        assert {"n": 1} == await forgetting.data(a, "card")
+        with pytest.raises(StoreUnreachableError):
+            await forgetting.forget("a", "card")
+        with pytest.raises(DataForgottenError):
+            await forgetting.data(a, "card")
 
 
 async def test_what_was_forgotten_can_be_attached_again(engine: Engine) -> None:

@@ -172,6 +172,8 @@ async def test_counts_are_by_status_or_by_flow(engine: Engine, driver: Driver) -
     assert {"work": 2, "": 4} == await engine.count(by="flow")
     assert {"work": 2} == await engine.count(Query(status=Status.RUNNING), by="flow")
     assert {} == await engine.count(Query(id_prefix="none"))
+    with pytest.raises(KeyError):  # no store gives more than another
+        (await engine.count())["failed"]
     with pytest.raises(InvalidValueError, match="'status' or 'flow', not 'label'"):
         await engine.count(by="label")  # type: ignore[arg-type]
     assert await driver.head() == state.rev

@@ -216,7 +216,7 @@ class MemoryDriver(Driver):
             if query.matches(state)
         }
         found = (state.transition for state in ids.values())
-        return Counter(each.status.value if by == "status" else each.to for each in found)
+        return dict(Counter(each.status.value if by == "status" else each.to for each in found))
 
     async def head(self) -> int:
         return self._newest()

@@ -57,7 +57,9 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
                 schema.version(connection, self.file.path)  # before anything is changed
                 if not self._is_read_only:
                     connection.execute("PRAGMA journal_mode = WAL")
-                    # always: what compaction moves about leaves copies, which nobody finds later
+                    # always: what compaction moves about leaves copies, which nobody finds later.
+                    # Not all are overwritten even so: where SQLite builds a page anew, a part that
+                    # it does not use keeps what was there
                     connection.execute("PRAGMA secure_delete = ON")
                     schema.migrate(connection, self.file.path)
             except BaseException:

@@ -189,7 +189,7 @@ class Reader(StoreReader):
                 where = among & conditions
                 sql = f"SELECT {_BY[by]}, count(*) FROM versions WHERE {where.sql} GROUP BY 1"
                 counts.update(dict(self._rows(sql, *where.values)))
-        return counts
+        return dict(counts)
 
     def due(self, until: int, limit: int) -> DuePage:
         with self._snapshot():

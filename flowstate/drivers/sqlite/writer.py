@@ -54,6 +54,8 @@ class Writer(StoreWriter):
     clock: Clock
     _synchronous: str = field(init=False)
     """As the connection is set."""
+    _wal_is_left: bool = field(default=False, init=False)
+    """Whether somebody held it up that the WAL was emptied after something was forgotten."""
 
     def __attrs_post_init__(self) -> None:
         self._synchronous = self.file.synchronous
@@ -64,6 +66,8 @@ class Writer(StoreWriter):
 
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
         try:
+            if self._wal_is_left:
+                self._empty_wal(patience=0)
             return self._transact(lambda: self._write(plans))
         except _FAIL_ALL as error:
             return [error] * len(plans)
@@ -102,10 +106,11 @@ class Writer(StoreWriter):
         )
 
     def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
-        """Has the content in no file any more, unless somebody goes on reading what is older."""
+        """Has the content in no file any more; if somebody goes on reading what is older, once that
+        is over and something else is written here."""
         keys = json.dumps(list(payloads))
         others = self._transact(lambda: self._forget(id, keys))
-        self._empty_wal()
+        self._empty_wal(min(WAL_PATIENCE_MS, self.file.busy_timeout))
         return others
 
     def close(self) -> None:
@@ -162,13 +167,12 @@ class Writer(StoreWriter):
         (others,) = self.connection.execute(_OTHERS, (keys, id)).fetchone()
         return int(others)
 
-    def _empty_wal(self) -> None:
+    def _empty_wal(self, patience: int) -> None:
         with translated(self._name):
-            patience = min(WAL_PATIENCE_MS, self.file.busy_timeout)
             self.connection.execute(f"PRAGMA busy_timeout = {patience}")
             try:
-                # a row tells whether it was held up
-                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                found = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._wal_is_left = bool(found[0][0])
             finally:
                 self.connection.execute(f"PRAGMA busy_timeout = {self.file.busy_timeout}")
 
