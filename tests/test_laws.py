@@ -21,6 +21,7 @@ NAMES = [
     "Cost",
     "Watch",
     "Exclusive claims",
+    "Its own errors only",
 ]
 
 
