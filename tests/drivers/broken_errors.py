@@ -52,7 +52,7 @@ class FailsTogether(SQLiteDriver):
 
     def _open_writer(self) -> Writer:
         writer = super()._open_writer()
-        return _WriterOfAll(writer.connection, writer.file, writer.clock)
+        return _WriterOfAll(writer.connection, writer.file, writer.clock, writer.identity)
 
 
 @define

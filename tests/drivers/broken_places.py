@@ -556,7 +556,7 @@ class ClaimsInTwoSteps(SQLiteDriver):
 
     def _open_writer(self) -> Writer:
         writer = super()._open_writer()
-        return _TakesWhatWasReady(writer.connection, writer.file, writer.clock)
+        return _TakesWhatWasReady(writer.connection, writer.file, writer.clock, writer.identity)
 
 
 @define

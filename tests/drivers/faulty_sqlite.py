@@ -52,7 +52,7 @@ class FaultyFile(File):
 
     faults: Faults = field(factory=lambda: Faults(NATIVES))
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self, *, creates: bool = False) -> sqlite3.Connection:  # noqa: ARG002
         self.faults.meet("open")
         connection = sqlite3.connect(
             self.location,

@@ -5,9 +5,12 @@ Every error names the file and the reason, and leaves what was there as it was.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import anyio
@@ -32,6 +35,7 @@ from flowstate import (
     StoreBusyError,
     StoreClosedError,
     StoreCorruptError,
+    StoreError,
     StoreFullError,
     StoreOpenError,
     StoreReadOnlyError,
@@ -64,8 +68,8 @@ class Watched(File):
 
     opened: list[sqlite3.Connection] = field(factory=list[sqlite3.Connection])
 
-    def connect(self) -> sqlite3.Connection:
-        self.opened.append(super().connect())
+    def connect(self, *, creates: bool = False) -> sqlite3.Connection:
+        self.opened.append(super().connect(creates=creates))
         return self.opened[-1]
 
     @property
@@ -169,7 +173,7 @@ async def test_mode_rw_does_not_make_a_store(path: Path) -> None:
 def test_a_store_that_is_made_while_it_is_looked_at_is_ours(path: Path, nth: int) -> None:
     """Whichever statement of the look it is made before."""
     file = File(str(path))
-    looking, making = file.connect(), file.connect()
+    looking, making = file.connect(creates=True), file.connect(creates=True)
     statements: list[str] = []
 
     def make(statement: str) -> None:
@@ -517,3 +521,64 @@ async def test_claims_do_not_wait_for_the_disk_and_commits_do(path: Path, synchr
         await engine.do(Commit(Transit(State("b"), "work")))
         await driver.release([("a", state.rev, "claim")], "owner", 1)
     assert [synchronous, "normal", "normal", synchronous, "normal"] == committed
+
+
+def _replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    copy.replace(path)
+
+
+def _delete_all(path: Path) -> None:
+    for each in path.parent.glob("store.db*"):
+        each.unlink()
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "deleted": lambda path: path.unlink(),
+    "renamed": lambda path: path.rename(path.with_name("away.db")),
+    "replaced": _replace,
+    "its log deleted": lambda path: path.with_name("store.db-wal").unlink(),
+    "all deleted": _delete_all,
+}
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+async def test_a_file_that_is_lost_while_it_is_open_is_told(
+    tmp_path: Path, lose: Callable[[Path], object]
+) -> None:
+    """By the next commit and by who opens another reader; nothing is acknowledged that goes
+    nowhere, and no empty file is made."""
+    path = tmp_path / "store.db"
+    async with connect(f"sqlite:///{path}") as driver, Engine(driver) as engine:
+        await engine.do(Commit(Pause(State("a"))))
+        lose(path)
+        left = sorted(tmp_path.iterdir())
+        for id in ("b", "c"):
+            with pytest.raises(StoreOpenError, match="while the store was open"):
+                await engine.do(Commit(Pause(State(id))))
+        with suppress(StoreError):
+            assert (await engine.get("a")).rev == 1
+        with suppress(StoreError):
+            assert await driver.head() == 1
+        assert left == sorted(tmp_path.iterdir())
+
+
+async def test_what_others_do_to_a_file_is_no_loss(tmp_path: Path) -> None:
+    """VACUUM, a backup, another process that opens and closes it: commits go on."""
+    path = tmp_path / "store.db"
+    async with connect(f"sqlite:///{path}") as driver, Engine(driver) as engine:
+        await engine.do(Commit(Pause(State("a"))))
+        async with connect(f"sqlite:///{path}") as other, Engine(other) as beside:
+            await beside.do(Commit(Pause(State("b"))))
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
+            with closing(sqlite3.connect(tmp_path / "backup.db")) as backup:
+                connection.backup(backup)
+        (c,) = await engine.do(Commit(Pause(State("c"))))
+        assert c.rev == 3
+    for name in ("copy.db", "backup.db"):
+        async with connect(f"sqlite:///{tmp_path / name}") as driver:
+            assert await driver.head() == 2

@@ -34,8 +34,8 @@ class Careless(File):
     """A file whose connections leave what is deleted where it was, which is for SQLite's builders
     to choose."""
 
-    def connect(self) -> sqlite3.Connection:
-        connection = super().connect()
+    def connect(self, *, creates: bool = False) -> sqlite3.Connection:
+        connection = super().connect(creates=creates)
         connection.execute("PRAGMA secure_delete = OFF")
         return connection
 

@@ -20,7 +20,7 @@ from flowstate.clock import SystemClock
 from flowstate.commands import Command, Commit, Fail, Pause, Transit
 from flowstate.drivers.group_commit import Take
 from flowstate.drivers.sqlite import schema
-from flowstate.drivers.sqlite.connection import File
+from flowstate.drivers.sqlite.connection import File, Identity
 from flowstate.drivers.sqlite.reader import Reader
 from flowstate.drivers.sqlite.writer import Writer
 from flowstate.leases import ready
@@ -73,7 +73,7 @@ class Filled:
     @property
     def writer(self) -> Writer:
         connection: Any = self.writing
-        return Writer(connection, self.file, SystemClock())
+        return Writer(connection, self.file, SystemClock(), Identity(self.file))
 
 
 def commit(writer: Writer, *commands: Command) -> list[State]:
@@ -111,10 +111,10 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Filled, F
     made: list[Filled] = []
     for size in (FEW, MANY):
         file = File(str(folder / f"{size}.db"), "normal")
-        with closing(file.connect()) as connection:
+        with closing(file.connect(creates=True)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             schema.migrate(connection, file.path)
-            fill(Writer(connection, file, SystemClock()), size)
+            fill(Writer(connection, file, SystemClock(), Identity(file)), size)
         made.append(Filled(file, size, Counted(file.connect()), Counted(file.connect())))
     yield made[0], made[1]
     for each in made:

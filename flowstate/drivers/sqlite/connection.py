@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from ...errors import StoreOpenError, StoreUrlError
 from ..url import StoreUrl
@@ -68,11 +68,13 @@ class File:
                 self.path, f"does not exist, and ?mode={self.mode} does not make it"
             )
 
-    def connect(self) -> sqlite3.Connection:
-        """A new connection, for use by one thread at a time."""
+    def connect(self, *, creates: bool = False) -> sqlite3.Connection:
+        """A new connection, for use by one thread at a time. Nobody but who opens the store makes a
+        missing file: one that was deleted meanwhile would be there again, and empty."""
+        mode = self.mode if creates or self.mode != "rwc" else "rw"
         # the empty authority keeps a path that begins with two slashes from being taken for one
         connection = sqlite3.connect(
-            f"file://{quote(str(self.location))}?mode={self.mode}",
+            f"file://{quote(str(self.location))}?mode={mode}",
             uri=True,
             timeout=self.busy_timeout / 1000,
             isolation_level=None,
@@ -85,6 +87,36 @@ class File:
             connection.close()
             raise
         return connection
+
+
+@define(eq=False)
+class Identity:
+    """Which file a store is, and which is its write-ahead log: what is at their paths may be
+    deleted, renamed or replaced while they are open, and who goes on then writes to nowhere."""
+
+    file: File
+    _known: dict[Path, tuple[int, int]] = field(factory=dict[Path, tuple[int, int]], init=False)
+    """path -> device and inode, of those that were found"""
+
+    def check(self) -> None:
+        """Raise ``StoreOpenError`` if either is no longer what it was when it was first found."""
+        location = self.file.location
+        for path in (location, location.with_name(f"{location.name}-wal")):
+            try:
+                found = path.stat()
+                identity = found.st_dev, found.st_ino
+            except FileNotFoundError:
+                identity = None
+            known = self._known.get(path)
+            if known is None and identity is not None:
+                self._known[path] = identity
+            elif identity != known:
+                became = "was deleted or renamed" if identity is None else "was replaced"
+                raise StoreOpenError(
+                    str(path),
+                    f"{became} while the store was open; nothing was written. Whoever has it open "
+                    "has to be ended; then put the file back, together with its -wal",
+                )
 
 
 def _choice(url: StoreUrl, option: str, choices: tuple[str, ...]) -> str:

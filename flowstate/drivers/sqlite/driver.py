@@ -12,7 +12,7 @@ from ...retention import Compaction, Retention
 from ..threaded import ThreadedDriver
 from ..url import StoreUrl
 from . import schema
-from .connection import File
+from .connection import File, Identity
 from .errors import translated
 from .poller import FileSource
 from .reader import Reader
@@ -29,6 +29,7 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
 
     file: File
     clock: Clock = field(factory=SystemClock, kw_only=True)
+    _identity: Identity = field(init=False)
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> SQLiteDriver:
@@ -52,7 +53,7 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
     def _open_writer(self) -> Writer:
         self.file.check()
         with translated(self.file.path):
-            connection = self.file.connect()
+            connection = self.file.connect(creates=True)
             try:
                 schema.version(connection, self.file.path)  # before anything is changed
                 if not self._is_read_only:
@@ -65,9 +66,11 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
             except BaseException:
                 connection.close()
                 raise
-        return Writer(connection, self.file, self.clock)
+        self._identity = Identity(self.file)
+        return Writer(connection, self.file, self.clock, self._identity)
 
     def _open_reader(self) -> Reader:
+        self._identity.check()
         with translated(self.file.path):
             return Reader(self.file.connect(), self.file.path)
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 from attrs import define, field
 
 from ...clock import Clock
-from ...errors import SchemaVersionError, StoreBusyError, StoreError, UnknownOutcomeError
+from ...errors import StoreBusyError, StoreError, StoreOpenError, UnknownOutcomeError
 from ...leases import Claimed, Held, Renewal
 from ...plan import Following, Plan, Record
 from ...query import Left, Unreadable
@@ -27,7 +27,7 @@ from ..plans import GroupPlan, Latest, Outcome, ids_of, keys_of, reused_by
 from ..schema import check_unchanged
 from ..threaded import StoreWriter
 from .compactor import Compactor
-from .connection import File
+from .connection import File, Identity
 from .errors import translate, translated
 from .places import Places
 from .rows import COLUMNS, STATUSES, VersionRow, among, delete, labels_of, payloads_of
@@ -39,7 +39,7 @@ Stored: TypeAlias = Mapping[str, str]
 
 WAL_PATIENCE_MS = 1_000
 """How long whoever reads older versions may hold up that the WAL is emptied."""
-_FAIL_ALL = (StoreBusyError, UnknownOutcomeError, SchemaVersionError)
+_FAIL_ALL = (StoreBusyError, StoreOpenError, UnknownOutcomeError)
 """Errors that are of the store, and not of one plan: each would meet them again."""
 CHUNKS = (256, 64, 16, 4, 1)
 """Rows in one INSERT: few sizes, so that each is prepared once."""
@@ -52,6 +52,7 @@ class Writer(StoreWriter):
     connection: sqlite3.Connection
     file: File
     clock: Clock
+    identity: Identity
     _synchronous: str = field(init=False)
     """As the connection is set."""
     _wal_is_left: bool = field(default=False, init=False)
@@ -127,11 +128,13 @@ class Writer(StoreWriter):
         """Write something in one transaction: all of it or, if anything is raised, nothing. It is
         as durable as the file is to be, unless *synchronous* says less.
 
-        Raises ``SchemaVersionError`` if the store was migrated since it was opened.
+        Raises ``SchemaVersionError`` if the store was migrated since it was opened, and
+        ``StoreOpenError`` if its file is not there any more.
         """
         try:
             if self.connection.in_transaction:  # one that could not be rolled back
                 self.connection.rollback()
+            self.identity.check()
             self._synchronize(synchronous or self.file.synchronous)
             self.connection.execute("BEGIN IMMEDIATE")
             # not as a table in another statement: SQLite would prepare it anew each time
