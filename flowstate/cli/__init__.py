@@ -12,8 +12,11 @@ used, a state that did not end well), 2 the command was called wrongly, 130 inte
 from __future__ import annotations
 
 import io
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -56,6 +59,19 @@ class Commands(click.Group):
         module = import_module(f".{MODULES[cmd_name]}", __name__)
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """An output that cannot be written is an error of one line; a closed one is silence."""
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:
+                setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (it stays)
+        try:
+            return super().main(*args, **options)
+        except OSError as error:  # click has seen to a pipe that nobody reads any more
+            where = f"{error.filename}: " if error.filename else "the output: "
+            click.echo(f"Error: {where}{error.strerror or error}", err=True)
+            sys.stderr.flush()
+            os._exit(1)  # what is left to be written would be another error
 
 
 @click.group(

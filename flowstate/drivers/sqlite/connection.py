@@ -65,7 +65,8 @@ class File:
             )
         if self.mode != "rwc" and not path.exists():
             raise StoreOpenError(
-                self.path, f"does not exist, and ?mode={self.mode} does not make it"
+                self.path,
+                f"does not exist; look whether the path is right (?mode={self.mode} makes no file)",
             )
 
     def connect(self, *, creates: bool = False) -> sqlite3.Connection:

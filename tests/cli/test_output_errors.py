@@ -1,0 +1,47 @@
+"""An output that cannot be written: one line of error, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flowstate import Commit, Engine, Pause, State, connect
+
+from .shell import FLOWSTATE
+
+pytestmark = pytest.mark.anyio
+
+COMMANDS = ("ls", "ls --json", "status", "count", "count --json", "show a", "cat a x")
+
+
+@pytest.fixture
+async def url(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/store.db"
+    async with connect(url) as driver, Engine(driver) as engine:
+        await engine.do(Commit(Pause(State("a").attach("x", 1))))
+    return url
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is full")
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_full_disk_is_one_line(url: str, command: str) -> None:
+    ran = _shell(f"{FLOWSTATE} {command} > /dev/full", url)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.splitlines() == ["Error: the output: No space left on device"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_closed_output_is_silence(url: str, command: str) -> None:
+    ran = _shell(f"{FLOWSTATE} {command} >&-", url)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def _shell(line: str, url: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "FLOWSTATE_STORE": url}
+    command = ["sh", "-c", line]
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
