@@ -164,7 +164,7 @@ async def test_a_newer_schema_is_refused_untouched(path: Path) -> None:
 
 async def test_mode_rw_does_not_make_a_store(path: Path) -> None:
     """``?mode=rw`` is for looking at a store that must be there."""
-    with pytest.raises(StoreOpenError, match="does not exist; .*\\?mode=rw makes no file"):
+    with pytest.raises(StoreOpenError, match=r"does not exist; .*\?mode=rw makes no file"):
         await connect(url(path, "?mode=rw")).open()
     assert not path.exists()
 
