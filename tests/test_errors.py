@@ -76,6 +76,7 @@ EXAMPLES: list[tuple[FlowstateError, dict[str, Any], str]] = [
     ),
     (errors.StateNotFoundError("state 'a'"), {"what": "state 'a'"}, "no state 'a'"),
     (errors.DataNotFoundError("data 'd'"), {"what": "data 'd'"}, "no data 'd'"),
+    (errors.DataForgottenError("data 'd'"), {"what": "data 'd'"}, "data 'd' was forgotten"),
     (
         errors.CompactedError(5, 9),
         {"after": 5, "oldest": 9},
@@ -156,6 +157,7 @@ def test_an_error_is_called_one(kind: type[FlowstateError]) -> None:
         (errors.FlowNotFoundError, LookupError),
         (errors.StateNotFoundError, LookupError),
         (errors.DataNotFoundError, LookupError),
+        (errors.DataForgottenError, errors.DataNotFoundError),
         (errors.FlowReturnError, TypeError),
         (errors.EngineClosedError, RuntimeError),
         (errors.StoreClosedError, RuntimeError),

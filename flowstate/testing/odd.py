@@ -39,6 +39,7 @@ from ..commands import (
     Transit,
 )
 from ..data import Data, DataRef
+from ..forgetting import Forgotten
 from ..frozendict import FrozenDict
 from ..leases import Due, DuePage
 from ..plan import Plan, Write
@@ -47,7 +48,7 @@ from ..retention import Compaction, Retention
 from ..state import MAX_ALARMS, MAX_STACKED, Alarm, Cause, RetryPolicy, State, Status, Transition
 
 UNCHECKED: frozenset[type[Struct]] = frozenset(
-    {Page, Unreadable, Due, DuePage, Compaction, Plan, Write}
+    {Page, Unreadable, Due, DuePage, Compaction, Forgotten, Plan, Write}
 )
 """What drivers answer with, and what the kernel makes of checked values for them: nothing is tried
 on these."""

@@ -389,35 +389,29 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule(query=queries())
     def find(self, query: Query) -> None:
-        """Find the newest match of a query, and the newest state in each status."""
+        """Find the newest match of a query, and the newest state in each status; count the current
+        versions that match."""
         for each in (query, *(Query(status=status) for status in Status)):
             assert self._do(self.driver.find, each) == self.model.find(each)
+        for by in ("status", "flow"):
+            assert dict(self._do(self.driver.count, query, by)) == self.model.count(query, by)
 
-    @rule(query=queries(), after=st.integers(0, 40), limit=_limits)
-    def read(self, query: Query, after: int, limit: int) -> None:
-        """Read page by page to the head."""
-        expected = self.model.read(query, after)
+    @rule(query=queries(), start=st.integers(0, 40), limit=_limits, newest_first=st.booleans())
+    def read(self, query: Query, start: int, limit: int, newest_first: bool) -> None:  # noqa: FBT001
+        """Read page by page to the head, or to the beginning."""
+        expected = self.model.read(query, start, newest_first=newest_first)
         found: list[State] = []
-        while after < self.model.head:
-            page = self._page(query, after, limit)
-            assert after < page.upto <= self.model.head
+        while start > 1 if newest_first else start < self.model.head:
+            page = self._page(query, start, limit, newest_first=newest_first)
+            if newest_first:
+                assert 1 <= page.upto < start
+            else:
+                assert start < page.upto <= self.model.head
             found.extend(page.versions)
-            after = page.upto
+            start = page.upto
         assert found == expected
 
-    @rule(query=queries(), before=st.integers(1, 40), limit=_limits)
-    def read_newest_first(self, query: Query, before: int, limit: int) -> None:
-        """Read page by page to the beginning."""
-        expected = self.model.read(query, before, newest_first=True)
-        found: list[State] = []
-        while before > 1:
-            page = self._page(query, before, limit, newest_first=True)
-            assert 1 <= page.upto < before
-            found.extend(page.versions)
-            before = page.upto
-        assert found == expected
-
-    def _page(self, query: Query, start: int, limit: int, *, newest_first: bool = False) -> Page:
+    def _page(self, query: Query, start: int, limit: int, *, newest_first: bool) -> Page:
         read = partial(self.driver.read, newest_first=newest_first)
         page = self._do(read, query, start, limit)
         assert len(page.versions) <= limit
@@ -427,12 +421,6 @@ class DriverMachine(RuleBasedStateMachine):
         expected = {state.rev: self.model.left(state) for state in page.versions if leaving}
         assert page.left == {rev: left for rev, left in expected.items() if left is not None}
         return page
-
-    @rule(query=queries())
-    def count(self, query: Query) -> None:
-        """Count the current versions that match."""
-        for by in ("status", "flow"):
-            assert dict(self._do(self.driver.count, query, by)) == self.model.count(query, by)
 
     @precondition(lambda self: self.model.payloads)
     @rule(nths=st.lists(_places, min_size=1, max_size=2), id=st.sampled_from(IDS))

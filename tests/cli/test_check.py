@@ -297,10 +297,10 @@ def test_a_store_that_is_in_use_is_refused(shell: Shell) -> None:
         (["json:loads"], "the store: cannot be made: TypeError: the JSON object must be"),
         (["memory:", "--law", "no law says this"], "law: none matches 'no law says this'"),
         (
-            ["memory:", "--law", "9"],
+            ["memory:", "--law", "10"],
             (
-                "law: none matches '9'; give the number of a law, or words of its heading, name or "
-                "text. There are: Law 1, order; Law 2, atomicity; "
+                "law: none matches '10'; give the number of a law, or words of its heading, name "
+                "or text. There are: Law 1, order; Law 2, atomicity; "
             ),
         ),
         (["memory:", "--law", ""], "law: none matches ''; give"),

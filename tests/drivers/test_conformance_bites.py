@@ -128,12 +128,12 @@ def test_the_machine_finds_a_driver_that_breaks_a_law(driver: broken.Broken) -> 
             return broken.store_of(driver, path)
 
     # it is enough to find a difference; the same ones each time, and no search for shorter ones.
-    # The rarest takes some 200 examples: what is drawn changes with the machine's code
+    # The rarest takes some 2,000 examples: what is drawn changes with the machine's code
     quick = settings(
         BrokenMachine.TestCase.settings,
         database=None,
         derandomize=True,
-        max_examples=2_000,
+        max_examples=4_000,
         phases=[Phase.generate],
     )
     with pytest.raises((AssertionError, RevMismatchError, RecordedError)):

@@ -16,6 +16,7 @@ class TestModelDriver(DriverConformance):
 
     # slow and obvious: it looks at all there is to find anything
     test_cost_does_not_grow_with_the_history: Any = None
+    test_cost_does_not_grow_with_what_has_lost_a_label: Any = None
     test_cost_does_not_grow_with_what_is_ready_and_taken: Any = None
     test_cost_of_a_claim_does_not_grow_with_flows_that_nothing_is_ready_for: Any = None
     test_cost_of_a_batch_does_not_grow_with_what_shares_a_payload: Any = None

@@ -157,6 +157,8 @@ class ErrorLaws(Laws):
                             await _CALLS[name](filled)
                     except StoreError:
                         pass
+                    except Exception as error:  # noqa: BLE001  (any other one is a fault)
+                        pytest.fail(f"{name} raised {error!r}, which is no StoreError")
                     finally:
                         filled.faults.end()
                     if name == "open":
