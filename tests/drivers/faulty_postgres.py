@@ -32,7 +32,6 @@ class FaultyConnection(psycopg.Connection[TupleRow]):
 
 NATIVES = (
     lambda: psycopg.OperationalError("server closed the connection unexpectedly"),
-    errors.DeadlockDetected,
     errors.DiskFull,
     errors.ProgramLimitExceeded,
 )
