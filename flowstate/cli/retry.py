@@ -28,7 +28,15 @@ from flowstate import (
 )
 
 from . import output
-from .query import is_own, label_option, refusing
+from .query import (
+    chosen,
+    failed_option,
+    flow_option,
+    is_own,
+    label_option,
+    prefix_option,
+    refusing,
+)
 from .reading import Readable
 from .signals import INTERRUPTED, interruptible, leave
 from .store import Access, opened, run_async, store_option
@@ -56,8 +64,11 @@ class Summary(Struct):
     "statuses",
     type=click.Choice([status.value for status in RETRIED], case_sensitive=False),
     multiple=True,
-    help="States in this status (default, with --label: failed). Several: in any of them.",
+    help="States in this status (default: failed). Several: in any of them.",
 )
+@failed_option
+@flow_option
+@prefix_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be retried.")
 @store_option
 @output.json_option
@@ -65,12 +76,15 @@ def retry(
     ids: Sequence[str],
     labels: Mapping[str, str],
     statuses: Sequence[str],
+    failed: bool,
+    flows: Sequence[str],
+    prefix: str,
     dry_run: bool,
     url: str,
     as_json: bool,
 ) -> None:
-    """Let the states ID..., or all states with these labels and statuses, run again at the flow
-    where they failed or were paused. They have all their attempts again.
+    """Let the states ID..., or all states with these labels, statuses, flows and beginnings of
+    ids, run again at the flow where they failed or were paused. They have all their attempts again.
 
     They are ready then: whoever works and has their flow runs them at once, a worker of an engine,
     `flowstate work` or `flowstate run`.
@@ -84,18 +98,23 @@ def retry(
     \b
     Examples:
       flowstate retry order-1 order-2 --store sqlite:///orders.db
-      flowstate retry --status failed --dry-run
+      flowstate retry --failed --dry-run
+      flowstate retry --failed --flow charge
       flowstate retry --label customer=ann --json | jq -r .id
     """
-    if ids and (labels or statuses):
-        raise click.UsageError("Give either IDs, or --label and --status.")
-    if not (ids or labels or statuses):
-        raise click.UsageError(
-            "Say which: IDs, --label, or --status (all that failed: --status failed)."
-        )
-    chosen = [Status(name) for name in statuses] or [Status.FAILED]
+    selects = labels or statuses or failed or flows or prefix
+    if ids and selects:
+        raise click.UsageError("Give either IDs, or options that select states.")
+    if not (ids or selects):
+        raise click.UsageError("Say which: IDs, or an option that selects (all: --failed).")
     with refusing():
-        query = Query(labels=labels, status=chosen, latest=True)
+        query = Query(
+            labels=labels,
+            status=chosen(statuses, failed=failed) or Status.FAILED,
+            flow=flows,
+            id_prefix=prefix,
+            latest=True,
+        )
 
     async def retry_states() -> int:
         access = Access.READ if dry_run else Access.CHANGE

@@ -39,6 +39,10 @@ AS_IT_WAS = {"a": "failed", "b": "failed", "c": "failed", "p": "paused"}
         (("a", "p", "a"), "ap"),
         (("--status", "failed"), "abc"),
         (("--status", "failed", "--status", "paused"), "abcp"),
+        (("--failed",), "abc"),
+        (("--prefix", "b"), "b"),
+        (("--failed", "--flow", "fail"), "abc"),
+        (("--flow", "finish"), ""),
         (("--label", "k=b"), "b"),
         (("--label", "k=p"), ""),
         (("--label", "k=p", "--status", "paused"), "p"),
@@ -85,7 +89,7 @@ def test_what_cannot_run_again_is_refused_and_the_rest_is_not(
     assert "retried 1 state, 1 state refused" == done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("chosen", [(), ("a", "--status", "failed"), ("--status", "ended")])
+@pytest.mark.parametrize("chosen", [(), ("a", "--failed"), ("--status", "ended")])
 def test_what_does_not_say_which_states_is_a_wrong_call(
     failed: Shell, chosen: tuple[str, ...]
 ) -> None:
