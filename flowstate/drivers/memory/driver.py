@@ -350,17 +350,27 @@ class MemoryDriver(Driver):
         return None if previous is None else Left.of(previous).before(state)
 
     def _index_labels(self, previous: State | None, state: State) -> None:
+        labels = state.labels
         if previous is not None:
+            if previous.labels == labels:  # by far the most frequent
+                for label in labels.items():
+                    self._labelled[label].append(state.rev)
+                    self._current_labelled[label].move_to_end(state.id)
+                return
             for label in previous.labels.items():
-                ids = self._current_labelled[label]
-                del ids[state.id]
-                if not ids:
-                    del self._current_labelled[label]
-            for label in previous.labels.items() - state.labels.items():
+                self._not_current(label, state.id)
+            for label in previous.labels.items() - labels.items():
                 self._left_labelled.setdefault(label, []).append(state.rev)
-        for label in state.labels.items():
+        for label in labels.items():
             self._labelled.setdefault(label, []).append(state.rev)
             self._current_labelled.setdefault(label, OrderedDict())[state.id] = None
+
+    def _not_current(self, label: tuple[str, str], id: str) -> None:
+        """The current version of a state has a label no longer."""
+        ids = self._current_labelled[label]
+        del ids[id]
+        if not ids:
+            del self._current_labelled[label]
 
     def _newest_first(self, query: Query) -> Iterator[Iterator[State]]:
         """Candidates for ``find``: for each alternative, by its rarest label."""
@@ -533,10 +543,7 @@ class MemoryDriver(Driver):
         self._places.forget(state.id)
         del self._histories[state.id]
         for label in state.labels.items():
-            ids = self._current_labelled[label]
-            del ids[state.id]
-            if not ids:
-                del self._current_labelled[label]
+            self._not_current(label, state.id)
 
 
 def _above(revs: list[int], after: int) -> Iterator[int]:
