@@ -12,6 +12,7 @@ DEMO := docs/examples/permits
 CASE := case-4516
 STORE := sqlite:///demo.db
 SEEDS := 1000
+MINUTES := 2
 
 help:  ## This list
 	@echo "make TARGET, where TARGET is one of:"
@@ -44,6 +45,9 @@ peers: $(READY)  ## Measure what else could be used (DBOS, LangGraph, state mach
 simulate: $(READY)  ## Run SEEDS=1000 simulated clusters with faults; SEED=n replays one
 	$(BIN)/python -m flowstate.testing.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
+jepsen: $(READY)  ## Attack each kind of store for MINUTES=2 with kill -9, stops, crashes and wrong clocks
+	$(BIN)/python -m tests.jepsen --minutes $(MINUTES) $(if $(STORES),$(addprefix --store ,$(STORES)))
+
 format: $(READY)  ## Put the code in the form that check wants
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
@@ -57,4 +61,4 @@ $(READY): pyproject.toml tools/setup
 	@PYTHON="$(PYTHON)" tools/setup $(VENV)
 	@touch $@
 
-.PHONY: help demo test check bench peers simulate format clean
+.PHONY: help demo test check bench peers simulate jepsen format clean

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from ..driver import Driver
 from ..errors import CompactedError
 from ..plan import Plan
-from ..query import Query
+from ..query import Left, Query
 from ..state import KERNEL_PREFIX, Alarm, Cause, RetryPolicy, State, Status, Transition
 from .places import Call, Change, PlaceChange
 from .wrapper import WrapperDriver
@@ -99,6 +99,11 @@ class History(Struct, frozen=True, kw_only=True, dict=True):
                 found[state.rev] = latest[state.id]
             latest[state.id] = state
         return found
+
+    @cached_property
+    def left(self) -> Mapping[int, Left]:
+        """Revision -> what the state was before that version."""
+        return {rev: Left.of(before) for rev, before in self.before.items()}
 
     @cached_property
     def changes_of(self) -> Mapping[tuple[str, int], list[tuple[int, PlaceChange]]]:
@@ -206,12 +211,13 @@ def promises(history: History) -> Iterator[str]:
 
 
 def watched(history: History) -> Iterator[str]:
-    """Every watcher saw each matching version exactly once, in order."""
+    """Every watcher saw each version that its query selects exactly once, in order."""
     for seen in history.seen:
         expected = [
             state.rev
             for state in history.log
-            if seen.after < state.rev <= seen.upto and seen.query.matches(state)
+            if seen.after < state.rev <= seen.upto
+            and seen.query.selects(state, history.left.get(state.rev))
         ]
         if list(seen.revs) != expected:
             odd = sorted(set(expected) ^ set(seen.revs))
