@@ -43,7 +43,7 @@ def main(stores: tuple[str, ...], minutes: float, rounds: int, seed: int | None)
                     status.update(f"{name}: {blow}")
 
                 with STORES[name](folder) as target:
-                    attack = Attack(target, folder, minutes * 60, first + number, tell=tell)
+                    attack = Attack(target, folder, minutes * 60, seed=first + number, tell=tell)
                     result = anyio.run(attack.run)
             _print(console, f"{name}, seed {first + number}", result)
             if result.problems:

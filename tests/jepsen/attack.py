@@ -41,7 +41,11 @@ CREW = ("client", "client", "worker", "worker", "claimer", "claimer", "compactor
 STOPS_S = (0.3, 3.0, 13.0)
 """How long a process is stopped: also for longer than every lease and every wait for a lock."""
 CALM_S = 0.3
-"""Between two blows, on average."""
+"""Between two blows, on average; and so long that something happens,"""
+CALM_VERSIONS = 20
+"""fewer than so many new versions,"""
+STALLED_S = 20.0
+"""but no longer than this."""
 PATIENCE_S = 180.0
 """How long what is left may take to come to rest."""
 LEAVING_S = 30.0
@@ -151,6 +155,12 @@ class Observer:
             except StoreError:
                 await anyio.sleep(client.PATIENCE_S)
 
+    async def seen(self, versions: int) -> None:
+        """Return when so many versions were seen, or nothing seems to happen."""
+        with anyio.move_on_after(STALLED_S):
+            while len(self.log) < versions:  # noqa: ASYNC110  (nobody else needs to be told)
+                await anyio.sleep(0.02)
+
     def _allow(self, before: int) -> None:
         path = self.folder / client.OBSERVED
         new = path.with_suffix(".new")
@@ -169,11 +179,12 @@ class Result:
 
 @define
 class Attack:
-    """One attack on a store, for so many seconds."""
+    """One attack on a store, for so many seconds, and until so many versions were seen."""
 
     target: Target
     folder: Path
     seconds: float
+    versions: int = 0
     seed: int = 0
     wild: bool = True
     tell: Callable[[str], None] = lambda _: None
@@ -191,8 +202,7 @@ class Attack:
                 tasks.start_soon(observer.watch)
                 for role in CREW:
                     crew.start(role)
-                with anyio.move_on_after(self.seconds):
-                    await self._strike(crew, chance)
+                await self._strike(crew, observer, chance)
                 self.tell("calm")
                 await anyio.to_thread.run_sync(self.target.calm)
                 await anyio.to_thread.run_sync(crew.end)
@@ -206,7 +216,7 @@ class Attack:
         problems = [*crew.problems, *observer.problems, *restless, *judge(evidence)]
         return Result(self._figures(evidence, observer), problems, evidence)
 
-    async def _strike(self, crew: Crew, chance: random.Random) -> None:
+    async def _strike(self, crew: Crew, observer: Observer, chance: random.Random) -> None:
         """One blow after the other, each at a moment that nobody chose."""
         async with anyio.create_task_group() as tasks:
 
@@ -215,8 +225,10 @@ class Attack:
                 await anyio.sleep(seconds)
                 crew.send(name, signal.SIGCONT)
 
-            while True:
+            end = time.monotonic() + self.seconds
+            while time.monotonic() < end or len(observer.log) < self.versions:
                 await anyio.sleep(chance.expovariate(1 / CALM_S))
+                await observer.seen(len(observer.log) + chance.randrange(CALM_VERSIONS))
                 blow = chance.choice(["kill -9", "SIGSTOP", "SIGTERM", *self.target.faults])
                 self.tell(blow)
                 name = chance.choice(crew.names)
@@ -229,6 +241,7 @@ class Attack:
                 else:
                     await anyio.to_thread.run_sync(self.target.faults[blow], chance)
                 self.blows[blow] += 1
+            tasks.cancel_scope.cancel()
 
     async def _rest(self, observer: Observer) -> tuple[tuple[State, ...], list[str]]:
         """Work off what is left, and read what is stored then. The clock of who does it is ahead of

@@ -79,15 +79,21 @@ def judge(evidence: Evidence) -> list[str]:
 
 
 def acknowledged(evidence: Evidence) -> Iterator[str]:
-    """What was acknowledged is stored as it was told; and told again, it is the same."""
+    """What was acknowledged is stored as it was told; and told again, it is the same, but for what
+    compaction has removed: then it is what the state was later."""
     stored = {state.rev: state for state in evidence.log}
+    left = {state.rev for state in evidence.left}
     moved = {note.commit_id: note.moved for note in evidence.every if isinstance(note, Tried)}
     first: dict[str, tuple[int, ...]] = {}
     for note in evidence.every:
         if not isinstance(note, Told):
             continue
-        if first.setdefault(note.commit_id, note.revs) != note.revs:
-            yield f"{note.commit_id} was told {first[note.commit_id]}, and later {note.revs}"
+        earlier = first.setdefault(note.commit_id, note.revs)
+        if any(
+            rev < before or (rev != before and before in left)
+            for before, rev in zip(earlier, note.revs, strict=True)
+        ):
+            yield f"{note.commit_id} was told {earlier}, and later {note.revs}"
         ids = [stored[rev].id if rev in stored else "nothing" for rev in note.revs]
         if ids != [id for id, _ in moved[note.commit_id]]:
             yield f"{note.commit_id} was told {note.revs}, where there is {ids}"

@@ -18,7 +18,7 @@ from .judge import LAWS, Evidence, judge
 from .notes import AnyNote, Given, Note, Refused, Releasing, Saw, Told, Tried, Trouble
 from .stores import STORES
 
-SECONDS = 5.0
+SECONDS, VERSIONS = 3.0, 500
 
 N = TypeVar("N", bound=Note)
 
@@ -28,7 +28,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """Of a short attack, in which every promise was kept."""
     folder = tmp_path_factory.mktemp("attack")
     with STORES["sqlite"](folder) as target:
-        result = anyio.run(Attack(target, folder, SECONDS, seed=1).run)
+        result = anyio.run(Attack(target, folder, SECONDS, VERSIONS, seed=1).run)
     assert result.problems == []
     assert result.evidence.commits
     return result.evidence
@@ -36,7 +36,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 
 def test_postgres_survives_an_attack(tmp_path: Path) -> None:
     with STORES["postgres"](tmp_path) as target:
-        result = anyio.run(Attack(target, tmp_path, SECONDS, seed=1).run)
+        result = anyio.run(Attack(target, tmp_path, SECONDS, VERSIONS, seed=1).run)
     assert result.problems == []
 
 
@@ -50,6 +50,13 @@ def test_sqlite_survives_an_attack(evidence: Evidence) -> None:
 def _lost(evidence: Evidence) -> Evidence:
     told = _told(evidence)
     return replace(evidence, log=[state for state in evidence.log if state.rev not in told.revs])
+
+
+def _told_otherwise(evidence: Evidence) -> Evidence:
+    """Of something that is still there."""
+    left = {state.rev for state in evidence.left}
+    told = next(n for n in evidence.every if type(n) is Told and {*n.revs} <= left)
+    return _with(evidence, replace(told, revs=[rev + 1 for rev in told.revs], at=told.at + 1))
 
 
 def _refused_and_stored(evidence: Evidence) -> Evidence:
@@ -148,6 +155,7 @@ def _edited(evidence: Evidence, prefix: str, **annotations: str) -> Evidence:
 
 BREACHES: Mapping[Callable[[Evidence], Evidence], str] = {
     _lost: "acknowledged",
+    _told_otherwise: "acknowledged",
     _refused_and_stored: "once",
     _torn: "once",
     _rests_on_something_else: "rests_on",
