@@ -13,6 +13,7 @@ import click
 
 from flowstate import Engine, FlowstateError, connect
 
+from . import output
 from .signals import INTERRUPTED
 
 T = TypeVar("T")
@@ -73,7 +74,8 @@ def run_async(command: Callable[[], Awaitable[T]]) -> T:
         if isinstance(cause, KeyboardInterrupt):
             raise SystemExit(INTERRUPTED) from None
         if isinstance(cause, FlowstateError):
-            raise click.ClickException(str(cause)) from error
+            lines = (output.plain(line) for line in str(cause).splitlines())
+            raise click.ClickException("\n".join(lines)) from error
         raise cause from None
 
 
