@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -60,6 +61,13 @@ class Commands(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Ctrl-C has the exit code 130, wherever it comes."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(128 + signal.SIGINT) from None
+
     def main(self, *args: Any, **options: Any) -> Any:
         """An output that cannot be written is an error of one line; a closed one is silence."""
         for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -105,6 +113,9 @@ def main() -> None:
       flowstate check 'sqlite:///{tmp}/store.db'
       flowstate bench --quick
     """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        # until here it ended the process: all is imported now, and what begins is to end well
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # a label in letters that the terminal does not have is shown, not a crash

@@ -21,6 +21,8 @@ from flowstate import InvalidValueError, State
 MAX_LINE_BYTES = 64 << 20
 """The longest line that is accepted. The content of a longer one is not held in memory."""
 _CHUNK_BYTES = 256 << 10
+_MAX_SHOWN = 100
+"""Characters of the name of an unknown field that are shown."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -116,6 +118,8 @@ async def _read(file: int) -> bytes:
 
 def _message(error: msgspec.ValidationError) -> str:
     text = str(error)
-    if text.startswith("Object contains unknown field"):
-        text += f"; a line has {', '.join(_Record.__struct_fields__)}"
+    known, unknown_field, name = text.partition("Object contains unknown field ")
+    if not known and unknown_field:
+        name = name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…"
+        text = f"{unknown_field}{name}; a line has {', '.join(_Record.__struct_fields__)}"
     return text

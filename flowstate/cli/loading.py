@@ -16,6 +16,8 @@ import click
 import flowstate
 from flowstate import Flows
 
+from . import output
+
 _PACKAGE = str(Path(flowstate.__file__).parent)
 
 
@@ -32,7 +34,7 @@ class FlowsParam(click.ParamType[Flows]):
         try:
             return load(str(value))
         except LoadError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(output.plain(str(error)), param, ctx)
 
 
 class LoadError(Exception):

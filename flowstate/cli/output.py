@@ -7,6 +7,7 @@ and nothing is cut or wrapped for a program that reads a pipe.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -72,7 +73,11 @@ def print_json(value: object) -> None:
 
 
 def json_text(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    text = msgspec.json.encode(value).decode()
+    if text.isprintable():
+        return text
+    # JSON takes any character as it is, and some of them control terminals
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def warn(message: str) -> None:

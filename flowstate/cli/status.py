@@ -24,7 +24,8 @@ from .store import Access, opened, run_async, store_option
 MAX_COUNTED = 10_000
 """How many due times are looked at, of all flows together."""
 LONG_MS = 5_000
-"""What is ready for longer, at a flow at which nothing is taken, is said to have no worker (ms)."""
+"""What is ready for longer, at a flow at which nothing is taken, is said to have no worker; what is
+due for longer while nobody leads, that nothing acts on it (ms)."""
 AHEAD_MS = 100 * 366 * 86_400_000
 """How far ahead due times are looked for (ms)."""
 
@@ -236,7 +237,7 @@ async def _failed(engine: Engine) -> Sequence[Failed]:
 
 def _print(report: Report, now: int) -> None:
     console = output.console()
-    console.print(_about_leader(report.leader))
+    console.print(_about_leader(report))
     if report.flows:
         console.print(_flow_table(report.flows))
     else:
@@ -253,15 +254,22 @@ def _print(report: Report, now: int) -> None:
         console.print(_failed_table(report.failed))
 
 
-def _about_leader(leader: Leader | None) -> str:
+def _about_leader(report: Report) -> str:
+    """Who leads. If nobody does, others may act even so: an engine on what it has taken, a run of
+    the command line as soon as something is due. So what waits is told, and no more."""
+    leader = report.leader
     if leader is None:
-        return "nobody ever led: nothing acts on what is due"
-    if not leader.leader:
-        return output.plain(f"nobody leads: {leader.reason}")
-    name = output.plain(leader.leader)
-    if leader.is_overdue:
-        return f"nobody leads: the lease of {name}, term {leader.term}, ran out"
-    return f"{name} leads, term {leader.term}"
+        text = "nobody ever led"
+    elif not leader.leader:
+        text = f"nobody leads: {leader.reason}"
+    elif leader.is_overdue:
+        text = f"nobody leads: the lease of {leader.leader}, term {leader.term}, ran out"
+    else:
+        return output.plain(f"{leader.leader} leads, term {leader.term}")
+    late_ms = max((flow.late_ms for flow in report.due), default=0)
+    if late_ms >= LONG_MS:
+        text += f"; nothing has acted on what is due for {output.span(late_ms)}"
+    return output.plain(text)
 
 
 def _flow_table(flows: Sequence[Line]) -> Table:

@@ -13,6 +13,7 @@ import click
 
 from flowstate import Engine, FlowstateError, connect
 
+from . import output
 from .signals import INTERRUPTED
 
 T = TypeVar("T")
@@ -64,20 +65,22 @@ def with_access(url: str, access: Access) -> str:
 
 
 def run_async(command: Callable[[], Awaitable[T]]) -> T:
-    """Run the body of a command; an error of flowstate is one line, not a traceback."""
+    """Run the body of a command; an error of flowstate is one line, not a traceback. An output that
+    nobody reads any more ends it in silence."""
     try:
         return anyio.run(command)
-    except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
-    except Exception as error:
+    except BaseException as error:
         cause = _first(error)
+        if isinstance(cause, KeyboardInterrupt):
+            raise SystemExit(INTERRUPTED) from None
         if isinstance(cause, FlowstateError):
-            raise click.ClickException(str(cause)) from error
+            lines = (output.plain(line) for line in str(cause).splitlines())
+            raise click.ClickException("\n".join(lines)) from error
         raise cause from None
 
 
-def _first(error: Exception) -> Exception:
+def _first(error: BaseException) -> BaseException:
     """The first error of the groups that task groups raise, or the error itself."""
-    if isinstance(error, ExceptionGroup):
-        return _first(cast("ExceptionGroup[Exception]", error).exceptions[0])
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
     return error

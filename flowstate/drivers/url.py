@@ -54,8 +54,8 @@ class StoreUrl:
             raise StoreUrlError(self.text, f"takes no path; {self.scheme}: is the whole URL")
 
 
-SECRET = re.compile(r"([^&=]*(?:password|secret)[^&=]*)=[^&]*", re.IGNORECASE)
-"""An option that nobody else may read."""
+SECRET = re.compile("password|secret", re.IGNORECASE)
+"""In the name of an option that nobody else may read."""
 
 
 def _text(parts: SplitResult, url: str) -> str:
@@ -73,7 +73,7 @@ def _text(parts: SplitResult, url: str) -> str:
 def _without_secrets(parts: SplitResult) -> SplitResult:
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = (user if at else host).partition(":")
-    query = SECRET.sub(r"\1=***", parts.query)
+    query = "&".join(map(_without_secret, parts.query.split("&")))
     if at:
         return parts._replace(netloc=f"{name}:***@{host}" if colon else parts.netloc, query=query)
     rest = urlunsplit(parts._replace(scheme="", netloc=""))
@@ -81,3 +81,8 @@ def _without_secrets(parts: SplitResult) -> SplitResult:
         path = "@" + rest.rpartition("@")[2]
         return SplitResult(parts.scheme, f"{name}:***{path}", "", "", "")
     return parts._replace(query=query)
+
+
+def _without_secret(option: str) -> str:
+    name, equals, value = option.partition("=")
+    return f"{name}{equals}{'***' if SECRET.search(unquote(name)) else value}"

@@ -224,6 +224,8 @@ TEXTS: Mapping[str, str] = {
     "controls": "\x01\x1f\x7f\x85\u2028 \t\r\n",
     "quotes": 'it\'s "100%" \\ \\u0041 {} %s $1 ?',
     "JSON": 'null {"a": [1]}',
+    "SQL": 'x\'); DROP TABLE versions; -- "x" /* :a @a',
+    "wildcards and paths": "_%*?[a-z] $.id $[0] ../a",
     "512 bytes": "é" * 256,
     "514 bytes": "é" * 257,
     "1 MB": "x" * (1 << 20),

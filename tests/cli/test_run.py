@@ -125,6 +125,11 @@ REJECTED: Mapping[str, tuple[str, str]] = {
     "data of a wrong type": ('{"id": "b", "data": [1]}', "at `$.data`"),
     "data name empty": ('{"id": "b", "data": {"": 1}}', "data: a key may not be empty"),
     "unknown key": ('{"id": "b", "lables": {}}', "unknown field `lables`; a line has id, labels"),
+    "unknown key that is long": (
+        json.dumps({"id": "b", "x" * 1_000_000: 1}),
+        f"unknown field `{'x' * 99}…; a line has id",
+    ),
+    "unknown key that controls terminals": ('{"id": "b", "\\u001b[2J": 1}', r"`\x1b[2J`"),
     "nested too deeply": (
         '{"id": "b", "data": {"d": ' + "[" * 100_000 + "]" * 100_000 + "}}",
         "nested too deeply",

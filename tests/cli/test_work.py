@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -249,11 +250,23 @@ def test_status_says_what_is_due_for_each_flow_and_how_late(store: Shell) -> Non
 
     shown = store.run("status")
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert "nobody ever led" in shown.stdout
+    assert "nobody ever led\n" in shown.stdout
     late, early = (line.split() for line in shown.stdout.rstrip().splitlines()[-2:])
     assert (late[0], late[1], late[-1]) == ("send", "1", "late")
     assert (early[0], early[1]) == ("print", "0")
     assert " ".join(early[-3:]) in {"in 60.0 min", "in 59.9 min"}
+
+
+def test_status_says_that_nothing_acts_only_if_something_waits_for_it(store: Shell) -> None:
+    """An engine without recovery runs what it has taken, and a run leads once something is due."""
+    owner = die_holding(store, State("a"))
+    shown = store.run("status").stdout
+    assert "nobody ever led\n" in shown
+    assert "nothing" not in shown.replace("nothing is or will be due", "")
+    assert owner in shown
+
+    commit(store, Commit(Delay(State("b"), "send", at=datetime(2001, 9, 9, tzinfo=UTC))))
+    assert "nobody ever led; nothing has acted on what is due for " in store.run("status").stdout
 
 
 def test_status_of_a_store_in_which_nothing_is_to_be_done(store: Shell) -> None:

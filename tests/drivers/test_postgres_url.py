@@ -34,6 +34,7 @@ from ..postgres import target
             "postgresql://h/d?password=secret&sslpassword=secret&colour=red",
             "has no option 'colour'",
         ),
+        ("postgresql://h/d?p%61ssword=secret&colour=red", "has no option 'colour'"),
     ],
 )
 def test_a_bad_url_says_what_is_wrong(bad: str, problem: str) -> None:

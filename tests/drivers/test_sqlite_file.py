@@ -539,6 +539,7 @@ LOSSES: dict[str, Callable[[Path], object]] = {
     "renamed": lambda path: path.rename(path.with_name("away.db")),
     "replaced": _replace,
     "its log deleted": lambda path: path.with_name("store.db-wal").unlink(),
+    "its shared memory deleted": lambda path: path.with_name("store.db-shm").unlink(),
     "all deleted": _delete_all,
 }
 

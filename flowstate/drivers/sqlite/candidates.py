@@ -31,6 +31,9 @@ class Condition:
         return Condition(f"({self.sql} OR {other.sql})", self.values + other.values)
 
 
+ANY = Condition("1")
+"""What holds for every version."""
+
 Source: TypeAlias = Condition
 """Where revisions are to be found: a table, WHERE and a condition."""
 Group: TypeAlias = Sequence[Source]
@@ -70,6 +73,15 @@ class Span:
 
     def has(self, rev: int) -> bool:
         return self.low < rev < self.high
+
+    def is_before(self, rev: int, other: int) -> bool:
+        """Whether a revision comes before another in this order."""
+        return rev > other if self.falling else rev < other
+
+    def revs(self, above: int) -> Sequence[int]:
+        """Its revisions above another, in its order."""
+        revs = range(max(self.low, above) + 1, self.high)
+        return revs[::-1] if self.falling else revs
 
 
 @frozen
@@ -154,7 +166,7 @@ def columns(query: Query) -> Condition:
 
 def _at(query: Query, status: str, flow: str) -> Condition:
     """That these are the status and the flow that are asked for."""
-    where = Condition("1")
+    where = ANY
     if query.statuses:
         where &= _in(status, [each.value for each in query.statuses])
     if query.flows:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +17,10 @@ SYNCHRONOUS = ("full", "normal")
 MODES = ("rwc", "rw", "ro")
 MAX_STATEMENTS = 128
 """Prepared statements that a connection keeps."""
+CHECKPOINT_S = 0.1
+"""How long a checkpoint that has begun to write may leave the file between two moments."""
+_OTHER_CONTENT = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+"""It is no database, or has not the tables."""
 
 
 @frozen
@@ -73,9 +79,8 @@ class File:
         """A new connection, for use by one thread at a time. Nobody but who opens the store makes a
         missing file: one that was deleted meanwhile would be there again, and empty."""
         mode = self.mode if creates or self.mode != "rwc" else "rw"
-        # the empty authority keeps a path that begins with two slashes from being taken for one
         connection = sqlite3.connect(
-            f"file://{quote(str(self.location))}?mode={mode}",
+            f"{self._uri}?mode={mode}",
             uri=True,
             timeout=self.busy_timeout / 1000,
             isolation_level=None,
@@ -89,20 +94,43 @@ class File:
             raise
         return connection
 
+    def newest_without_log(self) -> tuple[int, str]:
+        """Revision and commit id of the newest version that is in the file itself, whatever the
+        write-ahead log has; (0, "") if there is none.
+
+        Asks SQLite even so: to close a file behind its back would let go of its locks.
+        """
+        with closing(sqlite3.connect(f"{self._uri}?mode=ro&immutable=1", uri=True)) as connection:
+            return connection.execute(_NEWEST).fetchone() or (0, "")
+
+    @property
+    def _uri(self) -> str:
+        # the empty authority keeps a path that begins with two slashes from being taken for one
+        return f"file://{quote(str(self.location))}"
+
 
 @define(eq=False)
 class Identity:
-    """Which file a store is, and which is its write-ahead log: what is at their paths may be
-    deleted, renamed or replaced while they are open, and who goes on then writes to nowhere."""
+    """Which file a store is, and which are its write-ahead log and the memory that processes share:
+    what is at their paths may be deleted, renamed or replaced while they are open, and who goes on
+    then writes to nowhere. The file may also be overwritten in place, or cut."""
 
     file: File
+    _paths: tuple[Path, ...] = field(init=False)
     _known: dict[Path, tuple[int, int]] = field(factory=dict[Path, tuple[int, int]], init=False)
     """path -> device and inode, of those that were found"""
+    _written: tuple[int, int] = field(default=(0, 0), init=False)
+    """Size of the file, and when it was written to last (ns), when its content was looked at."""
+    _newest: int = field(default=0, init=False)
+    """The newest revision that was in the file itself then. It never falls."""
+
+    def __attrs_post_init__(self) -> None:
+        path = self.file.location
+        self._paths = (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm")))
 
     def check(self) -> None:
-        """Raise ``StoreOpenError`` if either is no longer what it was when it was first found."""
-        location = self.file.location
-        for path in (location, location.with_name(f"{location.name}-wal")):
+        """Raise ``StoreOpenError`` if one is no longer what it was when it was first found."""
+        for path in self._paths:
             try:
                 found = path.stat()
                 identity = found.st_dev, found.st_ino
@@ -112,12 +140,49 @@ class Identity:
             if known is None and identity is not None:
                 self._known[path] = identity
             elif identity != known:
-                became = "was deleted or renamed" if identity is None else "was replaced"
-                raise StoreOpenError(
-                    str(path),
-                    f"{became} while the store was open; nothing was written. Whoever has it open "
-                    "has to be ended; then put the file back, together with its -wal",
+                raise self._lost(
+                    path, "was deleted or renamed" if identity is None else "was replaced"
                 )
+
+    def check_content(self, connection: sqlite3.Connection) -> None:
+        """Raise ``StoreOpenError`` if the file was overwritten with something else, or cut, as far
+        as that can be told: what is in it is nothing that a connection to the store has committed,
+        or older than it was. Looks only if the file was written to, as each checkpoint does."""
+        location = self.file.location
+        found = location.stat()
+        written = found.st_size, found.st_mtime_ns
+        if written == self._written:
+            return
+        newest = self._of_this_store(connection, found.st_size)
+        if newest is None:  # or another process's checkpoint was half-way
+            time.sleep(CHECKPOINT_S)
+            newest = self._of_this_store(connection, location.stat().st_size)
+        if newest is None:
+            raise self._lost(location, "was overwritten or cut")
+        self._newest, self._written = newest, written
+
+    def _of_this_store(self, connection: sqlite3.Connection, size: int) -> int | None:
+        """The newest revision in the file itself; None if it is not that of this store."""
+        try:
+            rev, commit_id = self.file.newest_without_log()
+        except sqlite3.DatabaseError as error:
+            was_cut = size < self._written[0]
+            if was_cut or (self._newest and error.sqlite_errorcode in _OTHER_CONTENT):
+                return None
+            return self._newest  # a new store, or the middle of a checkpoint: told another time
+        if rev < self._newest:
+            return None
+        stored = connection.execute(_COMMIT_ID, (rev,)).fetchone()
+        (head,) = connection.execute(_HEAD).fetchone()
+        is_ours = rev <= (head or 0) if stored is None else stored == (commit_id,)
+        return rev if is_ours else None
+
+    def _lost(self, path: Path, became: str) -> StoreOpenError:
+        return StoreOpenError(
+            str(path),
+            f"{became} while the store was open; nothing was written. Whoever has it open has to "
+            "be ended; then put the file back, together with its -wal if that is there",
+        )
 
 
 def _choice(url: StoreUrl, option: str, choices: tuple[str, ...]) -> str:
@@ -125,3 +190,18 @@ def _choice(url: StoreUrl, option: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise StoreUrlError(url.text, f"{option} takes {' or '.join(choices)}, not {value!r}")
     return value
+
+
+# ---------------------------------------------------------------- statements
+
+_NEWEST = """
+SELECT rev, commit_id FROM versions ORDER BY rev DESC LIMIT 1
+"""
+
+_COMMIT_ID = """
+SELECT commit_id FROM versions WHERE rev = ?
+"""
+
+_HEAD = """
+SELECT max(rev) FROM versions
+"""

@@ -8,12 +8,13 @@ from attrs import define, field
 
 from ...clock import Clock, SystemClock
 from ...driver import Durability
+from ...errors import FlowstateError
 from ...retention import Compaction, Retention
 from ..threaded import ThreadedDriver
 from ..url import StoreUrl
 from . import schema
 from .connection import File, Identity
-from .errors import translated
+from .errors import damaged, translated
 from .poller import FileSource
 from .reader import Reader
 from .writer import Writer
@@ -76,6 +77,12 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
 
     def _source(self) -> FileSource:
         return FileSource(self.file)
+
+    def _own(self, error: Exception) -> FlowstateError:
+        own = super()._own(error)
+        if own is not error and isinstance(error, TypeError | ValueError | LookupError):
+            return damaged(self.file.path, error)  # a column holds what nobody writes there
+        return own
 
     async def _compact(self, retention: Retention, after: int, limit: int) -> Compaction:
         """Waits for the writer only if there is something to remove."""

@@ -17,6 +17,14 @@ from ...errors import (
 
 _Make = Callable[[str, sqlite3.Error], StoreError]
 
+
+def damaged(path: str, error: Exception) -> StoreCorruptError:
+    """What is found in the file is not what was written, as an error shows."""
+    return StoreCorruptError(
+        path, f"is damaged ({error}); restore it, or salvage what is left with sqlite3's .recover"
+    )
+
+
 # primary result code -> the error; https://sqlite.org/rescode.html
 _BY_CODE: dict[int, _Make] = {
     sqlite3.SQLITE_BUSY: lambda path, _: StoreBusyError(
@@ -38,9 +46,7 @@ _BY_CODE: dict[int, _Make] = {
     sqlite3.SQLITE_CANTOPEN: lambda path, error: StoreOpenError(
         path, f"cannot be opened ({error}); the folder must exist and be writable"
     ),
-    sqlite3.SQLITE_CORRUPT: lambda path, error: StoreCorruptError(
-        path, f"is damaged ({error}); restore it, or salvage what is left with sqlite3's .recover"
-    ),
+    sqlite3.SQLITE_CORRUPT: damaged,
 }
 
 
@@ -50,6 +56,8 @@ def translate(path: str, error: sqlite3.Error) -> StoreError:
     make = _BY_CODE.get(code)
     if make is not None:
         return make(path, error)
+    if str(error).startswith("Could not decode to UTF-8"):  # Python's sqlite3, without a code
+        return damaged(path, error)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return StoreError(path, f"SQLite failed: {error} ({name})")
 

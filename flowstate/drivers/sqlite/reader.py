@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from ...state import State
 from ..compaction import Batch
 from ..reader import MAX_SCAN, SCAN_PER_VERSION, DueRow, StoreReader
 from . import schema
-from .candidates import Candidates, Condition, Span, are, columns
+from .candidates import ANY, Candidates, Condition, Span, are, columns
 from .compactor import Compactor
 from .errors import translated
 from .places import IS_HELD, READY_FLOWS
@@ -35,6 +35,9 @@ from .rows import ROW, left_of
 MAX_REV = 2**63 - 1
 FIRST_LOOK = 10
 """Current versions that are looked at first, the newest ones, for most look for one."""
+
+
+_NEWEST_FIRST = Span(0, MAX_REV, falling=True)
 
 
 @define(eq=False)
@@ -92,13 +95,16 @@ class Reader(StoreReader):
             if span.is_empty:
                 return Page((), upto, compacted, newest_first=newest_first)
             most = min(MAX_SCAN, SCAN_PER_VERSION * limit)
+            stored: Iterable[int]
             if query.alternatives or query.id or query.latest:
                 offer = self._candidates.offer(query, span, most)
-                among, end = are(offer.revs), offer.end
+                among, end, stored = are(offer.revs), offer.end, offer.revs
             else:
                 end = self._scan(span, floor, most)
-                among = (span if end is None else span.as_far_as(end)).condition
-            found = list(islice(self._matching(query, among, span.order), limit))
+                part = span if end is None else span.as_far_as(end)
+                among, stored = part.condition, part.revs(floor)
+            matching = self._matching(query, among, span, stored)
+            found = list(islice(matching, limit))
             if len(found) == limit:
                 end = found[-1][0].rev
             left = {entry.rev: left for entry, left in found if left is not None}
@@ -114,7 +120,7 @@ class Reader(StoreReader):
         query = _of_current(query)
         with self._snapshot():
             for among in self._current(query):
-                for entry, _ in self._matching(query, among, "rev DESC"):
+                for entry, _ in self._matching(query, among, _NEWEST_FIRST):
                     return self._newest_of([entry])
         return None
 
@@ -206,18 +212,34 @@ class Reader(StoreReader):
             most = min(10 * most, MAX_SCAN)
 
     def _matching(
-        self, query: Query, among: Condition, order: str
+        self, query: Query, among: Condition, span: Span, stored: Iterable[int] = ()
     ) -> Iterator[tuple[State | Unreadable, Left | None]]:
-        """The versions that match, as far as can be told, out of those that a condition leaves;
-        with what their states were before, if the query is for what leaves as well."""
+        """The versions that match, as far as can be told, out of those that a condition leaves, in
+        the order of a span; with what their states were before, if the query is for what leaves as
+        well. Where the columns decide nothing, also which of the revisions that have to be
+        *stored* are missing."""
         row = f"{ROW}, was_labels, was_status, was_flow" if query.leaving else ROW
-        where = among & columns(query)
-        sql = f"SELECT {row} FROM versions WHERE {where.sql} ORDER BY {order}"
+        conditions = columns(query)
+        where = among & conditions
+        sql = f"SELECT {row} FROM versions WHERE {where.sql} ORDER BY {span.order}"
+        awaited = iter(stored if conditions == ANY else ())
+        due = next(awaited, None)
         for rev, id, text, *was in self._rows(sql, *where.values):
+            while due is not None and span.is_before(due, rev):
+                yield self._missing(due), None
+                due = next(awaited, None)
+            if due == rev:
+                due = next(awaited, None)
             entry = self._entry(rev, id, text)
             left = left_of(entry, *was) if was and isinstance(entry, State) else None
             if query.selects(entry, left):
                 yield entry, left
+        while due is not None:
+            yield self._missing(due), None
+            due = next(awaited, None)
+
+    def _missing(self, rev: int) -> Unreadable:
+        return Unreadable(self.path, "", rev, "it is not there, and no compaction removed it")
 
     # ------------------------------------------------------------ rows
 
