@@ -52,6 +52,7 @@ def url(postgres: Database) -> str:
 
 async def test_a_lock_that_is_held_too_long_is_told(url: str) -> None:
     """Somebody keeps the head row: the commit is refused, and works once the lock is gone."""
+    url = with_options(url, reconnect="0")
     store = target(url)
     impatient = before({LOCKS: setting("lock_timeout", "100ms")})
     async with driver_through(url, impatient) as driver:
@@ -64,7 +65,7 @@ async def test_a_lock_that_is_held_too_long_is_told(url: str) -> None:
         assert [1] == [state.rev for state in await driver.commit(pause("a", "two"))]
 
 
-@pytest.mark.parametrize("state", ["40001", "40P01"])
+@pytest.mark.parametrize("state", ["40001", "40P01", "55P03"])
 async def test_a_transaction_that_has_to_be_done_again_is(url: str, state: str) -> None:
     """Serialization failures and deadlocks, here because somebody's trigger says so, twice."""
     store = target(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -119,6 +120,9 @@ class Target:
             prepare_threshold=PREPARE_AFTER if self.prepare else None,
         )
         register(connection.adapters)
+        # psycopg numbers what it prepares from 0: where a pooler has clients share a session of the
+        # server, one would run what another has prepared under the same number
+        connection._prepared._prepared_idx = secrets.randbits(64)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return connection
 
     def sql(self, text: LiteralString) -> bytes:

@@ -25,8 +25,9 @@ _Make = Callable[[Target, str], StoreError]
 
 LOST = {"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"}
 """The server ends the session, or is starting; besides these, all of class 08."""
-RETRYABLE = {"40001", "40P01"}
-"""Serialization failure and deadlock: nothing was written, and a retry may succeed."""
+RETRYABLE = {"40001", "40P01", "55P03"}
+"""Serialization failure, deadlock, and a lock that others held for too long, as they do while they
+wait for standbys: nothing was written, and a retry may succeed."""
 
 
 def grants(target: Target, role: str | None = None) -> str:
@@ -55,6 +56,15 @@ def _too_many_clients(target: Target, message: str) -> StoreError:
     )
 
 
+def _not_prepared(target: Target, message: str) -> StoreError:
+    return StoreError(
+        target.url,
+        f"a statement that was prepared is not there any more ({message}); nothing was written. A "
+        "pooler between gives each transaction another session: add prepare=off to the URL, and "
+        "notify=off",
+    )
+
+
 # SQLSTATE -> the error; https://www.postgresql.org/docs/current/errcodes-appendix.html
 _BY_STATE: dict[str, _Make] = {
     "25006": lambda target, message: StoreReadOnlyError(
@@ -62,6 +72,7 @@ _BY_STATE: dict[str, _Make] = {
         f"the server is read-only ({message}): a standby, or set so. Name the primary; with "
         "several hosts in the URL, target_session_attrs=read-write finds it",
     ),
+    "26000": _not_prepared,
     "28000": lambda target, message: StoreOpenError(
         target.url, f"this user is refused ({message})"
     ),
@@ -83,7 +94,8 @@ _BY_STATE: dict[str, _Make] = {
     "55P03": lambda target, _: StoreBusyError(
         target.url,
         "someone else held the lock that orders commits for too long; nothing was written. "
-        "Find who in pg_stat_activity: a session in state 'idle in transaction'",
+        "Find who in pg_stat_activity: a session in state 'idle in transaction', or one that waits "
+        "for a standby (its wait_event is SyncRep)",
     ),
     "57014": lambda target, message: StoreBusyError(
         target.url, f"the server ended a statement ({message}); nothing was written"
