@@ -99,6 +99,7 @@ class Flows:
         called = _called(function)
         if not callable(called):
             raise InvalidValueError(f"flow {name!r}", f"takes a callable, not {shown(called)}")
+        _check_takes_two(name, called)
         flow = self.by_name[name] = Flow(name, called, _run(called, inline=inline))
         if limit is not None:
             self.limits[name] = limit
@@ -127,6 +128,22 @@ class Flows:
 
     def __len__(self) -> int:
         return len(self.by_name)
+
+
+def _check_takes_two(name: str, function: Callable[..., Any]) -> None:
+    """Refuse what cannot be called with a state and an engine: each attempt would be in vain."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # it does not say; some that are written in C do not
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise InvalidValueError(
+            f"flow {name!r}",
+            f"is called with a state and the engine, and {shown(function)} does not take them "
+            f"({error}); write it as f(state, engine)",
+        ) from None
 
 
 def _name(function: Any) -> str:

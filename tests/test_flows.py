@@ -185,6 +185,25 @@ def test_a_name_must_be_one_that_a_store_can_keep(flows: Flows, name: str) -> No
         flows.add(name, end)
 
 
+@pytest.mark.parametrize("function", [lambda: None, lambda _a: None, lambda _a, _b, _c: None])
+def test_what_does_not_take_a_state_and_the_engine_is_no_flow(function: Any) -> None:
+    """Else each of its attempts would be in vain."""
+    flows = Flows()
+    with pytest.raises(
+        InvalidValueError, match=r"flow 'odd': is called with a state and the engin"
+    ):
+        flows.add("odd", function)
+    assert "odd" not in flows.by_name
+
+
+@pytest.mark.parametrize(
+    "function", [lambda *_: None, lambda _a, _b, _c=1: None, functools.partial(end), max]
+)
+def test_what_can_be_called_with_two_may_be_one(function: Any) -> None:
+    flows = Flows()
+    assert flows.add("fine", function).name == "fine"
+
+
 def test_what_cannot_be_called_is_no_flow(flows: Flows) -> None:
     with pytest.raises(InvalidValueError, match="flow 'five': takes a callable, not 5"):
         flows.add("five", 5)  # type: ignore[arg-type]

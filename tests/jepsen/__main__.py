@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .attack import Attack, Result
-from .stores import STORES
+from .stores import STORES, CannotBeMadeError
 
 
 @click.command()
@@ -42,9 +43,10 @@ def main(stores: tuple[str, ...], minutes: float, rounds: int, seed: int | None)
                 def tell(blow: str, name: str = name) -> None:
                     status.update(f"{name}: {blow}")
 
-                with STORES[name](folder) as target:
-                    attack = Attack(target, folder, minutes * 60, seed=first + number, tell=tell)
-                    result = anyio.run(attack.run)
+                try:
+                    result = _attack(name, folder, minutes * 60, first + number, tell)
+                except CannotBeMadeError as error:
+                    raise click.ClickException(str(error)) from None
             _print(console, f"{name}, seed {first + number}", result)
             if result.problems:
                 is_broken = True
@@ -52,6 +54,13 @@ def main(stores: tuple[str, ...], minutes: float, rounds: int, seed: int | None)
             else:
                 shutil.rmtree(folder)
     sys.exit(is_broken)
+
+
+def _attack(
+    name: str, folder: Path, seconds: float, seed: int, tell: Callable[[str], None]
+) -> Result:
+    with STORES[name](folder) as target:
+        return anyio.run(Attack(target, folder, seconds, seed=seed, tell=tell).run)
 
 
 def _print(console: Console, title: str, result: Result) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,6 +12,10 @@ from attrs import define, field
 
 Fault = Callable[[random.Random], None]
 NO_FAULTS: Mapping[str, Fault] = {}
+
+
+class CannotBeMadeError(Exception):
+    """Something is not installed."""
 
 
 @define
@@ -58,8 +63,56 @@ def postgres(folder: Path) -> Iterator[Target]:
         server.close()
 
 
+@contextmanager
+def cluster(folder: Path) -> Iterator[Target]:
+    """Three nodes, each of which may die, hang, or lose its PostgreSQL."""
+    from tests.cluster import TTL_S, Cluster, missing  # noqa: PLC0415  (only where it is used)
+
+    if problem := missing():
+        raise CannotBeMadeError(problem)
+
+    with Cluster() as nodes:
+
+        def primary_dies(_: random.Random) -> None:
+            nodes.wait_healthy()
+            primary = nodes.primary()
+            nodes.kill(primary)
+            nodes.start(primary)
+
+        def standby_dies(chance: random.Random) -> None:
+            nodes.wait_healthy()
+            standby = chance.choice(nodes.standbys())
+            nodes.kill(standby)
+            nodes.start(standby)
+
+        def postgres_dies(chance: random.Random) -> None:
+            nodes.wait_healthy()
+            nodes.kill_postgres(chance.choice(nodes.nodes))
+
+        def node_hangs(chance: random.Random) -> None:
+            nodes.wait_healthy()
+            node = chance.choice(nodes.nodes)
+            nodes.stop(node)
+            time.sleep(chance.choice([1, TTL_S + 10]))  # how long it hangs, not a wait
+            nodes.cont(node)
+
+        def switch_over(_: random.Random) -> None:
+            nodes.wait_healthy()
+            nodes.switch_over()
+
+        faults = {
+            "primary died": primary_dies,
+            "standby died": standby_dies,
+            "a PostgreSQL died": postgres_dies,
+            "node hung": node_hangs,
+            "switch-over": switch_over,
+        }
+        yield Target([nodes.url], faults, nodes.wait_healthy)
+
+
 STORES: Mapping[str, Callable[[Path], AbstractContextManager[Target]]] = {
     "sqlite": sqlite,
     "postgres": postgres,
+    "cluster": cluster,
 }
 """name -> what makes such a store in a folder"""
