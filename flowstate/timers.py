@@ -13,6 +13,7 @@ from attrs import frozen
 from msgspec.structs import replace
 
 from .background import COMMIT_TIMEOUT_S, Background, Ended
+from .clock import pause
 from .commands import Commit
 from .committer import Committer
 from .leases import Due, DuePage, Held, Holding, Place, Renewal
@@ -109,3 +110,7 @@ class Timers:
         """Return once there is a revision above *after*, or something was released; gives the
         newest revision that was heard of. A hint: it may return early."""
         return await self._committer.driver.wait(after)
+
+    async def pause(self, wait_ms: int) -> None:
+        """Wait for so long, by a clock that may be wrong."""
+        await pause(self._committer.clock, wait_ms)

@@ -80,7 +80,7 @@ class Worker:
             self._stopped.set()
 
     async def _work(self) -> None:
-        backoff = Backoff(self.engine.clock, "working")
+        backoff = Backoff(self.engine, "working")
         lookout = Lookout(self.engine, self._claim, self.engine.timers.room_freed)
         while True:
             try:
