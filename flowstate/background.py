@@ -16,7 +16,7 @@ import anyio
 import anyio.abc
 from attrs import define, field
 
-from .clock import milliseconds
+from .clock import milliseconds, pause
 from .commands import Commit
 from .committer import Committer
 from .errors import EngineClosedError
@@ -310,9 +310,7 @@ class Background:
         clock = self.committer.clock
 
         async def give_up(scope: anyio.CancelScope) -> None:
-            end = clock.now() + milliseconds(grace)
-            while clock.now() < end:
-                await clock.wait_until(end)
+            await pause(clock, milliseconds(grace))
             scope.cancel()
 
         async with anyio.create_task_group() as tasks:

@@ -9,13 +9,13 @@ import anyio
 from attrs import define, field
 from msgspec import Struct
 
-from .clock import MAX_INSTANT_MS
+from .clock import MAX_INSTANT_MS, milliseconds, pause
 from .committer import Committer
 from .errors import RevMismatchError, StoreError
 from .executions import Execution, check_not_held
 from .flow import Flow
 from .flows import Flows
-from .leases import Claimed, Place
+from .leases import Claimed, Place, renewal_ms
 from .leaving import Leaving
 from .plan import Plan
 from .room import Room
@@ -111,11 +111,9 @@ class Claims:
     async def pause(self, wait_ms: int) -> None:
         """Wait, unless the engine is left meanwhile."""
         clock = self.committer.clock
-        end = clock.now() + wait_ms
         with self.leaving.ends_this():
             await clock.wait_until(clock.now())  # others have their turn, however short it is
-            while clock.now() < end:
-                await clock.wait_until(end)
+            await pause(clock, wait_ms)
 
     async def _try(self, state: State) -> Execution | None:
         """An execution of a state, if its flow is here, is not held, and it can be taken; waits
@@ -158,8 +156,10 @@ class Claims:
         return None
 
     async def _wait(self, head: int, until: int) -> None:
-        """Wait until the store changes, and no longer than until then."""
-        news = anyio.Event()
+        """Wait until the store changes, and no longer than until then, nor than a third of a lease:
+        the clock may be wrong."""
+        clock, news = self.committer.clock, anyio.Event()
+        until = min(until, clock.now() + renewal_ms(milliseconds(self.committer.policy.lease)))
 
         async def change() -> None:
             with suppress(StoreError):  # whoever looks next is told, and not in a group
@@ -169,7 +169,7 @@ class Claims:
         with self.leaving.ends_this():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(change)
-                await self.committer.clock.wait_until(until, news)
+                await clock.wait_until(until, news)
                 tasks.cancel_scope.cancel()
 
 

@@ -46,6 +46,15 @@ class SystemClock:
             await (event.wait() if event is not None else anyio.sleep_forever())
 
 
+async def pause(clock: Clock, wait_ms: int) -> None:
+    """Wait for so long by a clock that may be wrong, or be set right meanwhile: less if it goes
+    forward then, and at most once more if it goes back."""
+    end = clock.now() + wait_ms
+    while (left := end - clock.now()) > 0:
+        end -= max(0, left - wait_ms)
+        await clock.wait_until(end)
+
+
 def seconds(field: str, duration: float | timedelta) -> float:
     """A duration in seconds, rounded to whole milliseconds; it may not be negative."""
     exact = duration if type(duration) is float else _float(field, duration)

@@ -51,6 +51,9 @@ from .watch import Current, Tail, Versions, Watcher
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
+SLICE_MS = 10_000
+"""How long ``sleep_until`` sleeps at a time, for the clock may have been wrong when it began."""
+
 R = TypeVar("R")
 T = TypeVar("T")
 Until: TypeAlias = Status | Collection[Status] | Callable[[State], bool]
@@ -238,8 +241,8 @@ class Engine:
         self._committer.check_open()
         instant = clock.instant("sleep_until", at)
         with self._leaving.ends_this() if runs_flow() else nullcontext():
-            while self.clock.now() < instant:
-                await self.clock.wait_until(instant)
+            while (now := self.clock.now()) < instant:
+                await self.clock.wait_until(min(instant, now + SLICE_MS))
 
     async def hold(self, flow: str | Flow, reason: str = "") -> None:
         """Have no worker of the store begin with states at this flow, until it is released. What

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+import anyio
 from attrs import frozen
 from msgspec.structs import replace
 
-from .background import Background, Ended
+from .background import COMMIT_TIMEOUT_S, Background, Ended
+from .clock import pause
 from .commands import Commit
 from .committer import Committer
 from .leases import Due, DuePage, Held, Holding, Place, Renewal
@@ -59,6 +61,15 @@ class Timers:
         """
         return await self._background.claim(room, limit, ended)
 
+    async def stop(self, stopped: anyio.Event) -> None:
+        """Return once who claims has stopped, which it was told to. A claim that is on its way is
+        waited for, and after ``COMMIT_TIMEOUT_S`` no more: what it takes then waits for its lease,
+        if this engine does not find and release it before."""
+        with anyio.move_on_after(COMMIT_TIMEOUT_S, shield=True):
+            await stopped.wait()
+            return
+        self._background.executor.writes.unshield()
+
     async def line(self) -> Mapping[str, int]:
         """The flows that something is ready for, also those of other processes, each with the
         instant (ms) since which the first in its line is ready."""
@@ -99,3 +110,7 @@ class Timers:
         """Return once there is a revision above *after*, or something was released; gives the
         newest revision that was heard of. A hint: it may return early."""
         return await self._committer.driver.wait(after)
+
+    async def pause(self, wait_ms: int) -> None:
+        """Wait for so long, by a clock that may be wrong."""
+        await pause(self._committer.clock, wait_ms)

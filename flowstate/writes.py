@@ -103,6 +103,10 @@ class Writes:
                 self._answered = anyio.Event()
                 await self._answered.wait()
         self._are_shielded = False
+        self.unshield()
+
+    def unshield(self) -> None:
+        """Let what is on its way be cancelled, as far as somebody has asked for that."""
         for scope in self._scopes:
             scope.shield = False
 

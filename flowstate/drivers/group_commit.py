@@ -19,7 +19,7 @@ import anyio.to_thread
 from attrs import define, field
 from msgspec import Struct
 
-from ..errors import FlowstateError
+from ..errors import FlowstateError, StoreBusyError
 from ..leases import Claimed
 from ..plan import Plan
 from ..query import Unreadable
@@ -84,7 +84,8 @@ class GroupCommitter:
         self._thread.start()
 
     async def close(self) -> None:
-        """Write what was handed in, then end the thread."""
+        """Write what was handed in, then end the thread. If another process holds the store, that
+        is waited for once, and all that is left is refused."""
         self._hand_over()
         self._queue.put(None)
         with anyio.CancelScope(shield=True):
@@ -141,8 +142,18 @@ class GroupCommitter:
                 group = self._next(waiting)
                 self._act(group)
                 self._answer(group)
+                if closing and isinstance(group[0].outcome, StoreBusyError):
+                    self._refuse(waiting, group[0].outcome)
                 if self.answered is not None:
                     self.answered(bool(waiting) or not self._queue.empty())
+
+    def _refuse(self, waiting: deque[_Job], error: StoreBusyError) -> None:
+        """Let nobody wait for another who holds the store, one after the other, as this closes."""
+        refused = list(waiting)
+        waiting.clear()
+        for job in refused:
+            job.outcome = error
+        self._answer(refused)
 
     def _next(self, waiting: deque[_Job]) -> list[_Job]:
         """The next group: one call, or as many plans, or takes, as come one after the other."""

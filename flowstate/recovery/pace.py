@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 from attrs import define, field
 
-from flowstate import Clock, Engine
+from flowstate import Engine
 
 logger = logging.getLogger("flowstate.recovery")
 
@@ -18,13 +18,6 @@ MAX_BACKOFF_MS = 10_000
 """The longest wait after an error of the store."""
 MIN_INTERVAL_MS = 5
 """Between two looks, however many commits there are."""
-
-
-async def pause(clock: Clock, wait_ms: int) -> None:
-    """Sleep for so long, by a clock that may be wrong when this begins."""
-    end = clock.now() + wait_ms
-    while (now := clock.now()) < end:
-        await clock.wait_until(min(end, now + wait_ms))
 
 
 @define(eq=False)
@@ -64,9 +57,10 @@ class Lookout:
                 began = clock.now()
                 await self._have_all_listen()
                 until = await self.look()
+                # from now on, at most: the clock may have been wrong when it looked
+                until = min(until, clock.now() + max(0, until - began))
                 if until > clock.now():
                     await clock.wait_until(until, self._news)
-                # from now on, at most: the clock may have been wrong when it looked
                 spread = round(self.engine.chance() * MIN_INTERVAL_MS)
                 earliest = min(began, clock.now()) + MIN_INTERVAL_MS + spread
                 if earliest > clock.now():
@@ -95,7 +89,7 @@ class Lookout:
 class Backoff:
     """The waits after errors in a row."""
 
-    clock: Clock
+    engine: Engine
     what: str
     """What goes on after them, for the log."""
     _wait_ms: int = field(default=BACKOFF_MS, init=False)
@@ -107,4 +101,4 @@ class Backoff:
         """Say it, and wait."""
         logger.warning("%s goes on in %d ms", self.what, self._wait_ms, exc_info=error)
         wait_ms, self._wait_ms = self._wait_ms, min(2 * self._wait_ms, MAX_BACKOFF_MS)
-        await pause(self.clock, wait_ms)
+        await self.engine.timers.pause(wait_ms)

@@ -27,7 +27,7 @@ from flowstate import (
 from flowstate.leases import renewal_ms
 
 from .elector import Elector, Event, Role
-from .pace import BACKOFF_MS, Backoff, Lookout, pause
+from .pace import BACKOFF_MS, Backoff, Lookout
 from .worker import Worker
 
 logger = logging.getLogger("flowstate.recovery")
@@ -162,7 +162,7 @@ class Recoverer:
             self._served.set()
 
     async def _stand_and_lead(self) -> None:
-        backoff = Backoff(self.engine.clock, "the election")
+        backoff = Backoff(self.engine, "the election")
         while True:
             try:
                 await self._elector.win()
@@ -181,7 +181,7 @@ class Recoverer:
                 term.cancel_scope.cancel()
 
             term.start_soon(keep)
-            backoff = Backoff(self.engine.clock, "recovery")
+            backoff = Backoff(self.engine, "recovery")
             lookout = Lookout(self.engine, self._act)
             while True:
                 try:
@@ -219,7 +219,7 @@ class Recoverer:
         except Exception:
             self._counts["errors"] += 1
             logger.warning("state %r could not be recovered", due.state.id, exc_info=True)
-            await pause(self.engine.clock, BACKOFF_MS)  # it is still due
+            await self.engine.timers.pause(BACKOFF_MS)  # it is still due
         else:
             if fired is not None:
                 self._count(due, fired)

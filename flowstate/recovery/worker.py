@@ -41,6 +41,9 @@ class Worker:
     errors: int = field(default=0, init=False)
     """Times that the store failed, or that a flow raised."""
     _tasks: anyio.abc.TaskGroup = field(init=False, repr=False)
+    _working: anyio.CancelScope = field(init=False, repr=False)
+    """Cancelled when it is left."""
+    _stopped: anyio.Event = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if type(self.concurrency) is not int or self.concurrency < 1:
@@ -51,7 +54,8 @@ class Worker:
     async def __aenter__(self) -> Self:
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(self._work)
+        self._working, self._stopped = anyio.CancelScope(), anyio.Event()
+        self._tasks.start_soon(self._serve)
         return self
 
     async def __aexit__(
@@ -60,12 +64,23 @@ class Worker:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Claim no more. What runs goes on, until its engine is left."""
-        self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(None, None, None)
+        """Claim no more, within five seconds, whatever the store does. What runs goes on, until
+        its engine is left."""
+        self._working.cancel()
+        try:
+            await self.engine.timers.stop(self._stopped)
+        finally:
+            await self._tasks.__aexit__(None, None, None)
+
+    async def _serve(self) -> None:
+        try:
+            with self._working:
+                await self._work()
+        finally:
+            self._stopped.set()
 
     async def _work(self) -> None:
-        backoff = Backoff(self.engine.clock, "working")
+        backoff = Backoff(self.engine, "working")
         lookout = Lookout(self.engine, self._claim, self.engine.timers.room_freed)
         while True:
             try:

@@ -130,6 +130,9 @@ class Process(Clock):
     """The instant (ms) until which it does nothing."""
     cut_until: int = field(default=0, init=False)
     """The instant (ms) until which it does not reach the store."""
+    wrong_until: int = field(default=0, init=False)
+    """The instant (ms) until which its clock is wrong by ``wrong_by_ms``."""
+    wrong_by_ms: int = field(default=0, init=False)
     dies_at_claim: bool = field(default=False, init=False)
     """Whether it dies as soon as it is given something to run."""
     is_dead: bool = field(default=False, init=False)
@@ -163,10 +166,13 @@ class Process(Clock):
         )
 
     def now(self) -> int:
-        return self.world.clock.now() + self.ahead_ms
+        now = self.world.clock.now()
+        return now + self.ahead_ms + (self.wrong_by_ms if now < self.wrong_until else 0)
 
     async def wait_until(self, instant: int, event: anyio.Event | None = None) -> None:
-        await self.world.clock.wait_until(instant - self.ahead_ms, event)
+        # for as long as the clock says now, whatever it says later
+        left = instant - self.now()
+        await self.world.clock.wait_until(self.world.clock.now() + left, event)
         await self.thaw()
 
     @property

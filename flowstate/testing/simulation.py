@@ -6,8 +6,9 @@
 Several processes, each an engine with a recoverer, work on one store in memory, on virtual time.
 Clients create states, operators move them, watchers watch: those of a ``Scenario``, which may be
 yours. Calls to the store are slow, fail before or after they are done, and lose wake-ups; processes
-are killed, frozen for longer than a lease, and left cleanly. Then the faults end, everything must
-come to rest, and ``check`` judges the history. All chance comes from the seed, and asyncio runs
+are killed, frozen for longer than a lease, and left cleanly; their clocks are an hour off for some
+seconds, in either direction. Then the faults end, everything must come to rest, and ``check``
+judges the history. All chance comes from the seed, and asyncio runs
 tasks in the order in which they become ready; so nothing else decides anything.
 """
 
@@ -17,7 +18,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +43,11 @@ FAULTY_MS = 30_000
 """For how long there are faults and new states (ms)."""
 MAX_AHEAD_MS = 300
 """By how much the clock of a process may differ from that of the store (ms)."""
+FAULTS = ("kill", "claim", "freeze", "freeze", "leave", "cut", "outage", "clock")
+HOUR_MS = 3_600_000
+"""By how much the clock of a process may be wrong for a while (ms), in either direction."""
+MAX_WRONG_MS = 8_000
+"""For how long it may (ms): longer than a lease."""
 CATCH_UP_MS = 20_000
 """Within this time (ms) after every state has come to rest, every watcher must have seen all."""
 THOUSAND_YEARS_MS = 1_000 * 366 * 24 * 3_600_000
@@ -75,7 +81,8 @@ def simulate(seed: int, scenario: Callable[[random.Random], Scenario] = everythi
         changes=tuple(world.places.changes),
         # what is cancelled in one moment ends in any order: that of the tasks of a group
         calls=tuple(sorted(world.places.calls, key=lambda call: (call.began, call.id, call.rev))),
-        clocks_apart_ms=2 * MAX_AHEAD_MS,
+        # that nothing is early is shown by the seeds in which clocks only ever fall behind
+        clocks_apart_ms=2 * MAX_AHEAD_MS + simulation.ahead_ms,
     )
     problems = check(history, made.invariants) + simulation.problems
     return Outcome(seed, history, world.transcript.text(), problems)
@@ -92,10 +99,18 @@ class _Simulation:
     problems: list[str] = field(factory=list[str])
     begun: int = 0
     """How many states clients have begun, or tried to begin."""
+    wrong_by_ms: Sequence[int] = (0, 0)
+    """By how much a clock that is wrong may be so (ms): always right, behind, or either."""
+
+    @property
+    def ahead_ms(self) -> int:
+        """By how much what was set by such a clock, an alarm or the end of a lease, comes late."""
+        return max(0, *self.wrong_by_ms)
 
     async def run(self) -> list[State]:
         """Run the cluster until every state rests, and give the log."""
         world = self.world
+        self.wrong_by_ms = world.chance.choice(((0, 0), (0, -HOUR_MS), (HOUR_MS, -HOUR_MS)))
         world.clock.stand_still_while(lambda: any(each.is_in_thread for each in self.processes))
         async with world.clock.running(), anyio.create_task_group() as tasks:
             world.later = tasks
@@ -149,7 +164,7 @@ class _Simulation:
 
     async def _rest(self) -> None:
         world = self.world
-        end = world.clock.now() + round(self.scenario.rest * 1000)
+        end = world.clock.now() + round(self.scenario.rest * 1000) + self.ahead_ms
         while world.clock.now() < end and any(map(_is_moving, await world.log(Query(latest=True)))):
             await world.sleep(1_000)
 
@@ -162,7 +177,9 @@ class _Simulation:
             await world.sleep(chance.randrange(10_000))
             process = chance.choice(self.processes)
             now = world.clock.now()
-            match chance.choice(("kill", "claim", "freeze", "freeze", "leave", "cut", "outage")):
+            match chance.choice(
+                ("kill", "claim", "freeze", "freeze", "leave", "cut", "outage", "clock")
+            ):
                 case "kill":
                     world.transcript.note(process.name, "is killed")
                     process.kill()
@@ -174,6 +191,10 @@ class _Simulation:
                 case "leave":
                     world.transcript.note(process.name, "is told to leave")
                     process.told_to_leave.set()
+                case "clock":
+                    process.wrong_by_ms = chance.choice(self.wrong_by_ms)
+                    process.wrong_until = now + chance.randrange(MAX_WRONG_MS)
+                    world.transcript.note(process.name, f"has a clock {process.wrong_by_ms} ms off")
                 case "cut":
                     process.cut_until = now + chance.randrange(round(2_000 * LEASE_S))
                     world.transcript.note(process.name, "is cut off")

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from attrs import define, field
 
-from flowstate import State, StoreError
+from flowstate import State, StoreBusyError, StoreError
 from flowstate.drivers.group_commit import GroupCommitter, Take, Taken
 from flowstate.drivers.plans import Outcome
 from flowstate.plan import Plan, Write
@@ -85,3 +85,35 @@ async def test_what_taking_raises_is_the_outcome_of_all_that_were_taken_together
     await committer.close()
     assert sorted(failed) == ["a", "b"]
     assert [["a", "b"]] == [sorted(group) for group in store.groups]
+
+
+async def test_closing_waits_for_whoever_holds_the_store_only_once() -> None:
+    """What is left would wait for as long, one after the other: it is refused with the same."""
+    store = Store(error=StoreBusyError("here", "is locked"))
+    committer = GroupCommitter(store.write, store.take, lambda error: error, "writer")
+    committer.open()
+    refused: list[str] = []
+
+    async def is_refused(id: str) -> None:
+        with pytest.raises(StoreBusyError):
+            await committer.take(take(id))
+        refused.append(id)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(committer.commit, plan("first"))
+        await anyio.wait_all_tasks_blocked()  # it is in the thread
+        for id in "abc":
+            tasks.start_soon(is_refused, id)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(refused_call, committer)
+            await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(committer.close)
+        await anyio.wait_all_tasks_blocked()
+        store.may_write.set()
+    assert sorted(refused) == ["a", "b", "c"]
+    assert store.groups == [["first"], ["a"]]
+
+
+async def refused_call(committer: GroupCommitter) -> None:
+    with pytest.raises(StoreBusyError):
+        await committer.run(lambda: pytest.fail("it was called"))

@@ -1,4 +1,4 @@
-"""The kernel's own states are its own, and a clock that was wrong is survived."""
+"""The kernel's own states are its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from flowstate import (
     Command,
     Commit,
     Delay,
-    Driver,
     End,
     Engine,
     Fail,
@@ -29,7 +28,6 @@ from flowstate import (
     Transit,
 )
 from flowstate.recovery import LEADER_ID, Recoverer
-from flowstate.testing.virtual import VirtualClock
 
 from . import add, begin, ends, history
 
@@ -109,44 +107,3 @@ async def test_an_id_that_is_refused_leaves_recovery_as_it_is(engine: Engine, fl
     async with Recoverer(engine, lease=1):
         await engine.do(Commit(Delay(State("mail"), "send", after=1)))
         await engine.wait("mail", Status.ENDED)
-
-
-class WrongClock:
-    """A clock that may be set wrong, on top of one that is right."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        self.clock = clock
-        self.off_ms = 0
-
-    def now(self) -> int:
-        return self.clock.now() + self.off_ms
-
-    async def wait_until(self, instant: int, event: object = None) -> None:
-        await self.clock.wait_until(instant - self.off_ms, event)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("off_ms", [-3_600_000, 3_600_000])
-async def test_a_clock_that_was_wrong_for_a_moment_costs_a_third_of_a_lease(
-    store: Driver, flows: Flows, clock: VirtualClock, off_ms: int
-) -> None:
-    add(flows, "send", ends)
-    wrong = WrongClock(clock)
-    async with (
-        Engine(store, flows, clock=wrong, grace=0) as engine,
-        Recoverer(engine, lease=6) as recoverer,
-    ):
-        await rested(clock, 1_000)
-        assert recoverer.stats().term
-        wrong.off_ms = off_ms
-        await rested(clock, 2_000)
-        wrong.off_ms = 0
-        began = clock.now()
-        await engine.do(Commit(Delay(State("mail"), "send", after=0.2)))
-        await engine.wait("mail", Status.ENDED)
-    assert clock.now() - began < 8_000  # by its lease it has to be elected again, at the worst
-
-
-async def rested(clock: VirtualClock, ms: int) -> None:
-    end = clock.now() + ms
-    while clock.now() < end:
-        await clock.wait_until(end)
