@@ -1,7 +1,7 @@
 """SQLite: what is told of a file that is not as it was written.
 
-A version that is missing although nothing removed it is told in its place; whatever a damaged page
-does is an error of the store; and a file that became another one is told at the next commit.
+A version that is missing although nothing removed it is told in its place; and whatever a damaged
+page does is an error of the store.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from flowstate import (
     State,
     Status,
     StoreError,
-    StoreOpenError,
     Transit,
     UnreadableVersionError,
     connect,
@@ -320,60 +319,7 @@ async def test_of_a_damaged_log_what_was_whole_before_it_is_there(path: Path) ->
     assert len(found) > 2
 
 
-# ---------------------------------------------------------------- another file in the same place
-
-
-def overwrite(path: Path, content: bytes) -> None:
-    """As ``cp`` does: the file is the same, what is in it is not."""
-    with path.open("r+b") as file:
-        file.truncate(0)
-        file.write(content)
-
-
-async def another(path: Path) -> bytes:
-    """What is in a store of that name, which has nothing to do with this one."""
-    await fill(path.with_name("another.db"), 20)
-    return path.with_name("another.db").read_bytes()
-
-
-async def as_it_was(path: Path) -> bytes:
-    return path.with_name("backup.db").read_bytes()
-
-
-async def half_of_it(path: Path) -> bytes:
-    content = path.read_bytes()
-    return content[: len(content) // 2]
-
-
-async def no_database(path: Path) -> bytes:
-    return b"orders\n" * 10_000
-
-
-async def nothing(path: Path) -> bytes:
-    return b""
-
-
-@pytest.mark.parametrize("becomes", [another, as_it_was, half_of_it, no_database, nothing])
-async def test_a_file_that_is_overwritten_or_cut_while_it_is_open_is_told(
-    path: Path, becomes: Callable[[Path], Awaitable[bytes]]
-) -> None:
-    """By each commit, as long as it is so; once it is as it was they go on."""
-    async with connect(f"sqlite:///{path}") as driver, Engine(driver) as engine:
-        for number in range(100):
-            await engine.do(Commit(Pause(State(f"s{number}", labels={"k": "v" * 100}))))
-            if number in {50, 98}:
-                execute(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-            if number == 50:
-                path.with_name("backup.db").write_bytes(path.read_bytes())
-        before = path.read_bytes()
-        overwrite(path, await becomes(path))
-        for _ in range(2):
-            with pytest.raises(StoreOpenError, match="was overwritten or cut while the store was"):
-                await engine.do(Commit(Pause(State("lost"))))
-        overwrite(path, before)
-        assert (await engine.do(Commit(Pause(State("kept")))))[0].rev == 101
-    async with connect(f"sqlite:///{path}") as driver, Engine(driver) as engine:
-        assert (list(range(1, 102)), []) == await read(engine.states())
+# ---------------------------------------------------------------- what is no damage
 
 
 async def test_what_another_process_writes_to_the_file_is_no_loss(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
@@ -23,7 +23,6 @@ from .notes import (
     Told,
     Tried,
     Trouble,
-    Unknown,
     Watching,
 )
 
@@ -102,8 +101,8 @@ def acknowledged(evidence: Evidence) -> Iterator[str]:
 def once(evidence: Evidence) -> Iterator[str]:
     """A commit is stored once and whole, or not at all; not at all if it was refused."""
     moved = {note.commit_id: note.moved for note in evidence.every if isinstance(note, Tried)}
-    unsettled = {note.commit_id for note in evidence.every if isinstance(note, Told | Unknown)}
-    refused = {note.commit_id for note in evidence.every if isinstance(note, Refused)}
+    tried = Counter(note.commit_id for note in evidence.every if isinstance(note, Tried))
+    refused = Counter(note.commit_id for note in evidence.every if isinstance(note, Refused))
     for commit_id, versions in evidence.commits.items():
         if commit_id not in moved:
             continue
@@ -111,7 +110,7 @@ def once(evidence: Evidence) -> Iterator[str]:
         revs = [state.rev for state in versions]
         if revs != list(range(first, first + len(moved[commit_id]))):
             yield f"{commit_id} wrote {len(moved[commit_id])} versions, and there are {revs}"
-        if commit_id in refused - unsettled:
+        if tried[commit_id] == refused[commit_id]:  # each time, and never left in doubt
             yield f"{commit_id} was refused, and is stored at revision {first}"
 
 

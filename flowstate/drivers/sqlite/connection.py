@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,10 +15,6 @@ SYNCHRONOUS = ("full", "normal")
 MODES = ("rwc", "rw", "ro")
 MAX_STATEMENTS = 128
 """Prepared statements that a connection keeps."""
-CHECKPOINT_S = 0.1
-"""How long a checkpoint that has begun to write may leave the file between two moments."""
-_OTHER_CONTENT = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
-"""It is no database, or has not the tables."""
 
 
 @frozen
@@ -94,15 +88,6 @@ class File:
             raise
         return connection
 
-    def newest_without_log(self) -> tuple[int, str]:
-        """Revision and commit id of the newest version that is in the file itself, whatever the
-        write-ahead log has; (0, "") if there is none.
-
-        Asks SQLite even so: to close a file behind its back would let go of its locks.
-        """
-        with closing(sqlite3.connect(f"{self._uri}?mode=ro&immutable=1", uri=True)) as connection:
-            return connection.execute(_NEWEST).fetchone() or (0, "")
-
     @property
     def _uri(self) -> str:
         # the empty authority keeps a path that begins with two slashes from being taken for one
@@ -113,16 +98,12 @@ class File:
 class Identity:
     """Which file a store is, and which are its write-ahead log and the memory that processes share:
     what is at their paths may be deleted, renamed or replaced while they are open, and who goes on
-    then writes to nowhere. The file may also be overwritten in place, or cut."""
+    then writes to nowhere."""
 
     file: File
     _paths: tuple[Path, ...] = field(init=False)
     _known: dict[Path, tuple[int, int]] = field(factory=dict[Path, tuple[int, int]], init=False)
     """path -> device and inode, of those that were found"""
-    _written: tuple[int, int] = field(default=(0, 0), init=False)
-    """Size of the file, and when it was written to last (ns), when its content was looked at."""
-    _newest: int = field(default=0, init=False)
-    """The newest revision that was in the file itself then. It never falls."""
 
     def __attrs_post_init__(self) -> None:
         path = self.file.location
@@ -144,39 +125,6 @@ class Identity:
                     path, "was deleted or renamed" if identity is None else "was replaced"
                 )
 
-    def check_content(self, connection: sqlite3.Connection) -> None:
-        """Raise ``StoreOpenError`` if the file was overwritten with something else, or cut, as far
-        as that can be told: what is in it is nothing that a connection to the store has committed,
-        or older than it was. Looks only if the file was written to, as each checkpoint does."""
-        location = self.file.location
-        found = location.stat()
-        written = found.st_size, found.st_mtime_ns
-        if written == self._written:
-            return
-        newest = self._of_this_store(connection, found.st_size)
-        if newest is None:  # or another process's checkpoint was half-way
-            time.sleep(CHECKPOINT_S)
-            newest = self._of_this_store(connection, location.stat().st_size)
-        if newest is None:
-            raise self._lost(location, "was overwritten or cut")
-        self._newest, self._written = newest, written
-
-    def _of_this_store(self, connection: sqlite3.Connection, size: int) -> int | None:
-        """The newest revision in the file itself; None if it is not that of this store."""
-        try:
-            rev, commit_id = self.file.newest_without_log()
-        except sqlite3.DatabaseError as error:
-            was_cut = size < self._written[0]
-            if was_cut or (self._newest and error.sqlite_errorcode in _OTHER_CONTENT):
-                return None
-            return self._newest  # a new store, or the middle of a checkpoint: told another time
-        if rev < self._newest:
-            return None
-        stored = connection.execute(_COMMIT_ID, (rev,)).fetchone()
-        (head,) = connection.execute(_HEAD).fetchone()
-        is_ours = rev <= (head or 0) if stored is None else stored == (commit_id,)
-        return rev if is_ours else None
-
     def _lost(self, path: Path, became: str) -> StoreOpenError:
         return StoreOpenError(
             str(path),
@@ -190,18 +138,3 @@ def _choice(url: StoreUrl, option: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise StoreUrlError(url.text, f"{option} takes {' or '.join(choices)}, not {value!r}")
     return value
-
-
-# ---------------------------------------------------------------- statements
-
-_NEWEST = """
-SELECT rev, commit_id FROM versions ORDER BY rev DESC LIMIT 1
-"""
-
-_COMMIT_ID = """
-SELECT commit_id FROM versions WHERE rev = ?
-"""
-
-_HEAD = """
-SELECT max(rev) FROM versions
-"""

@@ -135,7 +135,6 @@ class Writer(StoreWriter):
             if self.connection.in_transaction:  # one that could not be rolled back
                 self.connection.rollback()
             self.identity.check()
-            self.identity.check_content(self.connection)
             self._synchronize(synchronous or self.file.synchronous)
             self.connection.execute("BEGIN IMMEDIATE")
             # not as a table in another statement: SQLite would prepare it anew each time
