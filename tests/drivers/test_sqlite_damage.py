@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import pytest
+from attrs import define, field
 
 from flowstate import (
     Commit,
@@ -33,6 +34,7 @@ from flowstate import (
     connect,
 )
 from flowstate.clock import MAX_INSTANT_MS
+from flowstate.testing.wrapper import WrapperDriver
 
 pytestmark = pytest.mark.anyio
 
@@ -96,10 +98,21 @@ async def test_a_gap_is_told_where_it_is_and_passed_by(path: Path, missing: list
             assert list(range(1, 10)) == revs
 
 
+@define(eq=False)
+class Heard(WrapperDriver):
+    """Says when somebody waits."""
+
+    waited: anyio.Event = field(factory=anyio.Event)
+
+    async def wait(self, after: int) -> int:
+        self.waited.set()
+        return await super().wait(after)
+
+
 async def test_a_gap_between_what_a_watcher_had_and_the_head_is_told(path: Path) -> None:
     """Whoever waits at the head reads on from there, for all watchers of the engine."""
     await fill(path)
-    async with connect(f"sqlite:///{path}") as driver, Engine(driver) as engine:
+    async with Heard(connect(f"sqlite:///{path}")) as driver, Engine(driver) as engine:
         watcher = engine.watch(Query(labels={"parity": "even"}), after=9)
         told: list[Any] = []
 
@@ -108,7 +121,7 @@ async def test_a_gap_between_what_a_watcher_had_and_the_head_is_told(path: Path)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(follow)
-            await anyio.wait_all_tasks_blocked()
+            await driver.waited.wait()
             with closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN")
                 for rev in (11, 12):  # as if 10 had been lost

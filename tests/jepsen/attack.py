@@ -189,9 +189,11 @@ class Attack:
     wild: bool = True
     tell: Callable[[str], None] = lambda _: None
     blows: Counter[str] = field(factory=Counter[str], init=False)
+    _notebook: notes.Notebook = field(init=False)
 
     async def run(self) -> Result:
         chance = random.Random(self.seed)
+        self._notebook = notes.Notebook(self.folder / "attack.notes")
         (self.folder / client.OBSERVED).write_text("0")
         async with connect(self.target.urls[0]) as driver, Engine(driver) as engine:
             await client.begin(engine)
@@ -239,9 +241,18 @@ class Attack:
                 elif blow == "SIGSTOP":
                     tasks.start_soon(stop, name, chance.choice(STOPS_S))
                 else:
-                    await anyio.to_thread.run_sync(self.target.faults[blow], chance)
+                    await anyio.to_thread.run_sync(self._hurt, blow, chance)
                 self.blows[blow] += 1
             tasks.cancel_scope.cancel()
+
+    def _hurt(self, blow: str, chance: random.Random) -> None:
+        """Do something to the store. What it forgets by that it forgets before this is over."""
+        if blow in self.target.crashes:
+            self._notebook.write(notes.Crashed())
+            self.target.faults[blow](chance)
+            self._notebook.write(notes.Crashed())
+        else:
+            self.target.faults[blow](chance)
 
     async def _rest(self, observer: Observer) -> tuple[tuple[State, ...], list[str]]:
         """Work off what is left, and read what is stored then. The clock of who does it is ahead of

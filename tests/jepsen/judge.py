@@ -15,6 +15,7 @@ from flowstate.testing.history import History, Seen, check
 from .client import ACCOUNT, ACCOUNTS, BALANCE, JOBS, POLICY, QUERIES, STEPS
 from .notes import (
     AnyNote,
+    Crashed,
     Given,
     Missed,
     Refused,
@@ -184,11 +185,14 @@ def steps(evidence: Evidence) -> Iterator[str]:
 
 
 def exclusive(evidence: Evidence) -> Iterator[str]:
-    """What was given to a claim is given to no other one, before it is given back."""
+    """What was given to a claim is given to no other one, before it is given back; but a store that
+    crashes may forget it."""
     held: dict[tuple[str, int], str] = {}
     for note in evidence.every:
         if isinstance(note, Releasing):
             held.pop(note.version, None)
+        elif isinstance(note, Crashed):
+            held.clear()
         elif isinstance(note, Given):
             for version in note.versions:
                 if held.setdefault(version, note.claim) != note.claim:

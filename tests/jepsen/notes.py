@@ -90,6 +90,11 @@ class Missed(Note, frozen=True):
     upto: int
 
 
+class Crashed(Note, frozen=True):
+    """The store crashes, or has crashed: it may have lost the claims that it gave last, for which
+    it waits for no disk."""
+
+
 class Trouble(Note, frozen=True):
     """Something was raised that nobody should see."""
 
@@ -97,7 +102,17 @@ class Trouble(Note, frozen=True):
 
 
 AnyNote: TypeAlias = (
-    Tried | Told | Refused | Unknown | Given | Releasing | Watching | Saw | Missed | Trouble
+    Tried
+    | Told
+    | Refused
+    | Unknown
+    | Given
+    | Releasing
+    | Watching
+    | Saw
+    | Missed
+    | Crashed
+    | Trouble
 )
 
 

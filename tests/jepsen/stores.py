@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from attrs import define, field
 
 Fault = Callable[[random.Random], None]
+CRASH = "server crashed"
 NO_FAULTS: Mapping[str, Fault] = {}
 
 
@@ -26,6 +27,8 @@ class Target:
     """What its clients are given, in turn."""
     faults: Mapping[str, Fault] = field(default=NO_FAULTS)
     """What can be done to it -> how."""
+    crashes: Collection[str] = ()
+    """Those after which the last claims may be forgotten."""
     calm: Callable[[], None] = lambda: None
     """Undo what faults have left, so that the store can be judged."""
 
@@ -58,7 +61,7 @@ def postgres(folder: Path) -> Iterator[Target]:
     # half of the clients give up so soon that they are left with an unknown outcome
     urls = [with_options(server.url()), with_options(server.url(), reconnect="0.1")]
     try:
-        yield Target(urls, {"sessions ended": end_sessions, "server crashed": crash})
+        yield Target(urls, {"sessions ended": end_sessions, CRASH: crash}, {CRASH})
     finally:
         server.close()
 
@@ -107,7 +110,7 @@ def cluster(folder: Path) -> Iterator[Target]:
             "node hung": node_hangs,
             "switch-over": switch_over,
         }
-        yield Target([nodes.url], faults, nodes.wait_healthy)
+        yield Target([nodes.url], faults, set(faults), nodes.wait_healthy)
 
 
 STORES: Mapping[str, Callable[[Path], AbstractContextManager[Target]]] = {
