@@ -30,8 +30,9 @@ from flowstate import (
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.codec import encode_state
-from flowstate.drivers.postgres.connection import Connection, Target
+from flowstate.drivers.postgres.connection import Target
 from flowstate.drivers.postgres.schema import TABLES, key
+from flowstate.drivers.postgres.session import Connection
 from flowstate.drivers.url import StoreUrl
 from flowstate.plan import references
 from flowstate.testing.conformance.read import write_varied

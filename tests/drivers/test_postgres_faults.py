@@ -3,6 +3,7 @@ nothing is doubled, and errors say what to do."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import traceback
 from collections import Counter
@@ -73,7 +74,7 @@ def proxy(postgres: Database, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def through(proxy: Proxy, url: str, **options: str) -> str:
-    return with_options(url, host=str(proxy.folder), port="5432", prepare="off", **options)
+    return with_options(url, **proxy.where, prepare="off", **options)
 
 
 def pause(id: str, commit_id: str) -> Plan:
@@ -110,7 +111,7 @@ async def test_a_commit_whose_answer_was_lost_happens_once(
 async def test_answers_that_are_lost_again_and_again(proxy: Proxy, url: str) -> None:
     """Groups of commits, each cut at least once: each plan happened once, refused ones never."""
     async with connect(through(proxy, url)) as driver:
-        proxy.faults.extend(["after", "before", "after", "before", "before", "after"] * 4)
+        faults: Iterator[Fault] = itertools.cycle(["after", "before", "after", "before", "before"])
         refused = 0
 
         async def commit(number: int) -> None:
@@ -121,6 +122,7 @@ async def test_answers_that_are_lost_again_and_again(proxy: Proxy, url: str) -> 
                 refused += 1
 
         for start in range(0, 100, 10):
+            proxy.faults.extend(itertools.islice(faults, 2))
             async with anyio.create_task_group() as group:
                 for number in range(start, start + 10):
                     group.start_soon(commit, number)

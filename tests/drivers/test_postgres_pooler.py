@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from flowstate import Commit, Engine, Pause, State, StoreError, connect
-from flowstate.drivers.postgres.connection import Connection
+from flowstate.drivers.postgres.session import Connection
 
 from ..cli.shell import wait_for
 from ..postgres import Database, Server, target, with_options
