@@ -230,14 +230,17 @@ async def test_a_server_that_is_restarted_under_load(server: Server) -> None:
 
 
 async def test_a_server_that_stays_away_is_told_in_the_end(server: Server) -> None:
-    """Reading and writing fail once the time to reconnect is over, and work when it is back."""
+    """Reading, writing and watching fail once the time to reconnect is over, and work when it is
+    back."""
     url = with_options(server.url(), schema="away", reconnect="0.3")
-    async with connect(url) as driver, Engine(driver) as engine:
+    async with connect(url) as driver, Engine(driver) as engine, engine.watch(after=1) as watcher:
         await engine.do(Commit(Pause(State("a"))))
         await anyio.to_thread.run_sync(server.stop)
         try:
             with pytest.raises(StoreUnreachableError, match="does not answer"):
                 await engine.get("a")
+            with anyio.fail_after(PATIENCE_S), pytest.raises(StoreUnreachableError):
+                await anext(watcher)
             with pytest.raises(StoreUnreachableError, match="nothing was written"):
                 await engine.do(Commit(Pause(State("b"))))
             with pytest.raises(StoreOpenError, match="does not answer"):
@@ -245,7 +248,9 @@ async def test_a_server_that_stays_away_is_told_in_the_end(server: Server) -> No
         finally:
             await anyio.to_thread.run_sync(server.start)
         assert (await engine.get("a")).rev == 1
-        assert [2] == [state.rev for state in await engine.do(Commit(Pause(State("b"))))]
+        (b,) = await engine.do(Commit(Pause(State("b"))))
+        assert 2 == b.rev
+        assert b == await anext(watcher)
 
 
 async def test_closing_does_not_wait_for_a_server_that_is_away(server: Server) -> None:

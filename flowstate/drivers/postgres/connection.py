@@ -41,9 +41,9 @@ DEFAULTS: Mapping[str, str] = {
     "client_encoding": "UTF8",
 }
 """libpq's parameters, unless the URL says otherwise."""
-LOCK_TIMEOUT = "10s"
+LOCK_TIMEOUT: LiteralString = "10s"
 """How long to wait for other processes that commit."""
-IDLE_TIMEOUT = "5s"
+IDLE_TIMEOUT: LiteralString = "5s"
 """How long a process that hangs in the middle of a transaction can block the others."""
 BY_INDEX: LiteralString = """
 pg_catalog.set_config('enable_seqscan', 'off', true),

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -44,19 +45,11 @@ from .session import Connection
 T = TypeVar("T")
 
 LOCK_HEAD: LiteralString = "SELECT FROM {s}.head FOR UPDATE"
-TRANSACTION_TIMEOUT = "2min"
+TRANSACTION_TIMEOUT: LiteralString = "2min"
 """How long a transaction that writes may take before its COMMIT, where the server can see to it."""
 NOTIFY_EVERY_S = 0.005
 """Between two notifications, at least, while there is more to write."""
 
-_SETTINGS: LiteralString = f"""
-SELECT pg_catalog.set_config('synchronous_commit', %s, true),
-pg_catalog.set_config('lock_timeout', %s, true),
-pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true),
-pg_catalog.set_config('flowstate.asks_version', 'on', true), {BY_INDEX}
-"""
-_SETTINGS_17: LiteralString = f"{_SETTINGS}, pg_catalog.set_config('transaction_timeout', %s, true)"
-"""For servers that have it."""
 _PLAN_ONCE: LiteralString = (
     "SELECT pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true)"
 )
@@ -254,11 +247,8 @@ class Writer(StoreWriter):
         self._connect()
         with self.connection.pipeline() as pipeline:
             self._execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            if self._has_transaction_timeout:
-                limits = (LOCK_TIMEOUT, IDLE_TIMEOUT, TRANSACTION_TIMEOUT)
-                self._execute(_SETTINGS_17, synchronous, *limits)
-            else:
-                self._execute(_SETTINGS, synchronous, LOCK_TIMEOUT, IDLE_TIMEOUT)
+            bound = TRANSACTION_TIMEOUT if self._has_transaction_timeout else None
+            self._execute(_settings(LOCK_TIMEOUT, IDLE_TIMEOUT, bound), synchronous)
             yield pipeline
         self.connection.check_replicated()
 
@@ -473,6 +463,22 @@ class Writer(StoreWriter):
         """Wait before another attempt; False if there is to be none."""
         pause = next(waits, None)
         return pause is not None and not self.closing.wait(pause)
+
+
+@lru_cache
+def _settings(
+    lock: LiteralString, idle: LiteralString, transaction: LiteralString | None
+) -> LiteralString:
+    """A statement that has a transaction go by these; all but its parameter is text, which costs
+    less with each commit."""
+    text: LiteralString = f"""
+        SELECT pg_catalog.set_config('synchronous_commit', %s, true),
+        pg_catalog.set_config('lock_timeout', '{lock}', true),
+        pg_catalog.set_config('idle_in_transaction_session_timeout', '{idle}', true),
+        pg_catalog.set_config('flowstate.asks_version', 'on', true), {BY_INDEX}"""
+    if transaction is None:
+        return text
+    return f"{text}, pg_catalog.set_config('transaction_timeout', '{transaction}', true)"
 
 
 def _is_lost(error: Exception) -> bool:
