@@ -61,8 +61,8 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
         return self._durability
 
     async def open(self) -> None:
-        """Waits for a server that is starting. One that is not there is an error at once: its name
-        may be wrong."""
+        """Waits for a server that is starting, and for one of several to be the primary. One that
+        is not there is an error at once: its name may be wrong."""
         for pause in pauses(self.target.reconnect):
             try:
                 return await super().open()

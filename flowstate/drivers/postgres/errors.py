@@ -114,6 +114,7 @@ _BY_WORDS: Sequence[tuple[str, str]] = (
     ("too many connections", "53300"),
     ("remaining connection slots", "53300"),
     ("the database system is", "57P03"),  # starting up, in recovery mode, …
+    ("session is read-only", "57P03"),  # of the hosts in the URL, none is the primary yet
 )
 
 
