@@ -72,16 +72,13 @@ DCS: Mapping[str, Any] = {
         "use_pg_rewind": True,
         "remove_data_directory_on_rewind_failure": True,
         "remove_data_directory_on_diverged_timelines": True,
-        "parameters": {
-            "max_connections": 60,
-            "shared_buffers": "32MB",
-            "max_wal_size": "256MB",
-            "unix_socket_directories": "",
-            "log_destination": "stderr",
-        },
+        # how soon a standby looks again for the primary that it has lost
+        "parameters": {"wal_retrieve_retry_interval": "1s"},
     },
 }
 """The settings of the cluster, which Patroni keeps in etcd."""
+OWN: Mapping[str, Any] = {"shared_buffers": "32MB", "unix_socket_directories": ""}
+"""Those of each node's PostgreSQL here."""
 
 
 def missing() -> str:
@@ -332,6 +329,7 @@ class Cluster:
                 "connect_address": node.address,
                 "data_dir": str(node.data),
                 "bin_dir": str(self._programs),
+                "parameters": OWN,
                 "basebackup": [{"checkpoint": "fast"}, "no-sync"],
                 "authentication": {
                     "superuser": {"username": "postgres"},
