@@ -13,6 +13,7 @@ CASE := case-4516
 STORE := sqlite:///demo.db
 SEEDS := 1000
 MINUTES := 2
+ROUNDS := 3
 
 help:  ## This list
 	@echo "make TARGET, where TARGET is one of:"
@@ -48,6 +49,10 @@ simulate: $(READY)  ## Run SEEDS=1000 simulated clusters with faults; SEED=n rep
 jepsen: $(READY)  ## Attack each kind of store for MINUTES=2 with kill -9, stops, crashes and wrong clocks
 	$(BIN)/python -m tests.jepsen --minutes $(MINUTES) $(if $(STORES),$(addprefix --store ,$(STORES)))
 
+cluster: $(READY)  ## Kill and stop the nodes of a PostgreSQL cluster under load, ROUNDS=3 times each
+	@tools/cluster $(VENV)
+	ROUNDS=$(ROUNDS) $(BIN)/pytest -q tests/cluster/failovers.py
+
 format: $(READY)  ## Put the code in the form that check wants
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
@@ -61,4 +66,4 @@ $(READY): pyproject.toml tools/setup
 	@PYTHON="$(PYTHON)" tools/setup $(VENV)
 	@touch $@
 
-.PHONY: help demo test check bench peers simulate jepsen format clean
+.PHONY: help demo test check bench peers simulate jepsen cluster format clean

@@ -14,7 +14,8 @@ import pytest
 from flowstate import Commit, Driver, Engine, Pause, RetryPolicy, State, Transit, connect
 from flowstate.drivers.plans import GroupPlan
 from flowstate.drivers.postgres import rows
-from flowstate.drivers.postgres.connection import Connection, Target
+from flowstate.drivers.postgres.connection import Target
+from flowstate.drivers.postgres.session import Connection
 from flowstate.transitions import plan
 from tests.postgres import Database, target
 

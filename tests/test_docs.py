@@ -48,7 +48,7 @@ COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 """A command of a console block, and what is shown below it."""
 BACKGROUND = re.compile(r" & ")
 """What a command is followed by that goes on in the background."""
-SHOWN = {"json", "jsonl", "sql", "text", "toml"}
+SHOWN = {"json", "jsonl", "sql", "text", "toml", "yaml"}
 TIMEOUT_S = 300
 """Longer than any command takes on a busy machine: to fail, not to wait."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -30,6 +32,11 @@ class Source(ABC):
 
     linger: ClassVar[int] = 0
     """Pauses without anybody waiting before the poller rests."""
+
+    @property
+    def patience_s(self) -> float:
+        """For how long looks may fail, one after the other, before those who wait are told."""
+        return math.inf
 
     @abstractmethod
     def look(self) -> Seen | None:
@@ -69,6 +76,8 @@ class Poller:
     _thread: threading.Thread | None = field(default=None, init=False)
     _loop: Loop = field(init=False)
     _seen: Seen | None = field(default=None, init=False)
+    _failing_since: float | None = field(default=None, init=False)
+    """When the first look failed since the last that succeeded."""
 
     @contextmanager
     def watching(self) -> Generator[None]:
@@ -98,9 +107,9 @@ class Poller:
         while not self._closing.is_set():
             try:
                 self._poll()
-            except Exception:  # noqa: BLE001  (whatever the store does, the next look may succeed)
-                # a hint may be late; the error itself is raised to those who read the store
+            except Exception as error:  # noqa: BLE001  (whatever the store does, the next look may succeed)
                 self.source.reset()
+                self._failed(error)
                 if self._seen is not None:  # whatever is found then may have changed meanwhile
                     self._seen = self._seen._replace(mark=-1)
                 self.source.pause()
@@ -110,6 +119,7 @@ class Poller:
         idle = 0
         while not self._closing.is_set():
             found = self.source.look()
+            self._failing_since = None
             if found is not None:
                 self._found(found)
             idle = 0 if self._watching else idle + 1
@@ -121,6 +131,13 @@ class Poller:
             if not self._is_wanted():
                 self.source.rest()
                 self._wanted.wait()
+
+    def _failed(self, error: Exception) -> None:
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        if now - self._failing_since >= self.source.patience_s:
+            self._call(partial(self.head.fail, error))
 
     def _found(self, found: Seen) -> None:
         seen, self._seen = self._seen, found

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
@@ -46,7 +47,7 @@ PATIENCE_S = 240.0
 """Longer than anything here takes on a slow machine: to fail, not to wait."""
 ASK_EVERY_S = 0.1
 """Between two looks at whether something has come about."""
-ANSWER_S = 5
+ANSWER_S = 2.0
 """How long Patroni may take to answer."""
 NAMES = ("a", "b", "c")
 HOST = "127.0.0.1"
@@ -71,16 +72,13 @@ DCS: Mapping[str, Any] = {
         "use_pg_rewind": True,
         "remove_data_directory_on_rewind_failure": True,
         "remove_data_directory_on_diverged_timelines": True,
-        "parameters": {
-            "max_connections": 60,
-            "shared_buffers": "32MB",
-            "max_wal_size": "256MB",
-            "unix_socket_directories": "",
-            "log_destination": "stderr",
-        },
+        # how soon a standby looks again for the primary that it has lost
+        "parameters": {"wal_retrieve_retry_interval": "1s"},
     },
 }
 """The settings of the cluster, which Patroni keeps in etcd."""
+OWN: Mapping[str, Any] = {"shared_buffers": "32MB", "unix_socket_directories": ""}
+"""Those of each node's PostgreSQL here."""
 
 
 def missing() -> str:
@@ -105,7 +103,7 @@ class Node:
     """PostgreSQL's."""
     api_port: int
     """Patroni's."""
-    patroni: subprocess.Popen[bytes] | None = None
+    is_running: bool = False
 
     @property
     def data(self) -> Path:
@@ -117,15 +115,28 @@ class Node:
 
     def ask(self, path: str) -> tuple[int, Any]:
         """What Patroni answers: the status, and its JSON; (0, None) if it does not."""
-        connection = HTTPConnection(HOST, self.api_port, timeout=ANSWER_S)
         with suppress(OSError, HTTPException, ValueError):
-            try:
-                connection.request("GET", path)
-                response = connection.getresponse()
-                return response.status, json.loads(response.read())
-            finally:
-                connection.close()
+            status, answer = self.request("GET", path)
+            return status, json.loads(answer)
         return 0, None
+
+    def members(self) -> Sequence[Mapping[str, Any]]:
+        """The nodes as this one has them from etcd; none if it does not answer."""
+        _, found = self.ask("/cluster")
+        members: Sequence[Mapping[str, Any]] = (found or {}).get("members", ())
+        return members
+
+    def request(
+        self, method: str, path: str, body: Any = None, *, timeout_s: float = ANSWER_S
+    ) -> tuple[int, bytes]:
+        """Ask Patroni something, or for something."""
+        connection = HTTPConnection(HOST, self.api_port, timeout=timeout_s)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
 
 
 @define(eq=False)
@@ -140,6 +151,7 @@ class Cluster:
     _programs: Path = field(init=False)
     _etcd_ports: tuple[int, int] = field(init=False)
     _watchdog: subprocess.Popen[bytes] = field(init=False)
+    _started: list[subprocess.Popen[bytes]] = field(factory=list, init=False)
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="flowstate-cluster-")).resolve()
@@ -201,6 +213,17 @@ class Cluster:
 
         return self._wait(found, "there is no primary")
 
+    def wait_leaderless(self) -> None:
+        """Return once all nodes that run agree that there is no primary."""
+
+        def is_leaderless() -> bool:
+            found = [agreed for node in self._nodes.values() if (agreed := node.members())]
+            return bool(found) and not any(
+                member["role"] == "leader" for agreed in found for member in agreed
+            )
+
+        self._wait(is_leaderless, "there is still a primary")
+
     def wait_healthy(self) -> None:
         """Return once there is a primary, and both others are its standbys, of which commits wait
         for one."""
@@ -208,13 +231,21 @@ class Cluster:
 
     # ------------------------------------------------------------ what becomes of nodes
 
+    def switch_over(self) -> None:
+        """Have another node be the primary, in order, as for maintenance."""
+        primary = self.primary()
+        status, answer = self._nodes[primary].request(
+            "POST", "/switchover", {"leader": primary}, timeout_s=PATIENCE_S
+        )
+        assert status in {200, 202}, answer
+
     def kill(self, *nodes: str) -> None:
         """End all that runs on these nodes with SIGKILL, at once."""
         for name in nodes:
             processes.stop(self._nodes[name].folder)
         for name in nodes:
             processes.kill(self._nodes[name].folder)
-            self._reap(self._nodes[name])
+            self._nodes[name].is_running = False
 
     def kill_postgres(self, node: str) -> None:
         """End the node's PostgreSQL with SIGKILL; Patroni goes on."""
@@ -224,9 +255,10 @@ class Cluster:
         """Start nodes that were killed."""
         for name in nodes:
             node = self._nodes[name]
-            assert node.patroni is None, f"node {name} runs already"
+            assert not node.is_running, f"node {name} runs already"
+            node.is_running = True
             self._write_settings(node)
-            node.patroni = self._run(
+            self._run(
                 node.folder, "patroni.log", sys.executable, "-P", "-m", "patroni", "patroni.json"
             )
 
@@ -237,6 +269,14 @@ class Cluster:
     def cont(self, node: str) -> None:
         """SIGCONT for all that runs on the node."""
         processes.go_on(self._nodes[node].folder)
+
+    def restore(self) -> None:
+        """Have all nodes run and none hang, whatever became of them; returns when all is well."""
+        for node in self.nodes:
+            self.cont(node)
+            if not self._nodes[node].is_running:
+                self.start(node)
+        self.wait_healthy()
 
     # ------------------------------------------------------------ inside
 
@@ -289,6 +329,7 @@ class Cluster:
                 "connect_address": node.address,
                 "data_dir": str(node.data),
                 "bin_dir": str(self._programs),
+                "parameters": OWN,
                 "basebackup": [{"checkpoint": "fast"}, "no-sync"],
                 "authentication": {
                     "superuser": {"username": "postgres"},
@@ -302,10 +343,10 @@ class Cluster:
         }
         (node.folder / "patroni.json").write_text(json.dumps(settings, indent=1))
 
-    def _run(self, folder: Path, log: str, *command: str) -> subprocess.Popen[bytes]:
+    def _run(self, folder: Path, log: str, *command: str) -> None:
         """Start something that is not root's, in this directory."""
         with (folder / log).open("ab") as file:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [*self._as_user, *command],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -313,17 +354,20 @@ class Cluster:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is not for it: the watchdog ends it
             )
-
-    def _reap(self, node: Node) -> None:
-        if node.patroni is not None:
-            node.patroni.wait(PATIENCE_S)
-            node.patroni = None
+        self._started.append(process)
 
     def _close(self) -> None:
         self._watchdog.communicate(timeout=PATIENCE_S)
+        for process in self._started:
+            process.wait(PATIENCE_S)
 
     def _primary(self) -> Node | None:
-        primaries = [node for node in self._nodes.values() if node.ask("/primary")[0] == 200]
+        nodes = list(self._nodes.values())
+        with ThreadPoolExecutor(len(nodes)) as threads:  # one that hangs holds up no other
+            answers = threads.map(lambda node: node.ask("/primary"), nodes)
+            primaries = [
+                node for node, (status, _) in zip(nodes, answers, strict=True) if status == 200
+            ]
         return primaries[0] if len(primaries) == 1 else None
 
     def _is_healthy(self) -> bool:
@@ -332,7 +376,7 @@ class Cluster:
         if primary is None:
             return False
         others = {node.name for node in self._nodes.values() if node is not primary}
-        (_, found), (_, agreed) = primary.ask("/patroni"), primary.ask("/cluster")
+        _, found = primary.ask("/patroni")
         following = {
             standby["application_name"]
             for standby in (found or {}).get("replication", ())
@@ -340,7 +384,7 @@ class Cluster:
         }
         electable = {
             member["name"]
-            for member in (agreed or {}).get("members", ())
+            for member in primary.members()
             if (member["role"], member["state"]) == ("quorum_standby", "streaming")
         }
         return following == electable == others

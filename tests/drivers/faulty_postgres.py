@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import psycopg
 from attrs import field, frozen
 from psycopg import errors
-from psycopg.rows import TupleRow
 
 from flowstate.drivers.postgres.arrays import register
-from flowstate.drivers.postgres.connection import PREPARE_AFTER, Connection, Target
+from flowstate.drivers.postgres.connection import PREPARE_AFTER, Target
+from flowstate.drivers.postgres.session import Connection
 from flowstate.testing.store import Faults
 
 
-class FaultyConnection(psycopg.Connection[TupleRow]):
+class FaultyConnection(Connection):
     """A connection whose statements may fail, before they are sent."""
 
     faults: Faults | None = None
@@ -43,11 +44,12 @@ class FaultyTarget(Target):
 
     faults: Faults = field(factory=lambda: Faults(NATIVES))
 
-    def connect(self) -> Connection:
+    def connect(self, closing: threading.Event | None = None) -> Connection:
         self.faults.meet("open")
         connection = FaultyConnection.connect(
             **dict[str, Any](self.parameters), autocommit=True, prepare_threshold=PREPARE_AFTER
         )
         register(connection.adapters)
+        connection.go_by(self.deadline, closing)
         connection.faults = self.faults
         return connection

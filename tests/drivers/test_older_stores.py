@@ -36,7 +36,7 @@ from flowstate import (
 )
 from flowstate.codec import decode
 from flowstate.drivers.postgres import schema as postgres_schema
-from flowstate.drivers.postgres.connection import Connection
+from flowstate.drivers.postgres.session import Connection
 from flowstate.leases import Claimed, Place
 from flowstate.recovery import LEADER_ID, Recoverer
 from flowstate.testing.virtual import START_MS, TimedDriver, VirtualClock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, closing
 from typing import Any, LiteralString
@@ -30,14 +31,17 @@ from flowstate import (
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.codec import encode_state
-from flowstate.drivers.postgres.connection import Connection, Target
+from flowstate.drivers.postgres.connection import Target
 from flowstate.drivers.postgres.schema import TABLES, key
+from flowstate.drivers.postgres.session import Connection
 from flowstate.drivers.url import StoreUrl
 from flowstate.plan import references
 from flowstate.testing.conformance.read import write_varied
 
+from ..helpers import until
 from ..postgres import Database, with_options
 from ..proxy import Fault, Proxy
+from .wrapped import before, driver_through, setting
 
 pytestmark = pytest.mark.anyio
 
@@ -348,3 +352,44 @@ async def test_a_page_looks_at_versions_and_steps_over_gaps(url: str) -> None:
         page = await driver.read(Query(status=Status.PAUSED), 0, 2_000)
         assert (states, head) == (page.versions, page.upto)
         assert head == (await driver.read(nothing, 0, 2_000)).upto
+
+
+async def test_a_process_that_hangs_while_it_decides_is_thrown_out(url: str, raw: Raw) -> None:
+    """Or a snapshot would stay open, and VACUUM could clear away nothing. The batch is decided
+    again."""
+    hanging, go_on = threading.Event(), threading.Event()
+    pids: list[int] = []
+
+    def hang(connection: Connection) -> None:
+        if not pids:
+            pids.append(connection.info.backend_pid)
+            setting("idle_in_transaction_session_timeout", "100ms")(connection)
+            hanging.set()
+            assert go_on.wait(PATIENCE_S)
+
+    def is_gone() -> bool:
+        found = raw.observer.execute("SELECT pid FROM pg_stat_activity WHERE pid = %s", (pids[0],))
+        return found.fetchone() is None
+
+    async with driver_through(url, before({"SELECT v.rev, v.id, v.committed_at": hang})) as driver:
+        await write_varied(driver)
+        with anyio.fail_after(PATIENCE_S):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(driver.compact, ALL, 0, 10)
+                await anyio.to_thread.run_sync(hanging.wait)
+                await until(is_gone)
+                go_on.set()
+
+
+@pytest.mark.parametrize(("asked", "found"), [("0", "1min"), ("5s", "5s")])
+async def test_what_searches_has_a_bound_on_the_server(url: str, asked: str, found: str) -> None:
+    """That of the role, if it has one."""
+    shown: list[Any] = []
+
+    def show(connection: Connection) -> None:
+        shown.append(connection.execute("SHOW statement_timeout"))
+
+    url = with_options(url, options=f"-c statement_timeout={asked}")
+    async with driver_through(url, before({"GROUP BY": show})) as driver:
+        await driver.count(Query(), "status")
+    assert [[(found,)]] == [cursor.fetchall() for cursor in shown]

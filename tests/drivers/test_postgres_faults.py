@@ -3,6 +3,7 @@ nothing is doubled, and errors say what to do."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import traceback
 from collections import Counter
@@ -73,7 +74,7 @@ def proxy(postgres: Database, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def through(proxy: Proxy, url: str, **options: str) -> str:
-    return with_options(url, host=str(proxy.folder), port="5432", prepare="off", **options)
+    return with_options(url, **proxy.where, prepare="off", **options)
 
 
 def pause(id: str, commit_id: str) -> Plan:
@@ -110,7 +111,7 @@ async def test_a_commit_whose_answer_was_lost_happens_once(
 async def test_answers_that_are_lost_again_and_again(proxy: Proxy, url: str) -> None:
     """Groups of commits, each cut at least once: each plan happened once, refused ones never."""
     async with connect(through(proxy, url)) as driver:
-        proxy.faults.extend(["after", "before", "after", "before", "before", "after"] * 4)
+        faults: Iterator[Fault] = itertools.cycle(["after", "before", "after", "before", "before"])
         refused = 0
 
         async def commit(number: int) -> None:
@@ -121,6 +122,7 @@ async def test_answers_that_are_lost_again_and_again(proxy: Proxy, url: str) -> 
                 refused += 1
 
         for start in range(0, 100, 10):
+            proxy.faults.extend(itertools.islice(faults, 2))
             async with anyio.create_task_group() as group:
                 for number in range(start, start + 10):
                     group.start_soon(commit, number)
@@ -228,14 +230,17 @@ async def test_a_server_that_is_restarted_under_load(server: Server) -> None:
 
 
 async def test_a_server_that_stays_away_is_told_in_the_end(server: Server) -> None:
-    """Reading and writing fail once the time to reconnect is over, and work when it is back."""
+    """Reading, writing and watching fail once the time to reconnect is over, and work when it is
+    back."""
     url = with_options(server.url(), schema="away", reconnect="0.3")
-    async with connect(url) as driver, Engine(driver) as engine:
+    async with connect(url) as driver, Engine(driver) as engine, engine.watch(after=1) as watcher:
         await engine.do(Commit(Pause(State("a"))))
         await anyio.to_thread.run_sync(server.stop)
         try:
             with pytest.raises(StoreUnreachableError, match="does not answer"):
                 await engine.get("a")
+            with anyio.fail_after(PATIENCE_S), pytest.raises(StoreUnreachableError):
+                await anext(watcher)
             with pytest.raises(StoreUnreachableError, match="nothing was written"):
                 await engine.do(Commit(Pause(State("b"))))
             with pytest.raises(StoreOpenError, match="does not answer"):
@@ -243,7 +248,9 @@ async def test_a_server_that_stays_away_is_told_in_the_end(server: Server) -> No
         finally:
             await anyio.to_thread.run_sync(server.start)
         assert (await engine.get("a")).rev == 1
-        assert [2] == [state.rev for state in await engine.do(Commit(Pause(State("b"))))]
+        (b,) = await engine.do(Commit(Pause(State("b"))))
+        assert 2 == b.rev
+        assert b == await anext(watcher)
 
 
 async def test_closing_does_not_wait_for_a_server_that_is_away(server: Server) -> None:

@@ -25,7 +25,7 @@ from flowstate import (
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.drivers.postgres import schema
-from flowstate.drivers.postgres.connection import Connection
+from flowstate.drivers.postgres.session import Connection
 from flowstate.query import Left
 from flowstate.testing.conformance.base import move, put
 from flowstate.testing.model import Model

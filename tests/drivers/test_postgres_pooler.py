@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
 
 import anyio
+import anyio.to_thread
+import psycopg
 import pytest
+from attrs import define, field
 
 from flowstate import Commit, Engine, Pause, State, StoreError, connect
-from flowstate.drivers.postgres.connection import Connection
+from flowstate.drivers.postgres.session import Connection
 
 from ..cli.shell import wait_for
 from ..postgres import Database, Server, target, with_options
@@ -65,46 +70,104 @@ def test_no_two_connections_prepare_under_one_name(postgres: Database) -> None:
 
 
 @pytest.fixture(scope="module")
-def pooled() -> Iterator[str]:
-    """A server behind PgBouncer: clients get whatever session is free."""
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def pooler(server: Server) -> Iterator[Pooler]:
+    """PgBouncer before the server: clients get whatever session is free."""
     if shutil.which("pgbouncer") is None:
         pytest.skip(NEEDED)
-    server = Server()
-    settings = server.folder / "pgbouncer.ini"
-    settings.write_text(f"""
+    with Pooler(server) as pooler:
+        yield pooler
+
+
+@define
+class Pooler:
+    """In the directory of a server, to which it leads."""
+
+    server: Server
+    _process: subprocess.Popen[bytes] = field(init=False)
+
+    def __enter__(self) -> Self:
+        self._lead_to(self.server)
+        as_user = ["-u", "nobody"] if os.geteuid() == 0 else []  # nor does it run as root
+        self._process = subprocess.Popen(["pgbouncer", "-q", *as_user, self._settings])
+        wait_for((self.server.folder / f".s.PGSQL.{PORT}").exists)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        (self.server.folder / f".s.PGSQL.{PORT}").unlink()
+
+    def url(self, schema: str, **options: str) -> str:
+        return with_options(self.server.url(), port=PORT, schema=schema, notify="off", **options)
+
+    def lead_to(self, server: Server) -> None:
+        """Have it lead to another server from now on."""
+        self._lead_to(server)
+        self._process.send_signal(signal.SIGHUP)
+
+    @property
+    def _settings(self) -> Path:
+        return self.server.folder / "pgbouncer.ini"
+
+    def _lead_to(self, server: Server) -> None:
+        self._settings.write_text(f"""
 [databases]
 postgres = host={server.folder} user=postgres
 [pgbouncer]
 listen_addr =
 listen_port = {PORT}
-unix_socket_dir = {server.folder}
+unix_socket_dir = {self.server.folder}
 auth_type = any
 pool_mode = transaction
 default_pool_size = 3
+server_login_retry = 1
 """)
-    as_user = ["-u", "nobody"] if os.geteuid() == 0 else []  # nor does it run as root
-    with ExitStack() as stack:
-        stack.callback(server.close)
-        pooler = subprocess.Popen(["pgbouncer", "-q", *as_user, settings], stderr=subprocess.PIPE)
-        stack.callback(pooler.communicate)
-        stack.callback(pooler.kill)
-        wait_for((server.folder / f".s.PGSQL.{PORT}").exists)
-        yield with_options(server.url(), port=PORT)
 
 
-async def test_a_pooler_works_with_prepare_off(pooled: str) -> None:
-    url = with_options(pooled, schema="right", prepare="off", notify="off")
+async def test_a_pooler_works_with_prepare_off(pooler: Pooler) -> None:
+    url = pooler.url("right", prepare="off")
     assert [] == await work(url)
     assert CLIENTS * COMMITS == len(await stored(url))
 
 
-async def test_without_it_the_error_names_the_option(pooled: str) -> None:
-    """And nobody is told anything else: what was acknowledged is stored, what was not is not."""
-    url = with_options(pooled, schema="wrong", notify="off")
-    errors = await work(url)
+async def test_without_it_the_error_names_the_option(pooler: Pooler) -> None:
+    """And nobody is given anything else than what was asked for."""
+    errors = await work(pooler.url("wrong"))
     assert errors
     for error in errors:
         assert re.search(NAMES, error)
+
+
+async def test_commits_go_on_when_a_pooler_leads_to_the_new_primary(pooler: Pooler) -> None:
+    """Those wait that come meanwhile, and nothing that was acknowledged is missing."""
+    server = pooler.server
+    standby = Server(copy_of=server)
+    try:
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            admin.execute("SELECT pg_reload_conf()")
+        url = pooler.url("over", prepare="off")
+        async with connect(url) as driver, Engine(driver) as engine:
+            (a,) = await engine.do(Commit(Pause(State("a"))))
+            server.stop()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(engine.do, Commit(Pause(State("b"))))
+                await anyio.to_thread.run_sync(standby.promote)
+                with psycopg.connect(standby.url(), autocommit=True) as admin:
+                    admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+                    admin.execute("SELECT pg_reload_conf()")
+                pooler.lead_to(standby)
+            assert a == await engine.get("a")
+            assert {"a", "b"} == {state.id async for state in engine.states()}
+    finally:
+        standby.close()
 
 
 async def stored(url: str) -> set[str]:

@@ -16,6 +16,7 @@ from flowstate import (
     Pause,
     State,
     StoreReadOnlyError,
+    StoreUnreachableError,
     connect,
 )
 
@@ -113,6 +114,31 @@ async def test_a_standby_can_be_read_and_watched(primary: Server, standby: Serve
                 async with reader.watch(after=a.rev) as watcher, anyio.create_task_group() as tasks:
                     tasks.start_soon(engine.do, Commit(Pause(State("b"))))
                     assert "b" == (await anext(watcher)).id
+
+
+async def test_who_comes_while_there_is_no_primary_waits_for_one() -> None:
+    """Also to open a store: the servers are there, so nothing is wrong with the URL."""
+    primary = Server()
+    standby = Server(copy_of=primary)
+    hosts = f"{primary.folder},{standby.folder}"
+    url = with_options(primary.url(), host=hosts, target_session_attrs="read-write")
+    try:
+        primary.stop()
+        with pytest.raises(StoreUnreachableError, match="session is read-only"):
+            async with connect(with_options(url, reconnect="0")):
+                pass
+
+        async def come() -> None:
+            async with connect(url) as driver, Engine(driver) as engine:
+                await engine.do(Commit(Pause(State("a"))))
+
+        with anyio.fail_after(PATIENCE_S):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(come)
+                tasks.start_soon(anyio.to_thread.run_sync, standby.promote)
+    finally:
+        standby.close()
+        primary.close()
 
 
 async def test_the_standby_takes_over(primary: Server, standby: Server) -> None:

@@ -15,7 +15,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from flowstate import Commit, Driver, Engine, Pause, State, connect
-from flowstate.drivers.postgres.connection import Connection
+from flowstate.drivers.postgres.session import Connection
 from flowstate.drivers.threaded import MAX_READERS
 from flowstate.testing import Store
 from flowstate.testing.conformance.head import HeadLaws

@@ -28,7 +28,7 @@ from flowstate import (
     connect,
 )
 from flowstate.drivers.postgres import rows
-from flowstate.drivers.postgres.connection import Connection
+from flowstate.drivers.postgres.session import Connection
 from flowstate.leases import Claimed, ready
 from flowstate.transitions import plan
 
@@ -109,6 +109,7 @@ async def test_commits_and_claims_in_any_order_never_deadlock(url: str) -> None:
                 raise
 
     async def claim(driver: Driver, owner: str) -> None:
+        await driver.wait(len(names))  # until some of them are ready
         for number in range(60):
             claimed = await driver.claim({"on": 12}, 12, owner, f"{number}", number)
             states = [each.state for each in claimed if isinstance(each, Claimed)]

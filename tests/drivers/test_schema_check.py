@@ -32,7 +32,8 @@ from flowstate import (
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.data import checksum
 from flowstate.drivers.postgres import schema as postgres_schema
-from flowstate.drivers.postgres.connection import Connection, Target
+from flowstate.drivers.postgres.connection import Target
+from flowstate.drivers.postgres.session import Connection
 from flowstate.drivers.sqlite import schema as sqlite_schema
 from flowstate.leases import Place, ready
 from flowstate.transitions import plan

@@ -6,6 +6,7 @@ What happens inside a driver shows in the statements that it sends, and can be m
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
@@ -13,8 +14,9 @@ from typing import Any, TypeAlias
 import attrs
 from psycopg.sql import Composable
 
-from flowstate.drivers.postgres.connection import Connection, Target
+from flowstate.drivers.postgres.connection import Target
 from flowstate.drivers.postgres.driver import PostgresDriver
+from flowstate.drivers.postgres.session import Connection
 from flowstate.drivers.url import StoreUrl
 
 
@@ -43,8 +45,8 @@ class WrappedTarget(Target):
 
     wrap: Wrap = Wrapped
 
-    def connect(self) -> Connection:
-        connection: Connection = self.wrap(super().connect())
+    def connect(self, closing: threading.Event | None = None) -> Connection:
+        connection: Connection = self.wrap(super().connect(closing))
         return connection
 
 

@@ -19,9 +19,10 @@ from attrs import define, field, frozen
 
 from flowstate import Commit, Pause, Plan, RetryPolicy, State, Transit, connect
 from flowstate.drivers.plans import GroupPlan
-from flowstate.drivers.postgres.connection import Connection, Target
+from flowstate.drivers.postgres.connection import Target
 from flowstate.drivers.postgres.errors import translate
 from flowstate.drivers.postgres.rows import Keys, Statement, statements
+from flowstate.drivers.postgres.session import Connection
 from flowstate.drivers.url import StoreUrl
 from flowstate.leases import Place
 from flowstate.transitions import plan

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, LiteralString, TypeAlias
+from typing import Any, LiteralString
 from urllib.parse import unquote, urlsplit
 
-import psycopg
 from attrs import field, frozen
 from psycopg import pq
-from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
 from ...errors import StoreUrlError
 from ..url import StoreUrl
 from .arrays import register
-
-Connection: TypeAlias = psycopg.Connection[TupleRow]
+from .session import DEADLINE_S, Connection
 
 SCHEMA = "flowstate"
 MAX_NAME_BYTES = 63
@@ -43,6 +41,10 @@ DEFAULTS: Mapping[str, str] = {
     "client_encoding": "UTF8",
 }
 """libpq's parameters, unless the URL says otherwise."""
+LOCK_TIMEOUT: LiteralString = "10s"
+"""How long to wait for other processes that commit."""
+IDLE_TIMEOUT: LiteralString = "5s"
+"""How long a process that hangs in the middle of a transaction can block the others."""
 BY_INDEX: LiteralString = """
 pg_catalog.set_config('enable_seqscan', 'off', true),
 pg_catalog.set_config('enable_bitmapscan', 'off', true),
@@ -64,7 +66,8 @@ class Target:
     ``notify`` tells other processes of commits, and listens. ``prepare`` prepares statements.
     ``synchronous`` is what ``synchronous_commit`` is for commits. ``reconnect`` is for how many
     seconds a server that went away is retried before that is an error. ``mode`` is "rwc" (the
-    tables are made if they are missing), "rw" or "ro".
+    tables are made if they are missing), "rw" or "ro". ``deadline`` is for how many seconds a
+    connection may be silent while something is asked.
     """
 
     url: str
@@ -77,6 +80,7 @@ class Target:
     synchronous: str = "on"
     reconnect: float = RECONNECT_S
     mode: str = "rwc"
+    deadline: float = DEADLINE_S
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> Target:
@@ -112,9 +116,10 @@ class Target:
         """The channel of NOTIFY, which is no more than a hint: a long name may be cut."""
         return f"flowstate {self.schema}".encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
-    def connect(self) -> Connection:
-        """A new connection, for use by one thread at a time. Raises ``psycopg.Error``."""
-        connection = psycopg.connect(
+    def connect(self, closing: threading.Event | None = None) -> Connection:
+        """A new connection, for use by one thread at a time; it is given up sooner once *closing*
+        is set. Raises ``psycopg.Error``."""
+        connection = Connection.connect(
             **dict[str, Any](self.parameters),
             autocommit=True,
             prepare_threshold=PREPARE_AFTER if self.prepare else None,
@@ -123,6 +128,7 @@ class Target:
         # psycopg numbers what it prepares from 0: where a pooler has clients share a session of the
         # server, one would run what another has prepared under the same number
         connection._prepared._prepared_idx = secrets.randbits(64)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        connection.go_by(self.deadline, closing)
         return connection
 
     def sql(self, text: LiteralString) -> bytes:

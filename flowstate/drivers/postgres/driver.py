@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
-import psycopg
 from attrs import define, field
 
 from ...clock import Clock
 from ...driver import Durability
 from ...errors import StoreUnreachableError
+from ...plan import Record
 from ...retention import Compaction, Retention
 from ..threaded import ThreadedDriver
 from ..url import StoreUrl
 from . import schema
 from .connection import Target, pauses
-from .errors import translate, translated
+from .errors import is_starting, translated
 from .listener import ServerSource
 from .reader import Reader
 from .writer import Writer
@@ -39,6 +40,8 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
     target: Target
     clock: Clock | None = field(default=None, kw_only=True)
     _durability: Durability = field(init=False)
+    _closing: threading.Event = field(factory=threading.Event, init=False)
+    """Set once it is being closed."""
 
     def __attrs_post_init__(self) -> None:
         asynchronous = self.target.synchronous == "off"
@@ -57,10 +60,30 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
         """What the server's settings come to; before it is open, what the URL asks for."""
         return self._durability
 
+    async def open(self) -> None:
+        """Waits for a server that is starting, and for one of several to be the primary. One that
+        is not there is an error at once: its name may be wrong."""
+        for pause in pauses(self.target.reconnect):
+            try:
+                return await super().open()
+            except StoreUnreachableError as error:
+                if not is_starting(error.__cause__):
+                    raise
+            await anyio.sleep(pause)
+        return await super().open()
+
     async def close(self) -> None:
+        """Writes what was handed in, as long as the server answers."""
         if self.is_open:
-            self._writer.stop_retrying()
+            self._closing.set()
         await super().close()
+
+    async def record(self, id: str) -> Record | None:
+        record = await super().record(id)
+        if record is not None and self._durability is Durability.NODE and not self._is_read_only:
+            # whoever is told that it was committed takes it for acknowledged
+            await self._write(self._writer.replicate)
+        return record
 
     # ------------------------------------------------------------ inside
 
@@ -73,24 +96,23 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
         return self.target.mode == "ro"
 
     def _open_writer(self) -> Writer:
-        try:
-            connection = self.target.connect()
-        except psycopg.Error as error:
-            raise translate(self.target, error) from error
+        self._closing = threading.Event()
+        with translated(self.target):
+            connection = self.target.connect(self._closing)
         try:
             schema.prepare(connection, self.target)
             self._durability = schema.durability(connection, self.target)
         except BaseException:
             connection.close()
             raise
-        return Writer(self.target, connection, self.clock)
+        return Writer(self.target, connection, self.clock, self._closing)
 
     def _open_reader(self) -> Reader:
         with translated(self.target):
-            return Reader(self.target, self.target.connect())
+            return Reader(self.target, self.target.connect(self._closing))
 
     def _source(self) -> ServerSource:
-        return ServerSource(self.target, self._writer.written)
+        return ServerSource(self.target, self._writer.written, self._closing)
 
     def _answered(self, more: bool) -> None:  # noqa: FBT001  (a callback)
         self._writer.notify(more)

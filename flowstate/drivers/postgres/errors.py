@@ -113,6 +113,8 @@ _BY_WORDS: Sequence[tuple[str, str]] = (
     ("too many clients", "53300"),
     ("too many connections", "53300"),
     ("remaining connection slots", "53300"),
+    ("the database system is", "57P03"),  # starting up, in recovery mode, …
+    ("session is read-only", "57P03"),  # of the hosts in the URL, none is the primary yet
 )
 
 
@@ -141,6 +143,11 @@ def is_lost(error: psycopg.Error) -> bool:
     if not state:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return state in LOST or state == "53300" or state.startswith("08")
+
+
+def is_starting(error: BaseException | None) -> bool:
+    """Whether the server is there, and will take connections before long."""
+    return isinstance(error, psycopg.Error) and _state(error) == "57P03"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import threading
 from collections.abc import Callable
 
 from attrs import define, field
@@ -11,7 +12,9 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
 from ..poller import Seen, Source
-from .connection import Connection, Target
+from .connection import Target
+from .errors import translated
+from .session import Connection
 
 LISTENING_INTERVAL_S = 0.5
 """Between two looks while listening: how late a commit is noticed whose hint was lost."""
@@ -30,6 +33,8 @@ class ServerSource(Source):
     target: Target
     own: Callable[[], tuple[int, int]]
     """The process id of the server's side of the writer, and the newest revision it wrote."""
+    closing: threading.Event
+    """Set once the driver is being closed."""
     _connection: Connection | None = field(default=None, init=False)
     _can_listen: bool = field(init=False)
     _is_listening: bool = field(default=False, init=False)
@@ -41,20 +46,13 @@ class ServerSource(Source):
     def __attrs_post_init__(self) -> None:
         self._can_listen = self.target.notify
 
+    @property
+    def patience_s(self) -> float:
+        return self.target.reconnect
+
     def look(self) -> Seen | None:
-        if self._connection is None:
-            self._connection = self.target.connect()
-            self._connection.add_notify_handler(lambda notify: self._heard(notify.pid))
-        if self._can_listen and not self._is_listening:
-            self._listen(self._connection)
-        if self._is_stale:
-            self._is_stale = False  # what is heard from now on may be newer than what is found
-            row = self._connection.execute(
-                self.target.sql("SELECT rev, hints FROM {s}.head"), (), binary=True
-            ).fetchone()
-            if row is not None:
-                self._seen = Seen(*row)
-        return self._seen
+        with translated(self.target):
+            return self._look()
 
     def pause(self) -> None:
         interval = RETRY_INTERVAL_S
@@ -96,6 +94,21 @@ class ServerSource(Source):
             end.close()
 
     # ------------------------------------------------------------ inside
+
+    def _look(self) -> Seen:
+        if self._connection is None:
+            self._connection = self.target.connect(self.closing)
+            self._connection.add_notify_handler(lambda notify: self._heard(notify.pid))
+        if self._can_listen and not self._is_listening:
+            self._listen(self._connection)
+        if self._is_stale:
+            self._is_stale = False  # what is heard from now on may be newer than what is found
+            row = self._connection.execute(
+                self.target.sql("SELECT rev, hints FROM {s}.head"), (), binary=True
+            ).fetchone()
+            if row is not None:
+                self._seen = Seen(*row)
+        return self._seen
 
     def _listen(self, connection: Connection) -> None:
         try:

@@ -2,7 +2,7 @@
 
 Every method runs in a worker thread, and what it finds is of one moment. It costs one round trip,
 also where a transaction is needed for hints to the planner: nothing is waited for inside, so none
-is ever left open.
+is ever left open. Only what compaction decides takes several.
 """
 
 from __future__ import annotations
@@ -24,10 +24,20 @@ from ...state import State
 from ..reader import MAX_SCAN, DueRow, StoreReader
 from . import queries
 from .compactor import Compactor, Removal
-from .connection import BY_INDEX, Connection, Target
+from .connection import BY_INDEX, IDLE_TIMEOUT, Target
 from .errors import is_lost, translate
 from .places import DUE, LINE, MAY_CLAIM, PLACE, TAKEN, TAKEN_BY, json_object
 from .rows import left_of
+from .session import DEADLINE_S, Connection
+
+_SETTINGS: LiteralString = f"""
+SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', %(idle)s, true),
+pg_catalog.set_config('statement_timeout',
+    coalesce(nullif(pg_catalog.current_setting('statement_timeout'), '0'), %(statement)s), true),
+{BY_INDEX}
+"""
+_LIMITS = {"idle": IDLE_TIMEOUT, "statement": f"{DEADLINE_S:g}s"}
+"""What nobody waits for any more, the server does not go on with: unless it is set so already."""
 
 
 @define(eq=False)
@@ -174,7 +184,7 @@ class Reader(StoreReader):
         with self._translated():
             with self.connection.pipeline():
                 self._execute("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
-                self._execute("SELECT " + BY_INDEX)
+                self._execute(_SETTINGS, _LIMITS)
                 found = self._execute(text, values)
                 self._execute("COMMIT")
             return found.fetchall()
@@ -182,9 +192,10 @@ class Reader(StoreReader):
     @contextmanager
     def _snapshot(self) -> Generator[None]:
         """Several statements about one moment, through indexes."""
-        with self._translated(), self.connection.pipeline():
+        with self._translated():
+            # not in a pipeline, in which the server would not see it idle if we hang
             self._execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            self._execute("SELECT " + BY_INDEX)
+            self._execute(_SETTINGS, _LIMITS)
             yield
             self._execute("COMMIT")
 

@@ -19,8 +19,9 @@ import psycopg
 from ...driver import Durability
 from ...errors import StoreError, StoreOpenError
 from ..schema import check_known
-from .connection import Connection, Target
+from .connection import LOCK_TIMEOUT, Target
 from .errors import grants, quoted, translate
+from .session import Connection
 
 _CREATE: tuple[LiteralString, ...] = (
     "CREATE TABLE {s}.meta (version integer NOT NULL)",
@@ -231,6 +232,8 @@ MIGRATIONS: tuple[tuple[LiteralString, ...], ...] = (_CREATE, _ADD_PLACES, _ADD_
 """Migration n makes version n + 1 of version n. Only ever add to the end."""
 
 VERSION = len(MIGRATIONS)
+MIGRATION_S = 3600.0
+"""How long a statement of a migration may take, which may look at everything that is stored."""
 
 TABLES = (
     "meta",
@@ -329,9 +332,11 @@ def _check_mode(target: Target, found: int) -> None:
 
 def _migrate(connection: Connection, target: Target) -> None:
     try:
-        with connection.transaction():
+        with connection.patience(MIGRATION_S), connection.transaction():
             lock = key("flowstate", target.schema)
             connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", (lock,))
+            settings = "SELECT pg_catalog.set_config('lock_timeout', %s, true)"
+            connection.execute(settings, (LOCK_TIMEOUT,))
             # again, now that nobody else can: two processes may have started at once
             found = _version(connection, target)
             if found == VERSION:

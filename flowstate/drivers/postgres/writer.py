@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -23,7 +25,7 @@ from ...errors import (
     UnknownOutcomeError,
 )
 from ...leases import Claimed, Held, Renewal
-from ...plan import Following, NextVersion, Plan, Record
+from ...plan import Following, NextVersion, Plan, Record, RecordedError
 from ...query import Unreadable
 from ...retention import Compaction
 from ..group_commit import Take, Taken
@@ -32,19 +34,19 @@ from ..schema import check_unchanged
 from ..threaded import StoreWriter
 from .arrays import BigInts, Texts
 from .compactor import Removal
-from .connection import BY_INDEX, Connection, Target, pauses
+from .connection import BY_INDEX, IDLE_TIMEOUT, LOCK_TIMEOUT, Target, pauses
 from .errors import RETRYABLE, is_lost, translate
+from .holders import claims_key, end_hung
 from .places import CLAIM, HELD, RELEASE, RENEW, TAKE, json_object
 from .rows import Keys, left_of, statements
-from .schema import VERSION, key
+from .schema import VERSION
+from .session import Connection
 
 T = TypeVar("T")
 
-LOCK_TIMEOUT = "10s"
-"""How long to wait for other processes that commit."""
 LOCK_HEAD: LiteralString = "SELECT FROM {s}.head FOR UPDATE"
-IDLE_TIMEOUT = "5s"
-"""How long a process that hangs in the middle of a commit can block the others."""
+TRANSACTION_TIMEOUT: LiteralString = "2min"
+"""How long a transaction that writes may take before its COMMIT, where the server can see to it."""
 NOTIFY_EVERY_S = 0.005
 """Between two notifications, at least, while there is more to write."""
 
@@ -80,7 +82,7 @@ class _Attempt:
 
 @define(eq=False)
 class Writer(StoreWriter):
-    """Writes on one connection. ``stop_retrying`` and ``written`` may be called in any thread.
+    """Writes on one connection. ``written`` may be called in any thread.
 
     ``clock`` is the store's; None: that of the server.
     """
@@ -88,21 +90,17 @@ class Writer(StoreWriter):
     target: Target
     connection: Connection
     clock: Clock | None = None
+    closing: threading.Event = field(factory=threading.Event)
+    """Set once the driver is being closed: a server that does not answer is not waited for."""
     newest: int = field(default=0, init=False)
     """The newest revision that was written here."""
     _notification_pending: bool = field(default=False, init=False)
     """Whether something was written of which other processes were not notified."""
     _notified_at: float = field(default=0.0, init=False)
-    _retries_stopped: threading.Event = field(factory=threading.Event, init=False)
 
     @property
     def _name(self) -> str:
         return self.target.url
-
-    @property
-    def _claims(self) -> int:
-        """The key of the lock that orders claims."""
-        return key("flowstate claims", self.target.schema)
 
     def write(self, plans: Sequence[Plan]) -> Sequence[Outcome]:
         unknown: UnknownOutcomeError | None = None
@@ -172,6 +170,10 @@ class Writer(StoreWriter):
     def forget_records(self, before: int, limit: int) -> int:
         return self._retrying(lambda: self._forget_records(before, limit))
 
+    def replicate(self) -> None:
+        """Have all that is committed be as durable as a commit is."""
+        self._retrying(self._replicate)
+
     def forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
         """As ``Driver.forget`` says. PostgreSQL keeps the rows as they were, with the content, in
         the table's files until VACUUM has removed them, and in its log (WAL) and whatever is made
@@ -200,19 +202,13 @@ class Writer(StoreWriter):
         connection = self.connection
         return (0 if connection.closed else connection.info.backend_pid), self.newest
 
-    def stop_retrying(self) -> None:
-        """Wait no longer for a server that does not answer: the driver is being closed."""
-        self._retries_stopped.set()
-
     def close(self) -> None:
         self.connection.close()
 
     # ------------------------------------------------------------ one transaction
 
     def _transact(self, plans: Sequence[Plan], attempt: _Attempt) -> None:
-        self._connect()
-        with self.connection.pipeline() as pipeline:
-            self._begin(self.target.synchronous)
+        with self._transaction(self.target.synchronous) as pipeline:
             self._execute(_PLAN_ONCE)
             self._execute(LOCK_HEAD)
             asked = self._ask(plans)
@@ -230,23 +226,31 @@ class Writer(StoreWriter):
                 for text, parameters in writing:
                     self._execute(text, *parameters)
                 self._execute("COMMIT")
+            elif any(isinstance(outcome, tuple | RecordedError) for outcome in outcomes):
+                # what is given again may not have reached the disk, or a standby, when whoever
+                # committed it lost the answer: now it has to, with the lock of the head row
+                attempt.outcomes = outcomes
+                self._execute("COMMIT")
             else:
                 self._execute("ROLLBACK")
         attempt.outcomes = outcomes
         self.newest = max(self.newest, group.first + len(group.versions) - 1)
         self._notification_pending |= bool(group.versions)
 
-    def _begin(self, synchronous: str) -> None:
-        self._execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        self._execute(
-            "SELECT pg_catalog.set_config('synchronous_commit', %s, true), "
-            "pg_catalog.set_config('lock_timeout', %s, true), "
-            "pg_catalog.set_config('idle_in_transaction_session_timeout', %s, true), "
-            "pg_catalog.set_config('flowstate.asks_version', 'on', true), " + BY_INDEX,
-            synchronous,
-            LOCK_TIMEOUT,
-            IDLE_TIMEOUT,
-        )
+    @property
+    def _has_transaction_timeout(self) -> bool:
+        return self.connection.pgconn.server_version >= 170000  # noqa: PLR2004
+
+    @contextmanager
+    def _transaction(self, synchronous: str) -> Generator[psycopg.Pipeline]:
+        """Begins one; to commit it, or to roll it back, is up to what is inside."""
+        self._connect()
+        with self.connection.pipeline() as pipeline:
+            self._execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            bound = TRANSACTION_TIMEOUT if self._has_transaction_timeout else None
+            self._execute(_settings(LOCK_TIMEOUT, IDLE_TIMEOUT, bound), synchronous)
+            yield pipeline
+        self.connection.check_replicated()
 
     def _ask(self, plans: Sequence[Plan]) -> psycopg.Cursor[Any]:
         """The schema's version, the head, and the latest versions of the states that the plans are
@@ -325,10 +329,8 @@ class Writer(StoreWriter):
     ) -> list[tuple[int, Claimed | Unreadable]]:
         """Take what a statement chooses; gives each version with the number of its claim. Does not
         wait for those who commit, nor do they wait for more than this one round trip."""
-        self._connect()
-        with self.connection.pipeline():
-            self._begin(synchronous="off")
-            self._execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", self._claims)
+        with self._transaction(synchronous="off"):
+            self._execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", claims_key(self.target))
             found = self._named(text, known=VERSION, **given)
             # whoever migrates waits for the table that was written to, so it was the same before
             asked = self._execute("SELECT version FROM {s}.meta")
@@ -344,9 +346,7 @@ class Writer(StoreWriter):
         and whether it was taken by that claim."""
         ids, revs, claims = zip(*held, strict=True)
         given = {"ids": Texts.of(ids), "revs": BigInts.of(revs), "claims": Texts.of(claims)}
-        self._connect()
-        with self.connection.pipeline():
-            self._begin(synchronous="off")
+        with self._transaction(synchronous="off"):
             self._execute(LOCK_HEAD)
             asked = self._execute("SELECT version FROM {s}.meta")
             found = self._named(HELD, owner=owner, **given)
@@ -357,9 +357,7 @@ class Writer(StoreWriter):
         return found.fetchall()
 
     def _compact(self, removal: Removal) -> Compaction | None:
-        self._connect()
-        with self.connection.pipeline() as pipeline:
-            self._begin(self.target.synchronous)
+        with self._transaction(self.target.synchronous) as pipeline:
             self._execute(LOCK_HEAD)
             asked = self._execute("SELECT h.batches, m.version FROM {s}.head h, {s}.meta m")
             pipeline.sync()  # so that the server sees it idle if we hang
@@ -373,9 +371,7 @@ class Writer(StoreWriter):
         return removal.batch.summary([size for (size,) in payloads])
 
     def _forget_records(self, before: int, limit: int) -> int:
-        self._connect()
-        with self.connection.pipeline():
-            self._begin(self.target.synchronous)
+        with self._transaction(self.target.synchronous):
             self._execute(LOCK_HEAD)
             asked = self._execute("SELECT version FROM {s}.meta")
             forgotten = self._execute(
@@ -391,12 +387,15 @@ class Writer(StoreWriter):
         check_unchanged(self.target.url, version, VERSION)
         return forgotten.rowcount
 
+    def _replicate(self) -> None:
+        with self._transaction(self.target.synchronous):
+            self._execute(LOCK_HEAD)
+            self._execute("COMMIT")
+
     def _forget(self, id: str, payloads: Collection[tuple[int, str]]) -> int:
         revs, checksums = zip(*payloads, strict=True)
         keys = {"revs": BigInts.of(revs), "checksums": Texts.of(checksums)}
-        self._connect()
-        with self.connection.pipeline():
-            self._begin(self.target.synchronous)
+        with self._transaction(self.target.synchronous):
             self._execute(LOCK_HEAD)
             asked = self._execute("SELECT version FROM {s}.meta")
             others = self._named(_OTHERS, id=id, **keys)
@@ -430,7 +429,9 @@ class Writer(StoreWriter):
 
     def _connect(self) -> None:
         if self.connection.closed:
-            self.connection = self.target.connect()
+            if self.closing.is_set():
+                raise psycopg.OperationalError("the driver is being closed")
+            self.connection = self.target.connect(self.closing)
 
     def _recover(self, error: Exception) -> Exception:
         """Make ready for another transaction; gives the error in our terms."""
@@ -444,6 +445,9 @@ class Writer(StoreWriter):
                 self.connection.close()
             else:
                 self.connection.rollback()
+            if isinstance(error, psycopg.errors.LockNotAvailable):
+                with suppress(psycopg.Error):  # it may lack the right to
+                    end_hung(self.connection, self.target)
         except Exception:  # noqa: BLE001  (whatever it is, another connection is made)
             self.connection.close()
         return failure
@@ -458,7 +462,23 @@ class Writer(StoreWriter):
     def _wait(self, waits: Iterator[float]) -> bool:
         """Wait before another attempt; False if there is to be none."""
         pause = next(waits, None)
-        return pause is not None and not self._retries_stopped.wait(pause)
+        return pause is not None and not self.closing.wait(pause)
+
+
+@lru_cache
+def _settings(
+    lock: LiteralString, idle: LiteralString, transaction: LiteralString | None
+) -> LiteralString:
+    """A statement that has a transaction go by these; all but its parameter is text, which costs
+    less with each commit."""
+    text: LiteralString = f"""
+        SELECT pg_catalog.set_config('synchronous_commit', %s, true),
+        pg_catalog.set_config('lock_timeout', '{lock}', true),
+        pg_catalog.set_config('idle_in_transaction_session_timeout', '{idle}', true),
+        pg_catalog.set_config('flowstate.asks_version', 'on', true), {BY_INDEX}"""
+    if transaction is None:
+        return text
+    return f"{text}, pg_catalog.set_config('transaction_timeout', '{transaction}', true)"
 
 
 def _is_lost(error: Exception) -> bool:
