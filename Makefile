@@ -13,6 +13,7 @@ CASE := case-4516
 STORE := sqlite:///demo.db
 SEEDS := 1000
 MINUTES := 2
+STORES := sqlite postgres cluster
 ROUNDS := 3
 
 help:  ## This list
@@ -46,8 +47,9 @@ peers: $(READY)  ## Measure what else could be used (DBOS, LangGraph, state mach
 simulate: $(READY)  ## Run SEEDS=1000 simulated clusters with faults; SEED=n replays one
 	$(BIN)/python -m flowstate.testing.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-jepsen: $(READY)  ## Attack each kind of store for MINUTES=2 with kill -9, stops, crashes and wrong clocks
-	$(BIN)/python -m tests.jepsen --minutes $(MINUTES) $(if $(STORES),$(addprefix --store ,$(STORES)))
+jepsen: $(READY)  ## Attack each store (STORES=...) for MINUTES=2 with kill -9, stops, crashes and wrong clocks
+	$(if $(filter cluster,$(STORES)),@tools/cluster $(VENV))
+	$(BIN)/python -m tests.jepsen --minutes $(MINUTES) $(addprefix --store ,$(STORES))
 
 cluster: $(READY)  ## Kill and stop the nodes of a PostgreSQL cluster under load, ROUNDS=3 times each
 	@tools/cluster $(VENV)
