@@ -41,6 +41,8 @@ class Proxy:
     """Connections that were cut so far."""
     speaks: threading.Event = field(factory=threading.Event, init=False)
     """Cleared, it keeps all connections, takes new ones, and passes nothing on until it is set."""
+    was_asked: threading.Event = field(factory=threading.Event, init=False)
+    """Set once something is sent to it that it does not pass on."""
     delay_s: float = field(default=0.0, init=False)
     """How long each part of an answer takes that a socket holds at once."""
     parts: int = field(default=0, init=False)
@@ -110,7 +112,9 @@ class _Connection:
 
     def _forth(self) -> None:
         while data := self.client.recv(1 << 20):
-            self.proxy.speaks.wait()
+            if not self.proxy.speaks.is_set():
+                self.proxy.was_asked.set()
+                self.proxy.speaks.wait()
             if COMMIT in data and self.proxy.faults:
                 fault = self.proxy.faults.popleft()
                 if fault == "before":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 from attrs import define, field
+
+from .loop import Loop
 
 
 class Closeable(Protocol):
@@ -27,6 +31,16 @@ T = TypeVar("T")
 
 
 @define(eq=False)
+class _Turn:
+    """The use of a reader, by a task that waits for it and the thread that reads."""
+
+    has_begun: bool = False
+    has_ended: bool = False
+    is_abandoned: bool = False
+    """The task waits no more."""
+
+
+@define(eq=False)
 class Pool(Generic[R]):
     """At most ``size`` readers, each used by one thread at a time. Made on the event loop."""
 
@@ -35,14 +49,48 @@ class Pool(Generic[R]):
     size: int
     _idle: list[R] = field(factory=list[R], init=False)
     _limit: anyio.CapacityLimiter = field(init=False)
+    _threads: anyio.CapacityLimiter = field(init=False)
+    """Bounds nothing: whoever has a turn has a thread, also beside one that was abandoned."""
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+    """For what a turn has come to."""
     _is_closed: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._limit = anyio.CapacityLimiter(self.size)
+        self._threads = anyio.CapacityLimiter(math.inf)
 
     async def run(self, read: Callable[[R], T]) -> T:
-        """Read something in a worker thread."""
-        return await anyio.to_thread.run_sync(self._with_reader, read, limiter=self._limit)
+        """Read something in a worker thread. Whoever is cancelled does not wait for it, which may
+        be long where a store does not answer; the turn ends when the thread has."""
+        turn, loop = _Turn(), Loop.current()
+        await self._limit.acquire_on_behalf_of(turn)
+
+        def serve() -> T | None:
+            with self._lock:
+                if turn.is_abandoned:
+                    return None  # nobody is there any more
+                turn.has_begun = True
+            try:
+                return self._with_reader(read)
+            finally:
+                with self._lock:
+                    turn.has_ended = True
+                    is_abandoned = turn.is_abandoned
+                if is_abandoned:
+                    with suppress(RuntimeError):  # the loop has ended
+                        loop.soon_threadsafe(self._limit.release_on_behalf_of, turn)
+
+        try:
+            found = await anyio.to_thread.run_sync(
+                serve, abandon_on_cancel=True, limiter=self._threads
+            )
+            return cast("T", found)
+        finally:
+            with self._lock:
+                turn.is_abandoned = not turn.has_ended
+                is_in_use = turn.has_begun and not turn.has_ended
+            if not is_in_use:
+                self._limit.release_on_behalf_of(turn)
 
     def close(self) -> None:
         """Close every reader; those in use, as soon as they are not."""

@@ -27,6 +27,7 @@ from flowstate import (
     StoreUnreachableError,
     Transit,
     UnknownOutcomeError,
+    background,
 )
 from flowstate.clock import MAX_INSTANT_MS
 from flowstate.drivers.postgres import session
@@ -199,6 +200,30 @@ async def test_leaving_an_engine_ends(proxy: Proxy, url: str) -> None:
             await engine.start(Transit(State("a"), work))
             await running.wait()
             proxy.speaks.clear()
+
+
+async def test_leaving_an_engine_waits_for_no_read(
+    proxy: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a flow reads, nobody wants any more."""
+    monkeypatch.setattr(session, "CLOSING_S", DEADLINE_S)
+    monkeypatch.setattr(background, "COMMIT_TIMEOUT_S", DEADLINE_S)
+    flows = Flows()
+
+    @flows.flow
+    async def work(state: State, engine: Engine) -> Commit:
+        await engine.peek(state.id)
+        proxy.speaks.clear()
+        await engine.peek(state.id)
+        return Commit(Pause(state))
+
+    with anyio.fail_after(PATIENCE_S):
+        async with (
+            driver_at(proxy, url, deadline=60) as driver,
+            Engine(driver, flows, grace=0) as engine,
+        ):
+            await engine.start(Transit(State("a"), work))
+            await anyio.to_thread.run_sync(proxy.was_asked.wait, PATIENCE_S)
 
 
 async def test_a_connection_that_was_given_up_sends_nothing_more(
