@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -17,12 +18,14 @@ from attrs import define, field
 
 from .claims import Claims, Taking
 from .commands import Command, Commit, Execute, Noop
-from .committer import Committer, outcome
+from .committer import COMMIT_BACKOFF_MS, COMMIT_RETRIES, Committer, outcome
 from .errors import (
     EngineClosedError,
     FlowReturnError,
     InvalidValueError,
     RevMismatchError,
+    StoreBusyError,
+    StoreUnreachableError,
 )
 from .executions import (
     Execution,
@@ -47,6 +50,8 @@ from .writes import Writes
 logger = logging.getLogger("flowstate")
 
 _RUNNING = Status.RUNNING  # Python 3.11 takes as long to find a member of an enum as to call
+
+_NOTHING_WRITTEN = (StoreBusyError, StoreUnreachableError)
 
 MAX_STEPS_WITHOUT_YIELD = 250
 """Transitions that one execution does before other tasks get a turn."""
@@ -270,7 +275,7 @@ class Executor:
             logger.debug("state %r: its flow lost a race and is run again", given.id)
             await self.claims.pause(races.wait_ms(self.committer.chance()))
 
-    async def _steps(self, execution: Execution, taking: Taking) -> State:
+    async def _steps(self, execution: Execution, taking: Taking) -> State:  # noqa: C901  (hot)
         """Step after step; gives the state once it rests, or RUNNING if it is left to others.
         Raises what flows and commits raise."""
         committer, flows, room = self.committer, self.flows.by_name, self.room
@@ -282,7 +287,10 @@ class Executor:
             if type(command) is Commit:
                 before = execution.state
                 plan = committer.plan(command, place_of)
-                written = await store(plan)
+                try:
+                    written = await store(plan)
+                except _NOTHING_WRITTEN:
+                    written = await self._store_again(plan)
                 taking.keep()
                 new = execution.state
                 if len(written) > 1 or new is before or execution.claim is None:
@@ -313,6 +321,16 @@ class Executor:
             state.transition.to,
         )
         return state
+
+    async def _store_again(self, plan: Plan) -> tuple[State, ...]:
+        """Store what a flow returned: that the store was busy or gone, and has written nothing, is
+        no failure of the flow. Raises it in the end."""
+        for attempt in range(COMMIT_RETRIES - 1):
+            await self.claims.pause(COMMIT_BACKOFF_MS * 2**attempt)
+            with suppress(*_NOTHING_WRITTEN):
+                return await self.claims.store(plan)
+        await self.claims.pause(COMMIT_BACKOFF_MS * 2 ** (COMMIT_RETRIES - 1))
+        return await self.claims.store(plan)
 
     def _goes_on(self, execution: Execution, taking: Taking, state: State) -> bool:
         """Whether an execution goes on with that state here: not if its flow has no room."""

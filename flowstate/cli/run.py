@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import click
 
-from flowstate import Engine, Flows, connect
+from flowstate import Engine, Flows
 
 from . import output
 from .job import Job
@@ -17,7 +17,7 @@ from .loading import FlowsParam
 from .options import grace_option
 from .screen import Screen
 from .signals import INTERRUPTED, interruptible, leave
-from .store import Access, run_async, store_option, with_access
+from .store import Access, driver_of, run_async, store_option
 
 
 @click.command(short_help="Run flows over lines of JSON.")
@@ -27,6 +27,7 @@ from .store import Access, run_async, store_option, with_access
     "file",
     type=click.File("rb"),
     required=True,
+    is_eager=True,  # opened before a module of flows may go to another directory
     metavar="FILE.jsonl|-",
     help="Lines of JSON; - is standard input.",
 )
@@ -104,7 +105,7 @@ def run(
 
     async def run_job() -> int:
         with Screen(total_size(file.fileno())) as screen:
-            async with connect(with_access(url, Access.CREATE)) as driver:
+            async with driver_of(url, Access.CREATE) as driver:
                 engine = Engine(driver, flows, grace=grace, max_background=concurrency)
                 stop = on_error == "stop"
                 job = Job(engine, start, screen, concurrency, int(wait * 1000), stop_on_error=stop)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, chdir, suppress
 from typing import TypeVar, cast
 
 import anyio
 import click
 
-from flowstate import Engine, FlowstateError, connect
+from flowstate import Driver, Engine, FlowstateError, connect
 
 from . import output
 from .signals import INTERRUPTED
@@ -22,6 +23,15 @@ F = TypeVar("F", bound=Callable[..., object])
 
 WITH_MODE = {"postgres", "postgresql", "sqlite"}
 """The schemes of URLs that have the option ``mode``, since their stores may be missing."""
+
+
+def _current_directory() -> str | None:
+    with suppress(FileNotFoundError):  # it was deleted
+        return os.getcwd()  # noqa: PTH109  (the path itself, whatever becomes of it)
+    return None
+
+
+_CALLED_IN = _current_directory()
 
 
 class Access(enum.Enum):
@@ -49,8 +59,17 @@ def store_option(command: F) -> F:
 @asynccontextmanager
 async def opened(url: str, access: Access) -> AsyncGenerator[Engine]:
     """An engine on the store, without flows: it reads and records, and runs nothing."""
-    async with connect(with_access(url, access)) as driver, Engine(driver) as engine:
+    async with driver_of(url, access) as driver, Engine(driver) as engine:
         yield engine
+
+
+def driver_of(url: str, access: Access) -> Driver:
+    """The driver of a URL. A relative path in it means the directory in which the command was
+    called, wherever a module of flows has gone since."""
+    if _CALLED_IN is None:
+        return connect(with_access(url, access))
+    with chdir(_CALLED_IN):
+        return connect(with_access(url, access))
 
 
 def with_access(url: str, access: Access) -> str:

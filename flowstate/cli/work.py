@@ -11,7 +11,7 @@ import anyio
 import click
 from attrs import asdict, define, field
 
-from flowstate import Engine, Flows, Query, SystemClock, connect
+from flowstate import Engine, Flows, Query, SystemClock
 from flowstate.recovery import LEADER_ID, Event, Recoverer, Stats
 
 from . import output
@@ -20,7 +20,7 @@ from .options import grace_option
 from .reading import Readable
 from .screen import LogLines
 from .signals import interruptible, leave
-from .store import Access, run_async, store_option, with_access
+from .store import Access, driver_of, run_async, store_option
 
 REPORT_S = 1.0
 """The shortest interval between two reports of what was done (s)."""
@@ -79,7 +79,7 @@ def work(flows: Flows | None, concurrency: int, lease: float, grace: float, url:
 
     async def serve() -> int:
         async with (
-            connect(with_access(url, Access.CHANGE)) as driver,
+            driver_of(url, Access.CHANGE) as driver,
             Engine(driver, flows, grace=grace, max_background=max(concurrency, 1)) as engine,
         ):
             report = _Report()

@@ -9,6 +9,7 @@ from random import Random
 import anyio
 from attrs import field, frozen
 
+from ..clock import pause
 from ..commands import (
     Command,
     Commit,
@@ -176,9 +177,7 @@ def _add_steps(flows: Flows, chance: Random) -> None:
     @flows.flow("work")
     async def work_long(state: State, engine: Engine) -> Command:
         """Works for up to three leases."""
-        end = engine.clock.now() + chance.randrange(round(3_000 * LEASE_S))
-        while engine.clock.now() < end:
-            await engine.clock.wait_until(end)
+        await pause(engine.clock, chance.randrange(round(3_000 * LEASE_S)))
         return Commit(Transit(state, "step"))
 
     @flows.flow

@@ -472,6 +472,19 @@ def test_a_file_finds_the_modules_beside_it(shell: Shell) -> None:
     assert done.returncode == WELL, done.stderr
 
 
+def test_a_module_that_goes_elsewhere_takes_neither_input_nor_store_with_it(shell: Shell) -> None:
+    """Relative paths mean the directory in which the command was called."""
+    (shell.directory / "sub").mkdir()
+    source = (shell.directory / "work.py").read_text()
+    (shell.directory / "sub" / "away.py").write_text(
+        f"import os\n{source}os.chdir('/')\n".replace("from __future__ import annotations\n", "")
+    )
+    shell.write("in.jsonl", {"id": "a"})
+    done = shell.run("run", "sub/away.py:flows", "--input", "in.jsonl", "--start", "finish")
+    assert done.returncode == WELL, done.stderr
+    assert ["a"] == [state["id"] for state in shell.states()]
+
+
 def test_memory_is_a_store_too(shell: Shell) -> None:
     done = run(shell, "finish", {"id": "a"}, options=("--store", "memory:"))
     assert done.returncode == WELL

@@ -43,7 +43,15 @@ def test_the_faults_happen() -> None:
     """A simulation in which nothing goes wrong would prove nothing."""
     outcomes = [simulate(seed) for seed in range(30)]
     stories = "".join(outcome.story for outcome in outcomes)
-    for fault in ("is killed", "by what it was given", "is frozen", "is told to leave", "is out"):
+    for fault in (
+        "is killed",
+        "by what it was given",
+        "is frozen",
+        "is told to leave",
+        "is out",
+        "3600000 ms off",
+        "-3600000 ms off",
+    ):
         assert fault in stories
     assert "trust ended" in stories
     log = [state.transition for outcome in outcomes for state in outcome.history.log]
