@@ -51,6 +51,7 @@ class Pool(Generic[R]):
     _limit: anyio.CapacityLimiter = field(init=False)
     _threads: anyio.CapacityLimiter = field(init=False)
     """Bounds nothing: whoever has a turn has a thread, also beside one that was abandoned."""
+    _loop: Loop = field(init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
     """For what a turn has come to."""
     _is_closed: bool = field(default=False, init=False)
@@ -58,12 +59,16 @@ class Pool(Generic[R]):
     def __attrs_post_init__(self) -> None:
         self._limit = anyio.CapacityLimiter(self.size)
         self._threads = anyio.CapacityLimiter(math.inf)
+        self._loop = Loop.current()
 
     async def run(self, read: Callable[[R], T]) -> T:
         """Read something in a worker thread. Whoever is cancelled does not wait for it, which may
         be long where a store does not answer; the turn ends when the thread has."""
-        turn, loop = _Turn(), Loop.current()
-        await self._limit.acquire_on_behalf_of(turn)
+        turn = _Turn()
+        try:  # mostly one is free, and a turn of the event loop would cost as much as some reads
+            self._limit.acquire_on_behalf_of_nowait(turn)
+        except anyio.WouldBlock:
+            await self._limit.acquire_on_behalf_of(turn)
 
         def serve() -> T | None:
             with self._lock:
@@ -78,7 +83,7 @@ class Pool(Generic[R]):
                     is_abandoned = turn.is_abandoned
                 if is_abandoned:
                     with suppress(RuntimeError):  # the loop has ended
-                        loop.soon_threadsafe(self._limit.release_on_behalf_of, turn)
+                        self._loop.soon_threadsafe(self._limit.release_on_behalf_of, turn)
 
         try:
             found = await anyio.to_thread.run_sync(
