@@ -109,10 +109,7 @@ class Pool(Generic[R]):
                 self._idle.pop().close()
 
     def _with_reader(self, read: Callable[[R], T]) -> T:
-        try:
-            reader = self._idle.pop()
-        except IndexError:
-            reader = self.make()
+        reader = self._usable() or self.make()
         try:
             return read(reader)
         finally:
@@ -120,3 +117,11 @@ class Pool(Generic[R]):
                 self._idle.append(reader)
             else:
                 reader.close()
+
+    def _usable(self) -> R | None:
+        """A reader that nobody uses, if there is one."""
+        with suppress(IndexError):
+            while not (reader := self._idle.pop()).is_usable:
+                reader.close()
+            return reader
+        return None

@@ -219,6 +219,33 @@ async def test_connections_that_are_cut_at_any_moment(url: str, postgres: Databa
                 )
 
 
+async def test_who_writes_elsewhere_reads_there_too(url: str, postgres: Database) -> None:
+    """What was the primary may go on answering those who are still connected to it, and knows
+    nothing of what was committed since: once a commit had to connect again, so has each read."""
+    reads, writes = "%FROM % v WHERE v.id%", "%pg_notify%"
+
+    def sessions(query: str) -> set[int]:
+        rows = admin.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE %s",
+            (query,),
+        )
+        return {pid for (pid,) in rows}
+
+    with psycopg.connect(postgres.url, autocommit=True) as admin:
+        others = sessions("%")
+        async with connect(url) as driver, Engine(driver) as engine:
+            (state,) = await engine.do(Commit(Pause(State("a"))))
+            await engine.get("a")
+            (writer,) = sessions(writes) - others
+            readers = sessions(reads) - others
+            assert readers
+            admin.execute("SELECT pg_terminate_backend(%s)", (writer,))
+            (newest,) = await engine.do(Commit(Pause(state)))
+            assert await engine.get("a") == newest
+            assert sessions(reads) - others
+            assert not sessions(reads) & readers
+
+
 async def test_a_server_that_is_restarted_under_load(server: Server) -> None:
     """Twenty times at once, without a word to its clients, while ten tasks commit and one
     watches: nothing acknowledged is lost, nothing is doubled, the watcher goes on."""

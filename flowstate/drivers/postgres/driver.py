@@ -108,8 +108,10 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
         return Writer(self.target, connection, self.clock, self._closing)
 
     def _open_reader(self) -> Reader:
+        writer, written_by = self._writer, self._writer.connection
         with translated(self.target):
-            return Reader(self.target, self.target.connect(self._closing))
+            connection = self.target.connect(self._closing)
+        return Reader(self.target, connection, lambda: writer.connection is written_by)
 
     def _source(self) -> ServerSource:
         return ServerSource(self.target, self._writer.written, self._closing)

@@ -7,7 +7,7 @@ is ever left open. Only what compaction decides takes several.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, LiteralString
 
@@ -46,6 +46,9 @@ class Reader(StoreReader):
 
     target: Target
     connection: Connection
+    is_up_to_date: Callable[[], bool] = lambda: True
+    """Whether it is connected to where the driver writes, as far as that is known: what was the
+    primary may go on answering for a while, and knows nothing of what was committed since."""
 
     @property
     def _name(self) -> str:
@@ -53,7 +56,7 @@ class Reader(StoreReader):
 
     @property
     def is_usable(self) -> bool:
-        return not self.connection.closed
+        return not self.connection.closed and self.is_up_to_date()
 
     def close(self) -> None:
         self.connection.close()
