@@ -219,7 +219,9 @@ async def test_connections_that_are_cut_at_any_moment(url: str, postgres: Databa
                 )
 
 
-async def test_who_writes_elsewhere_reads_there_too(url: str, postgres: Database) -> None:
+async def test_who_writes_elsewhere_reads_there_too(
+    url: str, postgres: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     """What was the primary may go on answering those who are still connected to it, and knows
     nothing of what was committed since: once a commit had to connect again, so has each read."""
     reads, writes = "%FROM % v WHERE v.id%", "%pg_notify%"
@@ -244,6 +246,7 @@ async def test_who_writes_elsewhere_reads_there_too(url: str, postgres: Database
             assert await engine.get("a") == newest
             assert sessions(reads) - others
             assert not sessions(reads) & readers
+    assert not caplog.records, "what was mended is nobody's business"
 
 
 async def test_a_server_that_is_restarted_under_load(server: Server) -> None:

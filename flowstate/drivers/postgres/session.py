@@ -65,6 +65,23 @@ class Connection(psycopg.Connection[TupleRow]):
         if self._is_unreplicated:
             raise NotReplicatedError("somebody cancelled the wait for a standby")
 
+    @contextmanager
+    def pipeline(self) -> Generator[psycopg.Pipeline]:
+        """As it is in psycopg, but what is raised inside is all that is heard of a connection that
+        was lost: psycopg would also log that it could not end the pipeline."""
+        failed: Exception | None = None
+        try:
+            with super().pipeline() as pipeline:
+                try:
+                    yield pipeline
+                except Exception as error:  # noqa: BLE001  (it is raised below)
+                    failed = error
+        except Exception:
+            if failed is None:
+                raise
+        if failed is not None:
+            raise failed
+
     def wait(self, gen: Generator[Any, Any, T], *given: Any, **options: Any) -> T:
         return super().wait(self._bounded(gen), *given, **options)
 
