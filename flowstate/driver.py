@@ -177,6 +177,37 @@ class Driver(ABC):
         """The flows that something is ready for, each with the instant (ms) since which the first
         in its line is ready. The cost goes by these flows, not by how much is ready."""
 
+    @property
+    def session(self) -> str:
+        """What others know this driver by while it is open, on stores that can tell who died: the
+        store knows at once that a session is over whose process is gone. Empty: this one cannot.
+
+        It is another one for each driver that is opened. Where it may be wrong it may only be so
+        for a while, and safety never rests on it.
+        """
+        return ""
+
+    @property
+    def attends(self) -> bool:
+        """Whether others can see the session now. Whoever takes something for an owner of this
+        session calls ``attend`` before if they cannot: it would seem to be taken by the dead."""
+        return True
+
+    async def attend(self) -> None:
+        """Have the session seen by others, from now on until the driver is closed or dies."""
+        return
+
+    async def owners(self) -> Mapping[str, bool | None]:
+        """Everybody who has taken something, and whether their session (``session_of``) is there:
+        False if it is known to be over, None if this cannot be told. The cost goes by the owners,
+        not by what they have taken."""
+        return dict.fromkeys(holding.place.owner for holding in await self.holdings())
+
+    @abstractmethod
+    async def end_leases(self, owner: str, now: int) -> None:
+        """Have the leases of all that *owner* has taken end at *now* (ms), so that it is due, but
+        for what is taken without end; one that ends before stays as it is."""
+
     @abstractmethod
     async def load(self, ref: DataRef) -> bytes:
         """A payload. Raises ``DataNotFoundError``, ``DataForgottenError`` if it was forgotten."""

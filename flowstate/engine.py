@@ -40,6 +40,7 @@ from .flow import Flow
 from .flows import Flows
 from .forgetting import Forgotten, payloads_of
 from .holds import Holds
+from .leases import check_owner, owner_in
 from .leaving import Leaving
 from .query import Labels, Page, Query
 from .retention import Retention
@@ -96,6 +97,7 @@ class Engine:
     def __attrs_post_init__(self) -> None:
         check_whole("Engine.max_background", self.max_background, 1)
         check_whole("Engine.max_threads", self.max_threads, 1)
+        check_owner("Engine.owner", self.owner)
         self._committer = Committer(
             self.driver,
             self.clock,
@@ -104,13 +106,13 @@ class Engine:
             self.max_data_size,
             self.chance,
             self.commit_prefix,
-            self.owner,
         )
 
     async def __aenter__(self) -> Self:
         if self._committer.is_open:
             raise EngineClosedError("the engine is already open; make another one")
         self.threads = anyio.CapacityLimiter(self.max_threads)
+        self._committer.owner = owner_in(self.owner, self.driver.session)
         self._background = Background(self._committer, self.flows, self, self.max_background)
         await self._background.open()
         executor = self._background.executor

@@ -7,7 +7,8 @@ without end if its retries are switched off. The words for it, here and everywhe
 - *claim*: take what is ready, first in line first; *take*: the same of given versions;
 - *renew*: whoever runs it moves the end of its lease, again and again;
 - *release*: whoever cannot go on with it gives it back, so it is ready again;
-- a lease that *ran out* means that its owner died or hung.
+- a lease that *ran out* means that its owner died or hung; where the store can tell that its
+  session is over (``Driver.session``), its leases are *ended* at once.
 
 None of it makes a new revision, and none of it is what safety rests on: commits are fenced by the
 revision alone, so two that run the same version after a lost claim cannot both commit.
@@ -19,15 +20,41 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from .checks import check_name
+from .errors import InvalidValueError
 from .query import Unreadable
 from .state import RetryPolicy, State
 
 RENEW_AFTER = 1 / 3
 """The part of a lease that may go by before it is renewed."""
 
+SESSION_MARK = "#"
+"""What stands between an owner's own name and that of its driver's session."""
+
 Held: TypeAlias = tuple[str, int, str]
 """What an owner has taken: id, revision, and the id of the claim; empty if it was committed as
 taken."""
+
+
+def owner_in(owner: str, session: str) -> str:
+    """What an engine is called as an owner whose driver has that session; empty: none."""
+    return f"{owner}{SESSION_MARK}{session}" if session else owner
+
+
+def check_owner(field: str, owner: str) -> None:
+    """Refuse the name of an owner that would seem to have a session."""
+    if SESSION_MARK in check_name(field, owner):
+        raise InvalidValueError(field, f"may not contain {SESSION_MARK!r}, but is {owner!r}")
+
+
+def name_of(owner: str) -> str:
+    """The owner's own name, for people."""
+    return owner.rpartition(SESSION_MARK)[0] if SESSION_MARK in owner else owner
+
+
+def session_of(owner: str) -> str:
+    """The session of an owner's driver; empty if it has none that anybody could look for."""
+    return owner.rpartition(SESSION_MARK)[2] if SESSION_MARK in owner else ""
 
 
 def policy_of(state: State, policy: RetryPolicy) -> RetryPolicy:

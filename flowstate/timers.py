@@ -75,6 +75,21 @@ class Timers:
         instant (ms) since which the first in its line is ready."""
         return await self._committer.driver.line()
 
+    async def owners(self) -> Mapping[str, bool | None]:
+        """Everybody who has taken something but this engine, and whether they are there; False if
+        they are known to be dead, None if this cannot be told."""
+        committer = self._committer
+        if not committer.driver.attends:  # who is not there cannot tell who else is
+            await committer.driver.attend()
+        owners = dict(await committer.driver.owners())
+        owners.pop(committer.owner, None)
+        return owners
+
+    async def end_leases(self, owner: str) -> None:
+        """Have the leases of somebody who died end now, so that what they ran is due."""
+        committer = self._committer
+        await committer.driver.end_leases(owner, committer.clock.now())
+
     async def holdings(self) -> tuple[Holding, ...]:
         """What is taken, by any engine."""
         return await self._committer.driver.holdings()
@@ -93,6 +108,8 @@ class Timers:
         """Commit states of the kernel's own, which nobody else may write, as taken by this
         engine."""
         committer = self._committer
+        if not committer.driver.attends:
+            await committer.driver.attend()
         return await committer.store(committer.plan(commit, committer.taken, is_internal=True))
 
     async def renew(self, held: Collection[Held]) -> Renewal:

@@ -45,6 +45,8 @@ class Writes:
     async def store(self, plan: Plan) -> tuple[State, ...]:
         """Store a plan that takes something, or moves what was taken."""
         keeper = self.keeper
+        if not self.committer.driver.attends:
+            await self.committer.driver.attend()
         call = keeper.call_begins()
         self._pending[plan.commit_id] = plan
         try:
@@ -68,6 +70,8 @@ class Writes:
     ) -> tuple[Claimed, ...]:
         """Have the store give this engine something to run, under this claim. *ask* asks for it,
         and gives the same when it asks again. What cannot be read is told and passed by."""
+        if not self.committer.driver.attends:
+            await self.committer.driver.attend()
         with self.shield():
             await self._release_unanswered()
             try:

@@ -1,7 +1,8 @@
-"""One of several real processes on one store: ``process_worker.py executor|worker|recoverer SEED``.
+"""One of several real processes on one store: ``process_worker.py ROLE SEED``.
 
 An executor begins cases that nobody has begun yet, in an order of its own, and runs them. A worker
-takes what is ready; a recoverer does so too, and goes on with what others left. Every call of a
+takes what is ready; a recoverer does so too, and goes on with what others left; "defaults" is a
+recoverer with the policies that everybody has who names none. Every call of a
 flow leaves a line in ``effects``, in the file system: this is what cannot be undone and is not in
 the store.
 """
@@ -104,20 +105,23 @@ async def execute_one(engine: Engine, id: str) -> None:
 
 
 async def main(role: str) -> None:
+    policy, lease = (RetryPolicy(), 10.0) if role == "defaults" else (POLICY, LEASE_S)
     async with (
         connect(os.environ["STORE"]) as driver,
-        Engine(driver, flows, retry=POLICY, max_background=SLOTS, grace=0) as engine,
+        Engine(driver, flows, retry=policy, max_background=SLOTS, grace=0) as engine,
     ):
         if role == "executor":
             await execute(engine)
-        elif role in {"recoverer", "worker"}:
+        elif role in {"recoverer", "worker", "defaults"}:
             service = (
-                Recoverer(engine, lease=LEASE_S, concurrency=50, name=f"{os.getpid()}")
-                if role == "recoverer"
-                else Worker(engine, concurrency=50)
+                Worker(engine, concurrency=50)
+                if role == "worker"
+                else Recoverer(engine, lease=lease, concurrency=50, name=f"{os.getpid()}")
             )
             with anyio.open_signal_receiver(signal.SIGTERM) as signals:
                 async with service:
+                    if role == "defaults":
+                        print("up", flush=True)  # noqa: T201  (its parent reads it)
                     async for _ in signals:
                         break
         else:

@@ -41,7 +41,7 @@ from flowstate.recovery import LEADER_ID
 from flowstate.testing.history import History, check
 
 from .cli.shell import wait_for
-from .postgres import Database, target
+from .postgres import Database, target, with_options
 from .test_permits import ALL, ROOT, SHIPPED, read_cases
 
 WORKER = ROOT / "tests" / "process_worker.py"
@@ -319,6 +319,81 @@ def test_a_process_that_dies_of_the_last_attempt_leaves_its_state_failed(crew: C
             reason = "gave up after 1 attempt: the lease ran out: its executor died or hung"
             assert (Cause.GAVE_UP, reason) == (failed.transition.cause, failed.transition.reason)
             assert [str(executor.pid)] == [line[3] for line in crew.effects()]
+
+    anyio.run(check)
+
+
+# ---------------------------------------------------------------- who is there
+
+
+@pytest.fixture
+def present(crew: Crew) -> Crew:
+    """On PostgreSQL, a store that knows soon who does not come back."""
+    if crew.url.startswith("postgresql:"):
+        crew.url = with_options(crew.url, reconnect="1")
+    return crew
+
+
+async def default_recoverer(crew: Crew) -> subprocess.Popen[str]:
+    """A process that works and stands for election, with the policies that everybody has."""
+    process = crew.start("defaults")
+    assert process.stdout
+    assert await anyio.to_thread.run_sync(process.stdout.readline) == "up\n"
+    return process
+
+
+def test_what_a_killed_process_led_and_ran_goes_on_without_waiting_for_its_leases(
+    present: Crew,
+) -> None:
+    """By the clock of the log, and the leases that it had just renewed."""
+
+    async def check() -> None:
+        async with present.store() as engine:
+            first = await default_recoverer(present)
+            term = await leader(engine)
+            leased = State("a", retry=RetryPolicy())  # not that of this test's own engine
+            (begun,) = await engine.do(Commit(Transit(leased, "wait_for_go")))
+            await effect(present, first.pid)
+            second = await default_recoverer(present)
+            places = [await engine.timers.place(id) for id in ("a", LEADER_ID)]
+            present.kill(first)
+            lost = await anext(engine.watch(Query(id="a"), after=begun.rev))
+            assert (lost.transition.cause, lost.transition.attempt) == (Cause.LOST, 1)
+            new = await leader(engine, after=term.rev)
+            leaders = [each.labels["leader"] for each in (term, new)]
+            assert leaders == [str(first.pid), str(second.pid)]
+            for place, state, spare_ms in zip(places, (lost, new), (10_000, 0), strict=True):
+                assert place is not None
+                assert place.until is not None
+                assert state.committed_at < place.until - spare_ms
+            await effect(present, second.pid)
+
+    anyio.run(check)
+
+
+def test_a_process_that_was_stopped_is_not_taken_for_dead(present: Crew) -> None:
+    """It has its lease, as long as that is: others look, lead and fire, and leave it alone."""
+
+    async def check() -> None:
+        async with present.store() as engine:
+            leased = State("a", retry=RetryPolicy())
+            await engine.do(Commit(Transit(leased, "wait_for_go")))
+            executor = present.start("a")
+            await effect(present, executor.pid)
+            await default_recoverer(present)
+            await leader(engine)
+            present.stop(executor)
+            place = await engine.timers.place("a")
+            assert place is not None
+            assert (await engine.driver.owners())[place.owner] is True
+            await engine.do(Commit(Delay(State("b"), "nobody", after=1)))
+            await engine.wait("b", Status.RUNNING)  # it has looked around since
+            assert await engine.timers.place("a") == place
+            (present.directory / "go").touch()
+            executor.send_signal(signal.SIGCONT)
+            ended = await engine.wait("a", Status.ENDED)
+            assert ended.labels["by"] == str(executor.pid)
+            assert [line[3] for line in present.effects()] == [str(executor.pid)]
 
     anyio.run(check)
 

@@ -30,6 +30,7 @@ from flowstate import (
     Transit,
     UnreadableVersionError,
 )
+from flowstate.leases import owner_in
 from flowstate.recovery import Recoverer, Worker
 
 from .lines import Line, LineError, parse, read_lines
@@ -191,6 +192,7 @@ class Job:
         """Wait no longer for states that a flow here has left where they were, which are retried
         once their lease has run out: whoever forgot a Commit wants to know now. Until cancelled."""
         engine, clock = self.engine, self.engine.clock
+        owner = owner_in(engine.owner, engine.driver.session)
         seen: set[str] = set()
         while True:
             await clock.wait_until(clock.now() + LOOK_MS)
@@ -198,7 +200,7 @@ class Job:
             unmoved: set[str] = set()
             for id in self._waiting.keys() - running:
                 place = await engine.timers.place(id)
-                if place is not None and place.owner == engine.owner:
+                if place is not None and place.owner == owner:
                     unmoved.add(id)
             for id in unmoved & seen & self._waiting.keys():  # seen twice: it may just have begun
                 self._waiting[id][1].cancel()

@@ -8,7 +8,7 @@ from attrs import frozen
 from msgspec.structs import replace
 
 from flowstate import Due, Engine, Query, State, Status
-from flowstate.leases import Holding
+from flowstate.leases import Holding, name_of
 
 from . import output
 from .reading import Readable
@@ -79,5 +79,5 @@ def _why(due: Due, taken: Mapping[str, Holding]) -> str:
     if alarm is not None and alarm.at == due.at:
         return f"its alarm, to {alarm.to}, has not fired"
     holding = taken.get(due.state.id)
-    owner = holding.place.owner if holding else ""
+    owner = name_of(holding.place.owner) if holding else ""
     return f"its lease ran out, and {owner or 'whoever had it'} has not ended it"

@@ -136,6 +136,11 @@ def span(ms: int) -> str:
     return f"{ms} ms"
 
 
+def presence(is_there: bool | None) -> str:
+    """Whether somebody is there, for people."""
+    return "not known" if is_there is None else "there" if is_there else "dead"
+
+
 def lease(until: int | None, now: int) -> str:
     """When a lease ends, for people."""
     if until is None:

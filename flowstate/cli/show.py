@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowstate import Data, DataRef, Engine, Query, State, Status, UnreadableVersionError
+from flowstate.leases import name_of
 
 from . import output
 from .changes import changes
@@ -29,7 +30,8 @@ def show(id: str, history: bool, url: str, as_json: bool) -> None:
     """Show the state ID as it is now, or how it came to be.
 
     While it is RUNNING, its place says whether it is ready, for whoever works and has its flow, or
-    taken, and by whom; and whether its flow is held.
+    taken, by whom, and whether that one is there, if the store can tell; and whether its flow is
+    held.
 
     \b
     Examples:
@@ -72,7 +74,10 @@ async def _place(engine: Engine, state: State) -> str:
     if place is None:
         return ""  # it has moved meanwhile
     if place.since is None:
-        return f"taken by {place.owner or 'nobody known'}, {output.lease(place.until, now)}"
+        is_there = (await engine.timers.owners()).get(place.owner)
+        known = "" if is_there is None else f" ({output.presence(is_there)})"
+        owner = name_of(place.owner) or "nobody known"
+        return f"taken by {owner}{known}, {output.lease(place.until, now)}"
     waits = output.span(max(0, now - place.since))
     reason = (await engine.held()).get(state.transition.to)
     hold = "" if reason is None else f", held{reason and f': {reason}'}"

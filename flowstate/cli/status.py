@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
 
 import click
 import msgspec
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from flowstate import Due as DueState
 from flowstate import Engine, Query, StateNotFoundError, Status, UnreadableVersionError
-from flowstate.leases import Holding
+from flowstate.leases import Holding, name_of
 from flowstate.recovery import LEADER_ID
 
 from . import output
@@ -20,6 +21,9 @@ from .query import is_own
 from .reading import Readable
 from .signals import leave
 from .store import Access, opened, run_async, store_option
+
+Present: TypeAlias = Mapping[str, bool | None]
+"""Owner -> whether it is there."""
 
 MAX_COUNTED = 10_000
 """How many due times are looked at, of all flows together."""
@@ -37,6 +41,8 @@ class Leader(msgspec.Struct, frozen=True):
     term: int
     is_overdue: bool
     """Whether the leader's lease has run out: it died, and no other one has taken over yet."""
+    is_there: bool | None
+    """Whether its process is there; null if nobody can tell, or nobody leads."""
     reason: str
 
 
@@ -73,6 +79,8 @@ class Owner(msgspec.Struct, frozen=True):
     """When the first of its leases ends, in ms since 1970 (UTC); null if it has none."""
     is_overdue: bool
     """Whether that is over: it died or hangs, and nobody has acted on it yet."""
+    is_there: bool | None
+    """Whether its process is there; null if nobody can tell."""
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -111,7 +119,8 @@ class Report(msgspec.Struct, frozen=True):
 @click.option("--json", "as_json", is_flag=True, help="Print it as one line of JSON.")
 def status(url: str, as_json: bool) -> None:
     """Show who leads; for each flow, how much is ready and for how long the first in line; who has
-    taken how much; which flows are held; what is due, and how late; and how many states failed.
+    taken how much, and whether they are there; which flows are held; what is due, and how late; and
+    how many states failed.
 
     What is ready is taken within milliseconds by a worker that has the flow and is not busy, and
     what is due is acted on within milliseconds while somebody leads. What has failed rests until
@@ -130,12 +139,13 @@ def status(url: str, as_json: bool) -> None:
         readable = Readable()
         async with opened(url, Access.READ) as engine:
             holdings = [each for each in await engine.timers.holdings() if each.id != LEADER_ID]
+            present = await engine.timers.owners()
             held = await _held(engine, readable)
             report = Report(
-                await _leader(engine, readable),
+                await _leader(engine, readable, present),
                 await _flows(engine, holdings, held),
                 [Held(flow, reason) for flow, reason in sorted(held.items())],
-                _owners(holdings, engine.clock.now()),
+                _owners(holdings, present, engine.clock.now()),
                 await _due(engine, readable),
                 await _failed(engine),
             )
@@ -149,14 +159,15 @@ def status(url: str, as_json: bool) -> None:
     leave(run_async(show_status))
 
 
-async def _leader(engine: Engine, readable: Readable) -> Leader | None:
+async def _leader(engine: Engine, readable: Readable, present: Present) -> Leader | None:
     try:
         state = await engine.get(LEADER_ID)
     except StateNotFoundError:
         return None
     except UnreadableVersionError as error:
         readable.tell(error)
-        return Leader("", 0, is_overdue=False, reason="the state of the election cannot be read")
+        reason = "the state of the election cannot be read"
+        return Leader("", 0, is_overdue=False, is_there=None, reason=reason)
     place = await engine.timers.place(LEADER_ID)
     leads = state.transition.status is Status.RUNNING
     until = None if place is None else place.until
@@ -164,6 +175,7 @@ async def _leader(engine: Engine, readable: Readable) -> Leader | None:
         leader=state.labels.get("leader", "") if leads else "",
         term=state.rev if leads else 0,
         is_overdue=leads and until is not None and until <= engine.clock.now(),
+        is_there=None if place is None else present.get(place.owner),
         reason=state.transition.reason,
     )
 
@@ -195,14 +207,15 @@ async def _flows(
     return sorted(found, key=lambda line: -line.waits_ms)
 
 
-def _owners(holdings: Collection[Holding], now: int) -> Sequence[Owner]:
+def _owners(holdings: Collection[Holding], present: Present, now: int) -> Sequence[Owner]:
     by_owner: defaultdict[str, list[Holding]] = defaultdict(list)
     for holding in holdings:
         by_owner[holding.place.owner].append(holding)
     found: list[Owner] = []
     for owner, held in sorted(by_owner.items()):
         ends = min((each.place.until for each in held if each.place.until), default=None)
-        found.append(Owner(owner, len(held), ends, ends is not None and ends <= now))
+        is_overdue = ends is not None and ends <= now
+        found.append(Owner(name_of(owner), len(held), ends, is_overdue, present.get(owner)))
     return found
 
 
@@ -264,6 +277,8 @@ def _about_leader(report: Report) -> str:
         text = f"nobody leads: {leader.reason}"
     elif leader.is_overdue:
         text = f"nobody leads: the lease of {leader.leader}, term {leader.term}, ran out"
+    elif leader.is_there is False:
+        text = f"nobody leads: {leader.leader}, term {leader.term}, has died"
     else:
         return output.plain(f"{leader.leader} leads, term {leader.term}")
     late_ms = max((flow.late_ms for flow in report.due), default=0)
@@ -293,12 +308,13 @@ def _held_table(flows: Sequence[Held]) -> Table:
 
 
 def _owner_table(owners: Sequence[Owner], now: int) -> Table:
-    table = output.table("taken by", "states", "the soonest")
+    table = output.table("taken by", "states", "the soonest", "is")
     for owner in owners:
         table.add_row(
             output.plain(owner.owner) or "somebody unknown",
             f"{owner.states:,}",
             output.lease(owner.lease_ends, now),
+            output.presence(owner.is_there),
         )
     return table
 

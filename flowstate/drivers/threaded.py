@@ -61,6 +61,9 @@ class StoreWriter(Decoder):
     def release(self, held: Collection[Held], owner: str, now: int) -> None: ...
 
     @abstractmethod
+    def end_leases(self, owner: str, now: int) -> None: ...
+
+    @abstractmethod
     def forget_records(self, before: int, limit: int) -> int: ...
 
     @abstractmethod
@@ -214,6 +217,10 @@ class ThreadedDriver(Driver, Generic[ReaderT, WriterT]):
         if held:
             await self._write(lambda: self._writer.release(held, owner, now))
             self._head.hint()
+
+    async def end_leases(self, owner: str, now: int) -> None:
+        await self._write(lambda: self._writer.end_leases(owner, now))
+        self._head.hint()
 
     async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
         return await self._read(lambda reader: reader.holdings(owner))

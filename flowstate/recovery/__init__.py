@@ -7,8 +7,10 @@ it has places for, and runs it. Any number of workers share a store, each state 
 **Leading.** Every version of a state has at most one due time, kept in an index by the driver: its
 alarm (a delay, a timeout, the backoff of a retry) or, while it is taken, the end of its lease. An
 engine renews the leases of what it runs; so a lease that runs out means that its owner died or
-hung. The leader commits what has become of a state that is due (``transitions.fire``), whatever its
-flow; if it is RUNNING then, it is ready for whoever has that flow.
+hung. Where the store can tell who is there, each recoverer looks who of those that have taken
+something is (``roll_call.py``), and the leader ends the leases of the dead. The leader commits what
+has become of a state that is due (``transitions.fire``), whatever its flow; if it is RUNNING then,
+it is ready for whoever has that flow.
 
 **Who does it.** A ``Worker`` works. A ``Recoverer`` works and stands for election: one of all that
 are open on a store leads, the others stand by. Nothing breaks if two lead for a moment, since every
@@ -26,15 +28,17 @@ times.
 
 **Trust.** A leader trusts itself until its lease ends less a margin, counted from the *start* of
 the last renewal that succeeded: the store cannot have counted from an earlier moment. A leader that
-could not renew in time stops acting before anyone else may begin, unless its process was frozen;
-then its commits lose.
+could not renew in time stops acting before anyone else may begin, unless its process was frozen,
+or seemed dead; then its commits lose.
 
 **Hand-over.** A recoverer that is left pauses that state; those who stand by watch it, and the
-first to commit it leads at once. One that dies is replaced when its lease runs out. An engine that
-is left releases what it ran: it is ready at once, and goes on as it is, without a retry.
+first to commit it leads at once. One that dies is replaced when that is seen, or its lease runs
+out. An engine that is left releases what it ran: it is ready at once, and goes on as it is, without
+a retry.
 
 **Promptness.** A worker sleeps until something is committed or released, or until it has more room;
-the leader until the next due time, or until a commit may have brought a nearer one. Neither ticks.
+the leader until the next due time, or until a commit may have brought a nearer one. Neither ticks;
+only who is there is looked at again and again, while others have something or could.
 
 The machine of election is one table, ``ELECTION`` in ``elector.py``. A recoverer that meets errors
 of the store backs off and goes on; it never spins and never dies silently.

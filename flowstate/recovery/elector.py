@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import anyio
-from attrs import define, field
+from attrs import Factory, define, field
 from msgspec.structs import replace
 
 from flowstate import (
@@ -29,6 +29,7 @@ from flowstate import (
 from flowstate.leases import renewal_ms
 
 from .pace import BACKOFF_MS
+from .roll_call import RollCall
 
 logger = logging.getLogger("flowstate.recovery")
 
@@ -85,6 +86,8 @@ class Elector:
     lease_ms: int
     tell: Callable[[Event, int], None] = lambda _event, _term: None
     """Told every event, with the term; for tests and for people."""
+    roll: RollCall = field(default=Factory(lambda self: RollCall(self.engine), takes_self=True))
+    """Tells if the leader has died, if somebody calls it."""
     role: Role = field(default=Role.STANDBY, init=False)
     term: int = field(default=0, init=False)
     leader: str = field(default="", init=False)
@@ -111,8 +114,13 @@ class Elector:
             if state.transition.status is Status.RUNNING:
                 place = await self.engine.timers.place(LEADER_ID)
                 ends = None if place is None else place.until
-                if ends is not None and ends > self.engine.clock.now():
-                    await self._vacancy(state.rev, ends)
+                if (
+                    place is not None
+                    and ends is not None
+                    and ends > self.engine.clock.now()
+                    and place.owner not in self.roll.dead
+                ):
+                    await self._vacancy(state.rev, ends, place.owner)
                     continue
             await self._stand(state)
 
@@ -166,8 +174,8 @@ class Elector:
         running = Transition(to=LEADER_ID, status=Status.RUNNING)
         return State(LEADER_ID, rev=error.rev, transition=running)
 
-    async def _vacancy(self, term: int, ends: int) -> None:
-        """Return when the term may have ended: it ran out, or its leader left."""
+    async def _vacancy(self, term: int, ends: int, owner: str) -> None:
+        """Return when the term may have ended: it ran out, or its leader left or died."""
         async with anyio.create_task_group() as tasks:
 
             async def changed() -> None:
@@ -175,7 +183,12 @@ class Elector:
                     await anext(self.engine.watch(Query(id=LEADER_ID), after=term))
                 tasks.cancel_scope.cancel()
 
+            async def died() -> None:
+                await self.roll.death(owner)
+                tasks.cancel_scope.cancel()
+
             tasks.start_soon(changed)
+            tasks.start_soon(died)
             await self._until(ends)
             tasks.cancel_scope.cancel()
 

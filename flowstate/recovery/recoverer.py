@@ -28,6 +28,7 @@ from flowstate.leases import renewal_ms
 
 from .elector import Elector, Event, Role
 from .pace import BACKOFF_MS, Backoff, Lookout
+from .roll_call import RollCall
 from .worker import Worker
 
 logger = logging.getLogger("flowstate.recovery")
@@ -70,7 +71,8 @@ class Recoverer:
 
     One of all that are open on a store leads: it acts on what is due, for all flows, whether its
     engine has them or not. All work: each runs at most *concurrency* states at a time; with 0 it
-    only leads. *lease* is how many seconds a leader that died is waited for.
+    only leads. *lease* is how many seconds a leader is waited for that hangs, or of which the store
+    cannot tell that it died.
     """
 
     engine: Engine
@@ -83,6 +85,7 @@ class Recoverer:
     """Called with every event of the election and its term."""
 
     _elector: Elector = field(init=False, repr=False)
+    _roll: RollCall = field(init=False, repr=False)
     _worker: Worker | None = field(default=None, init=False, repr=False)
     _services: AsyncExitStack = field(init=False, repr=False)
     _tasks: anyio.abc.TaskGroup = field(init=False, repr=False)
@@ -100,9 +103,11 @@ class Recoverer:
             raise InvalidValueError("Recoverer.concurrency", problem)
         if self.lease < 1:
             raise InvalidValueError("Recoverer.lease", "takes at least 1 second")
-        self._elector = Elector(self.engine, self.name, round(self.lease * 1000), self.tell)
+        self._roll = RollCall(self.engine)
+        lease_ms = round(self.lease * 1000)
+        self._elector = Elector(self.engine, self.name, lease_ms, self.tell, self._roll)
         if self.concurrency:
-            look = renewal_ms(round(self.lease * 1000)) / 1000
+            look = renewal_ms(lease_ms) / 1000
             self._worker = Worker(self.engine, concurrency=self.concurrency, look=look)
 
     async def __aenter__(self) -> Self:
@@ -111,6 +116,8 @@ class Recoverer:
                 await services.enter_async_context(self._worker)
             self._tasks = await services.enter_async_context(anyio.create_task_group())
             self._tasks.start_soon(self._serve)
+            if self.engine.driver.session:
+                self._tasks.start_soon(self._call_the_roll)
             self._services = services.pop_all()
         return self
 
@@ -172,6 +179,37 @@ class Recoverer:
                 self._counts["errors"] += 1
                 await backoff.failed(error)
 
+    async def _call_the_roll(self) -> None:
+        """Know who has died, also while another leads: then this one can stand at once."""
+        backoff = Backoff(self.engine, "looking who is there")
+        while True:
+            try:
+                await self._roll.look()
+                backoff.succeeded()
+            except Exception as error:  # noqa: BLE001  (as above)
+                self._counts["errors"] += 1
+                await backoff.failed(error)
+
+    async def _bury(self) -> None:
+        """End the leases of the dead, so that what they ran is due: once for each of them."""
+        backoff = Backoff(self.engine, "recovery of what the dead ran")
+        ended: set[str] = set()
+        while True:
+            # whoever takes something after that is not dead, whatever the store says
+            ended -= self._roll.living
+            looked = self._roll.looked  # a look that comes meanwhile counts
+            try:
+                for owner in sorted(self._roll.dead - ended):
+                    if self._elector.leads:
+                        await self.engine.timers.end_leases(owner)
+                        ended.add(owner)
+            except Exception as error:  # noqa: BLE001  (as above)
+                self._counts["errors"] += 1
+                await backoff.failed(error)
+            else:
+                backoff.succeeded()
+                await looked.wait()
+
     async def _lead(self) -> None:
         """Act on what is due for as long as the term lasts."""
         async with anyio.create_task_group() as term:
@@ -181,6 +219,7 @@ class Recoverer:
                 term.cancel_scope.cancel()
 
             term.start_soon(keep)
+            term.start_soon(self._bury)
             backoff = Backoff(self.engine, "recovery")
             lookout = Lookout(self.engine, self._act)
             while True:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import NoReturn, TypeVar
 
 import anyio
@@ -19,6 +19,7 @@ from ..drivers.memory import MemoryDriver
 from ..engine import Engine
 from ..errors import FlowstateError, StoreError, UnknownOutcomeError
 from ..flows import Flows
+from ..leases import owner_in, session_of
 from ..plan import Plan
 from ..query import Query
 from ..recovery import Event, Recoverer, Worker
@@ -42,7 +43,7 @@ LOST_WAKEUP_MS = 15_000
 ERRORS, SLOW, LOST_WAKEUPS, DELAYS, REPEATS = 0.02, 0.004, 0.1, 0.3, 0.02
 """The probabilities of an error, a slow call, a lost wake-up and a delay, for each call; and that
 one which may come twice does."""
-REPEATED = frozenset({"claim", "take", "renew", "release"})
+REPEATED = frozenset({"claim", "take", "renew", "release", "end_leases"})
 """What may reach the store a second time, when everybody has the answer to the first."""
 
 
@@ -74,6 +75,10 @@ class World:
     """Method of the driver -> what it raises, for every process."""
     outage_until: int = 0
     """The instant (ms) until which the store answers no process."""
+    presence: bool = False
+    """Whether the store can tell who is there."""
+    sessions: dict[str, Process] = field(factory=dict[str, "Process"])
+    """Session -> the process that has it, or had it."""
     is_healed: bool = False
     """Whether the faults have ended."""
     later: anyio.abc.TaskGroup | None = None
@@ -135,14 +140,21 @@ class Process(Clock):
     wrong_by_ms: int = field(default=0, init=False)
     dies_at_claim: bool = field(default=False, init=False)
     """Whether it dies as soon as it is given something to run."""
+    missed_until: int = field(default=0, init=False)
+    """The instant (ms) until which the store takes it for dead, though it lives."""
+    seems_there: bool = field(default=False, init=False)
+    """Whether the store takes it for alive when it is dead."""
     is_dead: bool = field(default=False, init=False)
     engine: Engine = field(init=False)
     recoverer: Recoverer = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        world = self.world
+        line = Line(world.places, world.plans, world.acknowledged, process=self)
+        world.sessions[self.name] = self
         self.engine = Engine(
-            Line(self.world.places, self.world.plans, self.world.acknowledged, process=self),
-            self.world.places.recorded(self.flows, self.name, self.without),
+            line,
+            world.places.recorded(self.flows, owner_in(self.name, line.session), self.without),
             retry=self.policy,
             clock=self,
             grace=2,
@@ -181,6 +193,13 @@ class Process(Clock):
         threads: anyio.CapacityLimiter | None = getattr(self.engine, "threads", None)
         return threads is not None and threads.borrowed_tokens > 0
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether the store takes it for alive, rightly or not."""
+        if self.is_dead:
+            return self.seems_there
+        return self.world.clock.now() >= self.missed_until
+
     async def thaw(self) -> None:
         """Return once it is not frozen."""
         while self.world.clock.now() < self.frozen_until:
@@ -212,6 +231,16 @@ class Line(RecordingDriver):
 
     async def close(self) -> None:
         """The store outlives its processes."""
+
+    @property
+    def session(self) -> str:
+        return self.process.name if self.process.world.presence else ""
+
+    async def owners(self) -> Mapping[str, bool | None]:
+        owners = await super().owners()
+        sessions = self.process.world.sessions
+        names = {owner: session_of(owner) for owner in owners}
+        return {owner: sessions[name].is_seen if name else None for owner, name in names.items()}
 
     async def around(self, name: str, call: Callable[[], Awaitable[R]]) -> R:
         world = self.process.world

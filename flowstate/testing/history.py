@@ -305,7 +305,7 @@ def giving_up(history: History) -> Iterator[str]:
 
 def deaths(history: History) -> Iterator[str]:
     """What is LOST was RUNNING, and is one attempt further: at once after the first attempt, later
-    after a backoff. It was taken, and its lease had run out."""
+    after a backoff. It was taken, and its lease had run out, or was ended."""
     for state in history.log:
         transition = state.transition
         before = history.before.get(state.rev)
@@ -329,7 +329,8 @@ def deaths(history: History) -> Iterator[str]:
 
 
 def _ran_out(history: History, state: State, now: int) -> bool:
-    """Whether a version was taken, and that lease ran out before it was renewed or given back."""
+    """Whether a version was taken, and that lease ran out, by itself or because it was ended,
+    before it was renewed or given back."""
     changes = [change for _, change in history.changes_of.get((state.id, state.rev), [])]
     ends = [*[change.at for change in changes[1:]], now]
     return any(

@@ -211,6 +211,12 @@ class Model:
             if holding.held in held:
                 self.places[holding.rev] = Place(now)
 
+    def end_leases(self, owner: str, now: int) -> None:
+        for holding in self.holdings(owner):
+            until = holding.place.until
+            if until is not None:
+                self.places[holding.rev] = replace(holding.place, until=min(until, now))
+
     def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
         return tuple(
             Holding(state.id, state.rev, state.transition.to, place)

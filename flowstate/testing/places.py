@@ -32,6 +32,8 @@ class Change(enum.Enum):
     CLAIMED = "claimed"
     RENEWED = "renewed"
     RELEASED = "released"
+    ENDED = "ended"
+    """Its owner was taken for dead."""
 
 
 class PlaceChange(Struct, frozen=True):
@@ -99,6 +101,12 @@ class PlaceRecorder(WrapperDriver):
         after = {each.held[:2] for each in await self.driver.holdings()}
         for id, rev in sorted(before - after):
             await self._note(Change.RELEASED, id, rev)
+
+    async def end_leases(self, owner: str, now: int) -> None:
+        await self.driver.end_leases(owner, now)
+        for holding in await self.driver.holdings(owner):
+            if holding.place.until is not None:
+                await self._note(Change.ENDED, holding.id, holding.rev)
 
     def recorded(self, flows: Flows, owner: str, without: Collection[str] = ()) -> Flows:
         """Flows that do the same as those, in an engine of that name, and note each call."""

@@ -7,8 +7,9 @@ Several processes, each an engine with a recoverer, work on one store in memory,
 Clients create states, operators move them, watchers watch: those of a ``Scenario``, which may be
 yours. Calls to the store are slow, fail before or after they are done, and lose wake-ups; processes
 are killed, frozen for longer than a lease, and left cleanly; their clocks are an hour off for some
-seconds, in either direction. Then the faults end, everything must come to rest, and ``check``
-judges the history. All chance comes from the seed, and asyncio runs
+seconds, in either direction. The store tells who died, and lies about it: who lives is missed for a
+while, and who died is not. Then the faults end, everything must come to rest, and ``check`` judges
+the history. All chance comes from the seed, and asyncio runs
 tasks in the order in which they become ready; so nothing else decides anything.
 """
 
@@ -43,7 +44,8 @@ FAULTY_MS = 30_000
 """For how long there are faults and new states (ms)."""
 MAX_AHEAD_MS = 300
 """By how much the clock of a process may differ from that of the store (ms)."""
-FAULTS = ("kill", "claim", "freeze", "freeze", "leave", "cut", "outage", "clock")
+KILLS = ("kill", "kill unseen", "claim")
+FAULTS = (*KILLS, "freeze", "freeze", "miss", "leave", "cut", "outage", "clock")
 HOUR_MS = 3_600_000
 """By how much the clock of a process may be wrong for a while (ms), in either direction."""
 MAX_WRONG_MS = 8_000
@@ -67,7 +69,7 @@ class Outcome:
 
 def simulate(seed: int, scenario: Callable[[random.Random], Scenario] = everything) -> Outcome:
     """Run the cluster of a seed over a scenario and judge the history that it left."""
-    world = World(random.Random(seed))
+    world = World(random.Random(seed), presence=True)
     made = scenario(world.chance)
     simulation = _Simulation(world, made)
     with _quiet():
@@ -177,12 +179,17 @@ class _Simulation:
             await world.sleep(chance.randrange(10_000))
             process = chance.choice(self.processes)
             now = world.clock.now()
-            match chance.choice(
-                ("kill", "claim", "freeze", "freeze", "leave", "cut", "outage", "clock")
-            ):
+            match chance.choice(FAULTS):
                 case "kill":
                     world.transcript.note(process.name, "is killed")
                     process.kill()
+                case "kill unseen":
+                    world.transcript.note(process.name, "is killed, and seems to live")
+                    process.seems_there = True
+                    process.kill()
+                case "miss":
+                    process.missed_until = now + chance.randrange(round(3_000 * LEASE_S))
+                    world.transcript.note(process.name, "seems dead")
                 case "claim":
                     process.dies_at_claim = True
                 case "freeze":

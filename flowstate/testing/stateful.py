@@ -329,6 +329,14 @@ class DriverMachine(RuleBasedStateMachine):
             expected = self.model.renew(held, owner, now)
             assert self._do(self.driver.renew, held, owner, now) == expected
 
+    @rule(owner=_owners, now=TIMES)
+    def end_leases(self, owner: str, now: int) -> None:
+        """Somebody is known to be dead."""
+        self.model.end_leases(owner, now)
+        self._do(self.driver.end_leases, owner, now)
+        owners = {each.place.owner for each in self.model.holdings()}
+        assert set(self._do(self.driver.owners)) == owners
+
     def _held(self, id: str, offset: int, claim: str | None) -> Held:
         """How a version is held, with another claim if one is given."""
         current, place = self.model.current.get(id), self.model.place(id)

@@ -93,6 +93,23 @@ class WrapperDriver(Driver):
     async def release(self, held: Collection[Held], owner: str, now: int) -> None:
         await self.around("release", lambda: self.driver.release(held, owner, now))
 
+    @property
+    def session(self) -> str:
+        return self.driver.session
+
+    @property
+    def attends(self) -> bool:
+        return self.driver.attends
+
+    async def attend(self) -> None:
+        await self.around("attend", self.driver.attend)
+
+    async def owners(self) -> Mapping[str, bool | None]:
+        return await self.around("owners", self.driver.owners)
+
+    async def end_leases(self, owner: str, now: int) -> None:
+        await self.around("end_leases", lambda: self.driver.end_leases(owner, now))
+
     async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
         return await self.around("holdings", lambda: self.driver.holdings(owner))
 

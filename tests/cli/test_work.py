@@ -309,6 +309,28 @@ def test_status_and_show_say_who_has_taken_what_and_for_how_long(store: Shell) -
     assert f"place taken by {owner}, lease ends in 2" in shown  # of 30 s
 
 
+def test_status_and_show_say_who_is_there(store: Shell) -> None:
+    """Who has died is known before its leases run out; names stand without their sessions."""
+    process = work(store, "--lease", "60")
+    read_until(process.stderr, " leads, term ")
+    commit(store, Commit(Transit(State("a"), "hold")))
+    wait_for((store.directory / "a.begun").exists)
+    for is_there, text in ((True, "there"), (False, "dead")):
+        report = status(store)
+        (owner,) = report["owners"]
+        assert (owner["is_there"], report["leader"]["is_there"]) == (is_there, is_there)
+        assert f"/{process.pid}/" in owner["owner"]
+        shown = store.run("status").stdout
+        (row,) = (line for line in shown.splitlines() if owner["owner"] in line)
+        assert row.split()[-1] == text
+        assert f"term {report['leader']['term']}, has died" in shown or is_there
+        assert f"taken by {owner['owner']} ({text}), lease" in store.run("show", "a").stdout
+        assert "#" not in shown + owner["owner"]
+        process.kill()
+        process.wait()
+    finish(process)
+
+
 def test_status_and_show_say_that_a_lease_has_run_out(store: Shell) -> None:
     owner = die_holding(store, State("a", retry=RetryPolicy(lease=1)))
     wait_for(lambda: status(store)["owners"][0]["is_overdue"])

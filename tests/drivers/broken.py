@@ -836,7 +836,7 @@ def store_of(broken: Broken, tmp_path: Path) -> Store:
     if broken in broken_errors.CAUGHT_BY:
         return broken_errors.FaultyStore(tmp_path, kind=broken)
     if issubclass(broken, SQLiteDriver):
-        return broken_places.SeveralProcesses(tmp_path)
+        return broken_places.SeveralProcesses(tmp_path, broken)
     made = broken()
     if isinstance(made, broken_places.OneOfSeveral):
         return broken_places.SeveralDrivers(made)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -25,7 +26,7 @@ from flowstate.drivers.sqlite import SQLiteDriver
 from flowstate.drivers.sqlite.connection import File
 from flowstate.drivers.sqlite.places import Places
 from flowstate.drivers.sqlite.writer import Writer
-from flowstate.leases import Claimed, Held, Holding, Place, Renewal
+from flowstate.leases import Claimed, Held, Holding, Place, Renewal, session_of
 from flowstate.query import Unreadable
 from flowstate.testing.model import Model
 
@@ -385,6 +386,114 @@ class ReleasesInSilence(ModelDriver):
         self.model.release(held, owner, now)
 
 
+class NamesWhoClaimed(ModelDriver):
+    """Overlooks as owners those whom a commit has handed something."""
+
+    async def owners(self) -> Mapping[str, bool | None]:
+        return dict.fromkeys(each.place.owner for each in self.model.holdings() if each.place.claim)
+
+
+class EndsAndReleases(Model):
+    """Gives what the dead had to whoever claims it, as if no attempt had begun."""
+
+    def end_leases(self, owner: str, now: int) -> None:
+        for holding in self.holdings(owner):
+            if holding.place.until is not None:
+                self.places[holding.rev] = Place(now)
+
+
+class EndsWhatHasNoEnd(Model):
+    """Ends also what nobody is to retry."""
+
+    def end_leases(self, owner: str, now: int) -> None:
+        for holding in self.holdings(owner):
+            self.places[holding.rev] = replace(holding.place, until=now)
+
+
+@define
+class EndsForGood(Model):
+    """Takes what was ended for lost."""
+
+    ended: set[Held] = field(factory=set[Held])
+
+    def end_leases(self, owner: str, now: int) -> None:
+        super().end_leases(owner, now)
+        self.ended |= {each.held for each in self.holdings(owner)}
+
+    def renew(self, held: Collection[Held], owner: str, now: int) -> Renewal:
+        renewal = super().renew([each for each in held if each not in self.ended], owner, now)
+        lost = {each[0] for each in held if each in self.ended}
+        return replace(renewal, lost=renewal.lost | lost)
+
+
+class EndsInSilence(ModelDriver):
+    """Wakes nobody when leases are ended."""
+
+    async def end_leases(self, owner: str, now: int) -> None:
+        self.model.end_leases(owner, now)
+
+
+# ---------------------------------------------------------------- presence
+
+
+class OneOfSeveral(ModelDriver):
+    """One of several drivers over the same model. What each breaks shows only when there are
+    others, or another one later."""
+
+
+@define(eq=False)
+class Present(OneOfSeveral):
+    """Has a session while it is open."""
+
+    there: ClassVar[set[str]] = set()
+    name: str = ""
+
+    @property
+    def session(self) -> str:
+        return self.name
+
+    async def open(self) -> None:
+        self.name = secrets.token_hex(8)
+        self.there.add(self.name)
+
+    async def close(self) -> None:
+        self.there.discard(self.name)
+
+    async def owners(self) -> Mapping[str, bool | None]:
+        return {owner: self._knows(session_of(owner)) for owner in await super().owners()}
+
+    def _knows(self, session: str) -> bool | None:
+        return session in self.there if session else None
+
+
+class StaysForEver(Present):
+    """Is seen after it was closed."""
+
+    async def close(self) -> None:
+        """Say nothing."""
+
+
+class LeavesForAll(Present):
+    """Ends the sessions of its whole process."""
+
+    async def close(self) -> None:
+        self.there.clear()
+
+
+class SeesWhoHasNoSession(Present):
+    """Takes whom it cannot look for as dead."""
+
+    def _knows(self, session: str) -> bool | None:
+        return session in self.there
+
+
+class SeesTheDead(SQLiteDriver):
+    """Takes whoever has a session for alive."""
+
+    async def owners(self) -> Mapping[str, bool | None]:
+        return {owner: bool(session_of(owner)) or None for owner in await super().owners()}
+
+
 # ---------------------------------------------------------------- places
 
 
@@ -506,11 +615,6 @@ class ReleasesWhenItCompacts(ModelDriver):
 # ---------------------------------------------------------------- several drivers of one store
 
 
-class OneOfSeveral(ModelDriver):
-    """One of several drivers over the same model. What each breaks shows only when there are
-    others, or another one later."""
-
-
 @define(eq=False)
 class LocksForItself(OneOfSeveral, ClaimsTooLate):
     """Lets nobody get between finding what is ready and taking it who uses the same driver."""
@@ -563,12 +667,19 @@ class ClaimsInTwoSteps(SQLiteDriver):
 class SeveralProcesses(SQLiteStore):
     """A file that is opened by that driver, here and in other processes."""
 
+    kind: type[SQLiteDriver]
+
     @property
     def url(self) -> str:
-        return f"twosteps:///{self.path}"
+        scheme = "twosteps" if self.kind is ClaimsInTwoSteps else "sqlite"
+        return f"{scheme}:///{self.path}"
 
     def driver(self) -> Driver:
-        return ClaimsInTwoSteps(File(str(self.path)))
+        return self.kind(File(str(self.path)))
+
+
+class EndsForItsOwn(WakesItsOwn):
+    """The same, of leases that are ended."""
 
 
 class ForgetsWhoHasIt(OneOfSeveral):
@@ -762,7 +873,17 @@ CAUGHT_BY: dict[type[ModelDriver | Model | MemoryDriver | SQLiteDriver], str] = 
     ReleasesByOwner: "test_releasing_leaves_what_is_held_otherwise",
     ReleasesWhatMovedOn: "test_a_late_release_does_not_touch_a_newer_version",
     ForgetsAlarms: "test_an_alarm_outlasts_claims",
-    ReleasesInSilence: "test_what_is_released_wakes_who_waits",
+    ReleasesInSilence: "test_what_is_released_or_ended_wakes_who_waits",
+    NamesWhoClaimed: "test_owners_are_those_who_have_taken_something",
+    EndsAndReleases: "test_leases_that_are_ended_are_due_then",
+    EndsWhatHasNoEnd: "test_ending_leases_leaves_all_else",
+    EndsForGood: "test_a_lease_that_was_ended_can_be_renewed",
+    EndsInSilence: "test_what_is_released_or_ended_wakes_who_waits",
+    EndsForItsOwn: "test_what_was_ended_wakes_who_waits_at_another_driver",
+    StaysForEver: "test_a_session_is_seen_until_its_driver_is_closed",
+    LeavesForAll: "test_drivers_of_one_process_are_there_for_themselves",
+    SeesWhoHasNoSession: "test_nobody_knows_of_whom_has_no_session_here",
+    SeesTheDead: "test_the_session_of_a_process_that_was_killed_is_over",
     LinesUpEverything: "test_a_place_is_what_was_committed",
     HasOnePlaceForAll: "test_states_of_one_commit_may_stand_in_several_places",
     LeavesPlaces: "test_what_rests_has_no_place",

@@ -101,6 +101,10 @@ class ModelDriver(Driver):
         self.model.release(held, owner, now)
         self._news.hint()
 
+    async def end_leases(self, owner: str, now: int) -> None:
+        self.model.end_leases(owner, now)
+        self._news.hint()
+
     async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
         return self.model.holdings(owner)
 

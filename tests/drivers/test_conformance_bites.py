@@ -84,6 +84,8 @@ def test_a_driver_that_breaks_a_law_is_caught(
         broken_places.RenewsInSilence,
         broken_places.ReleasesByOwner,
         broken_places.ForgetsAlarms,
+        broken_places.EndsWhatHasNoEnd,
+        broken_places.NamesWhoClaimed,
         broken_places.LeavesPlaces,
         broken_places.CarriesPlacesOn,
         broken_places.NamesTheLastInLine,

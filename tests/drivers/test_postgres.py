@@ -88,6 +88,10 @@ class OnPostgres(Laws):
     def new_store(self, tmp_path: Path) -> Store:  # noqa: ARG002
         return PostgresStore(self.database.new_store())
 
+    def presence_store(self, tmp_path: Path) -> Store:  # noqa: ARG002
+        """One that knows after half a second who does not come back."""
+        return PostgresStore(self.database.new_store(reconnect="0.5"))
+
 
 class TestPostgresDriver(OnPostgres, DriverConformance):
     @pytest.fixture

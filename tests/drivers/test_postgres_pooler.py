@@ -145,6 +145,16 @@ async def test_without_it_the_error_names_the_option(pooler: Pooler) -> None:
         assert re.search(NAMES, error)
 
 
+@pytest.mark.parametrize("options", [{"prepare": "off", "presence": "on"}, {}], ids=str)
+async def test_who_goes_through_a_pooler_has_no_session(
+    pooler: Pooler, options: dict[str, str]
+) -> None:
+    """Its lock would be whoever's gets that session of the server next; so it is not seen, whatever
+    the URL says."""
+    async with connect(pooler.url("absent", **options)) as driver:
+        assert driver.session == ""
+
+
 async def test_commits_go_on_when_a_pooler_leads_to_the_new_primary(pooler: Pooler) -> None:
     """Those wait that come meanwhile, and nothing that was acknowledged is missing."""
     server = pooler.server

@@ -25,6 +25,7 @@ from ..postgres import target
         (f"postgresql://h/d?schema={'ü' * 32}", "schema takes a name of 1 to 63 bytes"),
         ("postgresql://h/d?schema=pg_temp", "PostgreSQL's own"),
         ("postgresql://h/d?notify=maybe", "notify takes on or off, not 'maybe'"),
+        ("postgresql://h/d?presence=maybe", "presence takes on or off, not 'maybe'"),
         ("postgresql://h/d?synchronous=full", "synchronous takes on or off or local"),
         ("postgresql://h/d?reconnect=soon", "reconnect takes seconds, not 'soon'"),
         ("postgresql://h/d?colour=red", "has no option 'colour'"),

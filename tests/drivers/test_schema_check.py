@@ -183,6 +183,7 @@ WRITING: dict[str, Callable[[Driver], Awaitable[object]]] = {
     "take": lambda driver: driver.take([("running", 4)], "another", "1", 5),
     "renew": lambda driver: driver.renew([("taken", 5, "")], "one", 5),
     "release": lambda driver: driver.release([("taken", 5, "")], "one", 5),
+    "end_leases": lambda driver: driver.end_leases("one", 5),
     "compact": lambda driver: driver.compact(ALL, 0, 1_000),
     "forget": lambda driver: driver.forget("paused", [(1, checksum(b"pears"))]),
 }

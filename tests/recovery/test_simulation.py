@@ -283,6 +283,7 @@ COMMITTED = PlaceChange(Change.COMMITTED, "a", 1, at=1)
 CLAIMED = PlaceChange(Change.CLAIMED, "a", 1, "x", "x-1", until=101, at=1)
 RENEWED = replace(CLAIMED, change=Change.RENEWED, until=151, at=51)
 RELEASED = PlaceChange(Change.RELEASED, "a", 1, at=60)
+ENDED = replace(CLAIMED, change=Change.ENDED, until=55, at=55)
 MOVED = replace(COMMITTED, rev=2, at=70)
 OTHER = replace(CLAIMED, owner="y", claim="y-1", until=171, at=71)
 
@@ -331,12 +332,15 @@ def test_it_finds_a_flow_that_was_called_for_what_others_have(call: Call, broken
         ((COMMITTED, CLAIMED, replace(RENEWED, at=110)), 120, set[str]()),  # renewed too late
         ((COMMITTED,), 999, {"deaths"}),  # never taken
         ((COMMITTED, CLAIMED, RELEASED), 999, {"deaths"}),
+        ((COMMITTED, CLAIMED, ENDED), 55, set[str]()),  # its owner was taken for dead
+        ((COMMITTED, CLAIMED, ENDED), 54, {"deaths"}),
     ],
 )
 def test_it_finds_an_attempt_for_what_nobody_lost(
     changes: tuple[PlaceChange, ...], at: int, broken: set[str]
 ) -> None:
-    """LOST is what was taken, and whose lease ran out; not what is ready, or was given back."""
+    """LOST is what was taken, and whose lease ran out or was ended; not what is ready, or was given
+    back."""
     history = _chain((1, BEGUN), (at, LOST), (999, END))
     assert broken == laws(replace(history, changes=changes))
 

@@ -246,6 +246,11 @@ class MemoryDriver(Driver):
         if self._head.waiting:
             self._head.hint()
 
+    async def end_leases(self, owner: str, now: int) -> None:
+        self._places.end_leases(owner, now)
+        if self._head.waiting:
+            self._head.hint()
+
     async def holdings(self, owner: str | None = None) -> tuple[Holding, ...]:
         return self._places.holdings(owner)
 

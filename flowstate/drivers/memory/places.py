@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from attrs import define, field
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ...leases import Claimed, Due, DuePage, Held, Holding, Place, Renewal
 from ...plan import Write
@@ -118,6 +119,14 @@ class Places:
                 and history.place.is_held(owner, claim)
             ):
                 self._stand(history, Place(now))
+
+    def end_leases(self, owner: str, now: int) -> None:
+        """``Driver.end_leases``"""
+        self.catch_up()
+        for id in list(self._taken.get(owner, ())):
+            history = self.histories[id]
+            if history.place is not None and (until := history.place.until) is not None:
+                self._stand(history, replace(history.place, until=min(until, now)))
 
     def holdings(self, owner: str | None) -> tuple[Holding, ...]:
         """``Driver.holdings``"""

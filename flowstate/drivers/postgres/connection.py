@@ -64,6 +64,7 @@ class Target:
     """A schema of a database on a server.
 
     ``notify`` tells other processes of commits, and listens. ``prepare`` prepares statements.
+    ``presence`` has a session by which others see at once that the process died.
     ``synchronous`` is what ``synchronous_commit`` is for commits. ``reconnect`` is for how many
     seconds a server that went away is retried before that is an error. ``mode`` is "rwc" (the
     tables are made if they are missing), "rw" or "ro". ``deadline`` is for how many seconds a
@@ -77,6 +78,7 @@ class Target:
     schema: str = SCHEMA
     notify: bool = True
     prepare: bool = True
+    presence: bool = True
     synchronous: str = "on"
     reconnect: float = RECONNECT_S
     mode: str = "rwc"
@@ -90,6 +92,8 @@ class Target:
         _check_schema(url, schema)
         notify = _choice(url, "notify", options.pop("notify", "on"), SWITCH)
         prepare = _choice(url, "prepare", options.pop("prepare", "on"), SWITCH)
+        # what cannot prepare statements is a pooler, which has no sessions either
+        presence = _choice(url, "presence", options.pop("presence", prepare), SWITCH)
         synchronous = _choice(url, "synchronous", options.pop("synchronous", "on"), SYNCHRONOUS)
         mode = _choice(url, "mode", options.pop("mode", "rwc"), MODES)
         reconnect = options.pop("reconnect", str(RECONNECT_S))
@@ -106,6 +110,7 @@ class Target:
             schema,
             notify == "on",
             prepare == "on",
+            presence == "on",
             synchronous,
             reconnect_s,
             mode,
@@ -197,8 +202,8 @@ def _check_options(url: StoreUrl, options: Mapping[str, str]) -> None:
         if option not in names:
             raise StoreUrlError(
                 url.text,
-                f"has no option {option!r} (it has: schema, notify, prepare, synchronous, "
-                "reconnect, mode, and the parameters of libpq, such as sslmode)",
+                f"has no option {option!r} (it has: schema, notify, prepare, presence, "
+                "synchronous, reconnect, mode, and the parameters of libpq, such as sslmode)",
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from attrs import define, field
 from ...clock import Clock
 from ...driver import Durability
 from ...errors import StoreUnreachableError
+from ...leases import session_of
 from ...plan import Record
 from ...retention import Compaction, Retention
 from ..threaded import ThreadedDriver
@@ -22,6 +23,7 @@ from . import schema
 from .connection import Target, pauses
 from .errors import is_starting, translated
 from .listener import ServerSource
+from .presence import Session, is_direct, lock_of
 from .reader import Reader
 from .writer import Writer
 
@@ -33,7 +35,7 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
     """A store in a schema of a database, for any number of processes on any number of machines.
 
     One writer thread that commits in groups, readers that never wait for it, one connection that
-    listens: at most six connections. A server that goes away is waited for. ``clock`` is the
+    listens: at most seven connections. A server that goes away is waited for. ``clock`` is the
     store's; None: that of the server.
     """
 
@@ -42,6 +44,7 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
     _durability: Durability = field(init=False)
     _closing: threading.Event = field(factory=threading.Event, init=False)
     """Set once it is being closed."""
+    _session: Session | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         asynchronous = self.target.synchronous == "off"
@@ -50,8 +53,8 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
     @classmethod
     def from_url(cls, url: StoreUrl) -> PostgresDriver:
         """``postgresql://user:password@host:port/database?schema=NAME&notify=on|off&prepare=on|off
-        &synchronous=on|off|local|remote_write|remote_apply&reconnect=SECONDS&mode=rwc|rw|ro``, and
-        whatever libpq takes.
+        &presence=on|off&synchronous=on|off|local|remote_write|remote_apply&reconnect=SECONDS
+        &mode=rwc|rw|ro``, and whatever libpq takes.
         """
         return cls(Target.from_url(url))
 
@@ -72,11 +75,32 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
             await anyio.sleep(pause)
         return await super().open()
 
+    @property
+    def session(self) -> str:
+        return "" if self._session is None else self._session.name
+
+    @property
+    def attends(self) -> bool:
+        return self._session is None or self._session.since is not None
+
+    async def attend(self) -> None:
+        if self._session is not None:
+            await anyio.to_thread.run_sync(self._session.attend)
+
+    async def owners(self) -> Mapping[str, bool | None]:
+        return await self._read(self._present)
+
     async def close(self) -> None:
         """Writes what was handed in, as long as the server answers."""
         if self.is_open:
             self._closing.set()
-        await super().close()
+        try:
+            await super().close()
+        finally:  # after the connections, which it says are there
+            if self._session is not None:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._session.close)
+                self._session = None
 
     async def record(self, id: str) -> Record | None:
         record = await super().record(id)
@@ -102,6 +126,8 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
         try:
             schema.prepare(connection, self.target)
             self._durability = schema.durability(connection, self.target)
+            if self.target.presence and not self._is_read_only and is_direct(connection):
+                self._session = Session(self.target)
         except BaseException:
             connection.close()
             raise
@@ -118,6 +144,22 @@ class PostgresDriver(ThreadedDriver[Reader, Writer]):
 
     def _answered(self, more: bool) -> None:  # noqa: FBT001  (a callback)
         self._writer.notify(more)
+
+    def _present(self, reader: Reader) -> Mapping[str, bool | None]:
+        owners = {owner: session_of(owner) for owner in reader.owners()}
+        locks = {name: lock_of(self.target, name) for name in {*owners.values(), self.session}}
+        session = self._session
+        since = None if session is None else session.since
+        held = reader.present(list(locks.values()))
+        # ours among them: else it is another server by now, and ours was not told yet
+        knows = (
+            session is not None and session.has_been_there(since) and locks[session.name] in held
+        )
+        absent = False if knows else None
+        return {
+            owner: (locks[name] in held or absent) if name else None
+            for owner, name in owners.items()
+        }
 
     async def _compact(self, retention: Retention, after: int, limit: int) -> Compaction:
         """Holds up commits only while it removes what was decided before."""

@@ -52,7 +52,7 @@ def _too_many_clients(target: Target, message: str) -> StoreError:
     return StoreUnreachableError(
         target.url,
         f"the server takes no more clients ({message}); nothing was written. Raise "
-        "max_connections, use a pooler, or run fewer processes: each takes up to 6 connections",
+        "max_connections, use a pooler, or run fewer processes: each takes up to 7 connections",
     )
 
 

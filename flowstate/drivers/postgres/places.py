@@ -185,6 +185,43 @@ WHERE s.owner IS NOT NULL AND hashtextextended(s.owner, 0) = hashtextextended(%(
 AND s.owner = %(owner)s
 """
 
+OWNERS: LiteralString = """
+WITH RECURSIVE owners (place, owner) AS (
+    (SELECT hashtextextended(s.owner, 0), s.owner FROM {s}.states s WHERE s.owner IS NOT NULL
+    ORDER BY hashtextextended(s.owner, 0) LIMIT 1)
+    UNION ALL
+    SELECT n.place, n.owner FROM owners o CROSS JOIN LATERAL (
+        SELECT hashtextextended(s.owner, 0) AS place, s.owner FROM {s}.states s
+        WHERE s.owner IS NOT NULL AND hashtextextended(s.owner, 0) > o.place
+        ORDER BY hashtextextended(s.owner, 0) LIMIT 1
+    ) n
+)
+SELECT owner FROM owners
+"""
+"""From one owner to the next: a step of the index each, however much they have taken."""
+
+PRESENT: LiteralString = """
+SELECT k.key FROM unnest(%(keys)s) AS k(key) WHERE EXISTS (
+    SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted
+    AND l.database = (
+        SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+    )
+    AND l.objsubid = 1 AND l.classid::bigint = (k.key >> 32) & 4294967295
+    AND l.objid::bigint = k.key & 4294967295
+)
+"""
+"""Which of the locks of sessions are held."""
+
+END_LEASES: LiteralString = """
+WITH ended AS (
+    UPDATE {s}.states s SET until = %(now)s
+    WHERE s.owner IS NOT NULL AND hashtextextended(s.owner, 0) = hashtextextended(%(owner)s, 0)
+    AND s.owner = %(owner)s AND s.until > %(now)s
+    AND (SELECT version FROM {s}.meta) = %(known)s
+    RETURNING s.rev
+) UPDATE {s}.head SET hints = hints + 1 WHERE EXISTS (SELECT FROM ended)
+"""
+
 PLACE: LiteralString = """
 SELECT s.since, s.owner, s.claim, s.until FROM {s}.states s
 WHERE s.id = %(id)s AND (s.since IS NOT NULL OR s.owner IS NOT NULL)

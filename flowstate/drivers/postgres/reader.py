@@ -7,7 +7,7 @@ is ever left open. Only what compaction decides takes several.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, LiteralString
 
@@ -23,10 +23,21 @@ from ...retention import Compaction, Retention
 from ...state import State
 from ..reader import MAX_SCAN, DueRow, StoreReader
 from . import queries
+from .arrays import BigInts
 from .compactor import Compactor, Removal
 from .connection import BY_INDEX, IDLE_TIMEOUT, Target
 from .errors import is_lost, translate
-from .places import DUE, LINE, MAY_CLAIM, PLACE, TAKEN, TAKEN_BY, json_object
+from .places import (
+    DUE,
+    LINE,
+    MAY_CLAIM,
+    OWNERS,
+    PLACE,
+    PRESENT,
+    TAKEN,
+    TAKEN_BY,
+    json_object,
+)
 from .rows import left_of
 from .session import DEADLINE_S, Connection
 
@@ -127,6 +138,14 @@ class Reader(StoreReader):
         given = {"room": json_object(room), "owner": owner, "claim": claim, "now": now}
         may: bool = self._indexed(MAY_CLAIM, **given)[0][0]
         return may
+
+    def owners(self) -> list[str]:
+        """Everybody who has taken something."""
+        return [owner for (owner,) in self._indexed(OWNERS)]
+
+    def present(self, keys: Sequence[int]) -> set[int]:
+        """Those of these locks that are held."""
+        return {key for (key,) in self._rows(PRESENT, keys=BigInts.of(keys))}
 
     def holdings(self, owner: str | None) -> tuple[Holding, ...]:
         rows = self._indexed(TAKEN) if owner is None else self._indexed(TAKEN_BY, owner=owner)

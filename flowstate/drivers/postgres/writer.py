@@ -37,7 +37,7 @@ from .compactor import Removal
 from .connection import BY_INDEX, IDLE_TIMEOUT, LOCK_TIMEOUT, Target, pauses
 from .errors import RETRYABLE, is_lost, translate
 from .holders import claims_key, end_hung
-from .places import CLAIM, HELD, RELEASE, RENEW, TAKE, json_object
+from .places import CLAIM, END_LEASES, HELD, RELEASE, RENEW, TAKE, json_object
 from .rows import Keys, left_of, statements
 from .schema import VERSION
 from .session import Connection
@@ -161,6 +161,9 @@ class Writer(StoreWriter):
     def release(self, held: Collection[Held], owner: str, now: int) -> None:
         found = self._retrying(lambda: self._move(RELEASE, held, owner, now))
         self._notification_pending |= any(is_held for *_, is_held in found)
+
+    def end_leases(self, owner: str, now: int) -> None:
+        self._notification_pending |= self._retrying(lambda: self._end_leases(owner, now))
 
     def compact(self, removal: Removal) -> Compaction | None:
         """Remove a batch; None if another batch was removed since this one was decided, perhaps
@@ -355,6 +358,17 @@ class Writer(StoreWriter):
         ((version,),) = asked.fetchall()
         check_unchanged(self.target.url, version, VERSION)
         return found.fetchall()
+
+    def _end_leases(self, owner: str, now: int) -> bool:
+        """Gives whether there were any."""
+        with self._transaction(synchronous="off"):
+            self._execute(LOCK_HEAD)
+            asked = self._execute("SELECT version FROM {s}.meta")
+            ended = self._named(END_LEASES, owner=owner, now=now, known=VERSION)
+            self._execute("COMMIT")
+        ((version,),) = asked.fetchall()
+        check_unchanged(self.target.url, version, VERSION)
+        return ended.rowcount > 0
 
     def _compact(self, removal: Removal) -> Compaction | None:
         with self._transaction(self.target.synchronous) as pipeline:

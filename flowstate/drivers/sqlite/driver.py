@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from attrs import define, field
@@ -9,6 +10,7 @@ from attrs import define, field
 from ...clock import Clock, SystemClock
 from ...driver import Durability
 from ...errors import FlowstateError
+from ...leases import session_of
 from ...retention import Compaction, Retention
 from ..threaded import ThreadedDriver
 from ..url import StoreUrl
@@ -17,6 +19,7 @@ from .connection import File, Identity
 from .errors import damaged, translated
 from .poller import FileSource
 from .reader import Reader
+from .sessions import Session
 from .writer import Writer
 
 
@@ -31,6 +34,7 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
     file: File
     clock: Clock = field(factory=SystemClock, kw_only=True)
     _identity: Identity = field(init=False)
+    _session: Session | None = field(default=None, init=False)
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> SQLiteDriver:
@@ -40,6 +44,21 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
     @property
     def durability(self) -> Durability:  # type: ignore[override]
         return Durability.PROCESS if self.file.synchronous == "normal" else Durability.POWER
+
+    @property
+    def session(self) -> str:
+        return "" if self._session is None else self._session.name
+
+    async def owners(self) -> Mapping[str, bool | None]:
+        return await self._read(self._present)
+
+    async def close(self) -> None:
+        try:
+            await super().close()
+        finally:  # after the connections, which it says are there
+            if self._session is not None:
+                self._session.end()
+                self._session = None
 
     # ------------------------------------------------------------ inside
 
@@ -68,6 +87,7 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
                 connection.close()
                 raise
         self._identity = Identity(self.file)
+        self._session = Session.begin(self.file.location, looks_only=self._is_read_only)
         return Writer(connection, self.file, self.clock, self._identity)
 
     def _open_reader(self) -> Reader:
@@ -83,6 +103,12 @@ class SQLiteDriver(ThreadedDriver[Reader, Writer]):
         if own is not error and isinstance(error, TypeError | ValueError | LookupError):
             return damaged(self.file.path, error)  # a column holds what nobody writes there
         return own
+
+    def _present(self, reader: Reader) -> Mapping[str, bool | None]:
+        owners, session = reader.owners(), self._session
+        if session is None:
+            return dict.fromkeys(owners)
+        return {owner: session.is_there(session_of(owner)) for owner in owners}
 
     async def _compact(self, retention: Retention, after: int, limit: int) -> Compaction:
         """Waits for the writer only if there is something to remove."""

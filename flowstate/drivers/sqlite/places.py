@@ -65,7 +65,12 @@ class Places:
         revs = [rev for id, rev, claim in held if current.get((id, rev)) == (owner, claim)]
         if revs:
             self.connection.execute(_RELEASE, (now, json.dumps(revs)))
-            self.connection.execute(_COUNT_RELEASE)
+            self.connection.execute(_COUNT_CHANGE)
+
+    def end_leases(self, owner: str, now: int) -> None:
+        ended = self.connection.execute(_END_LEASES, {"now": now, "owner": owner})
+        if ended.rowcount:
+            self.connection.execute(_COUNT_CHANGE)
 
     # ------------------------------------------------------------ inside
 
@@ -186,6 +191,11 @@ SET since = ?, owner = NULL, claim = NULL, until = NULL, due_at = alarm
 WHERE rev IN (SELECT value FROM json_each(?))
 """
 
-_COUNT_RELEASE = """
+_END_LEASES = """
+UPDATE versions SET until = :now, due_at = coalesce(min(alarm, :now), :now)
+WHERE owner = :owner AND until > :now
+"""
+
+_COUNT_CHANGE = """
 UPDATE released SET count = count + 1
 """

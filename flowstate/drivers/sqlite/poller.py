@@ -40,8 +40,8 @@ class FileSource(Source):
         return Seen(head or 0, released)
 
     def _released(self, connection: sqlite3.Connection) -> int:
-        """How often anything was released. Whatever else changes without a new revision, claims
-        and renewals, need wake nobody."""
+        """How often anything was released, or leases were ended. Whatever else changes without a
+        new revision, claims and renewals, need wake nobody."""
         (schema_version,) = connection.execute("PRAGMA user_version").fetchone()
         if schema_version < schema.PLACES_SINCE:  # opened to be read only, and as it was
             return 0

@@ -146,6 +146,11 @@ class Reader(StoreReader):
             flows = [flow for (flow,) in self._rows(READY_FLOWS) if room.get(flow, 0) > 0]
             return bool(flows) and self._one(_IS_READY, json.dumps(flows), now) is not None
 
+    def owners(self) -> list[str]:
+        """Everybody who has taken something."""
+        with translated(self.path):
+            return [owner for (owner,) in self._rows(_OWNERS)]
+
     def holdings(self, owner: str | None) -> tuple[Holding, ...]:
         with self._snapshot():
             rows = self._rows(_HOLDINGS) if owner is None else self._rows(_HOLDINGS_OF, owner)
@@ -364,6 +369,19 @@ SELECT flow, (
     ORDER BY since LIMIT 1
 ) FROM ({READY_FLOWS}) AS ready
 """
+
+_OWNERS = """
+WITH RECURSIVE owners (owner) AS (
+    SELECT (SELECT owner FROM versions WHERE owner IS NOT NULL ORDER BY owner LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT owner FROM versions WHERE owner IS NOT NULL AND owner > owners.owner
+        ORDER BY owner LIMIT 1
+    ) FROM owners WHERE owner IS NOT NULL
+)
+SELECT owner FROM owners WHERE owner IS NOT NULL
+"""
+"""From one owner to the next: a step of the index each, however much they have taken."""
 
 _HOLDINGS = """
 SELECT id, rev, flow, owner, claim, until FROM versions WHERE owner IS NOT NULL

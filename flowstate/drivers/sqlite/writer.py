@@ -97,6 +97,9 @@ class Writer(StoreWriter):
     def release(self, held: Collection[Held], owner: str, now: int) -> None:
         self._move(lambda places: places.release(held, owner, now))
 
+    def end_leases(self, owner: str, now: int) -> None:
+        self._move(lambda places: places.end_leases(owner, now))
+
     def compact(self, retention: Retention, after: int, limit: int) -> Compaction:
         """Remove a batch of what may be removed."""
         return self._transact(lambda: Compactor(retention, self.connection).compact(after, limit))

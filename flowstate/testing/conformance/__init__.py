@@ -14,10 +14,11 @@ Each of the nine laws of docs/concepts.md is proved by one module, whose first l
 ``order`` (1), ``atomicity`` (2), ``durability`` (3), ``isolation`` (4), ``outcome`` (5), ``cost``
 (6), ``watch`` (7), ``claims`` (8), ``errors`` (9). The rest of the contract has no numbers:
 ``conflicts``, ``accepted``, ``read``, ``query``, ``leaving``, ``due``, ``places``, ``leases``,
-``head``, ``forgetting``, ``retention``, ``compaction``. The first line of a module is the heading
-that ``flowstate check`` prints above what its mixins prove. A module has one mixin, or two if what
-it proves has two parts (``read`` and ``retention``: versions and payloads; ``outcome``: the ids of
-plans and those of callers). ``base`` and ``runs`` have what they share, and prove nothing.
+``presence``, ``head``, ``forgetting``, ``retention``, ``compaction``. The first line of a module is
+the heading that ``flowstate check`` prints above what its mixins prove. A module has one mixin, or
+two if what it proves has two parts (``read`` and ``retention``: versions and payloads; ``outcome``:
+the ids of plans and those of callers). ``base`` and ``runs`` have what they share, and prove
+nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from .leaving import LeavingLaws
 from .order import OrderLaws
 from .outcome import OutcomeLaws, RecordLaws
 from .places import PlaceLaws
+from .presence import PresenceLaws
 from .query import QueryLaws
 from .read import DataLaws, ReadLaws
 from .retention import PayloadRetentionLaws, RetentionLaws
@@ -64,6 +66,7 @@ class DriverConformance(
     ClaimLaws,
     PlaceLaws,
     LeaseLaws,
+    PresenceLaws,
     ErrorLaws,
     HeadLaws,
     WatchLaws,

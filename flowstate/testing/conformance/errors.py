@@ -87,6 +87,10 @@ async def _release(store: _Filled) -> None:
     await store.driver.release([("taken", 6, "c")], "me", 5)
 
 
+async def _end_leases(store: _Filled) -> None:
+    await store.driver.end_leases("me", 5)
+
+
 async def _forget(store: _Filled) -> None:
     payload = ref(store.payload, "order")
     await store.driver.forget("a", [(payload.rev, payload.checksum)])
@@ -120,6 +124,8 @@ _CALLS: Mapping[str, _Call] = {
     "take": _take,
     "renew": _renew,
     "release": _release,
+    "end_leases": _end_leases,
+    "owners": lambda store: store.driver.owners(),
     "holdings": lambda store: store.driver.holdings(),
     "place": lambda store: store.driver.place("ready"),
     "line": lambda store: store.driver.line(),

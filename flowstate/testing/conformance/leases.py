@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import anyio
+import pytest
 from anyio.abc import TaskStatus
 
 from ...commands import Pause
 from ...driver import Driver
-from ...leases import Place, Renewal
+from ...leases import Due, Place, Renewal
 from ...state import RetryPolicy, State
 from ..store import Store
 from .base import LEASE_MS, LEASED, Laws, due_at, given, hand_out, line_up, move, put
@@ -81,6 +82,67 @@ class LeaseLaws(Laws):
         places["fine"] = Place(None, "worker", "1", 1_000 + LEASE_MS)
         assert {id: await driver.place(id) for id, *_ in asked} == places
         assert await driver.get("moved") == new
+
+    async def test_owners_are_those_who_have_taken_something(self, driver: Driver) -> None:
+        """Whoever has something is named once, by claim, by take, or because a commit says so; and
+        nobody else: not who has given all back, or has moved all on."""
+        assert await driver.owners() == {}
+        a, b, _, d, _ = await line_up(driver, "a", "b", "c", "d", "ready")
+        (e,) = await hand_out(driver, "e", owner="committer", until=50)
+        await hand_out(driver, "f", owner="committer")
+        await driver.claim(ROOM, 1, "claimer", "1", 0)
+        await driver.take([("b", b.rev), ("c", b.rev + 1)], "taker", "2", 0)
+        await driver.take([("d", d.rev)], "other", "3", 0)
+        assert set(await driver.owners()) == {"committer", "claimer", "taker", "other"}
+        await driver.release([("a", a.rev, "1")], "claimer", 5)
+        await put(driver, Pause(d), Pause(e))
+        assert set(await driver.owners()) == {"committer", "taker"}
+
+    async def test_leases_that_are_ended_are_due_then(self, driver: Driver) -> None:
+        """All that somebody has taken is due at that instant, whether its alarm comes later or was
+        sooner, in which case it is due at that, as it is if its lease has ended before; with the
+        policy that it was committed with, and still taken."""
+        late, soon = LEASE_MS + 5_000, 40
+        a, b = await line_up(driver, "a", "b")
+        (c,) = await line_up(driver, "c", timeout_at=late)
+        (d,) = await line_up(driver, "d", timeout_at=soon)
+        (e,) = await hand_out(driver, "e", owner="worker", until=900)
+        (f,) = await hand_out(driver, "f", owner="worker", until=60)
+        await driver.claim(ROOM, 10, "worker", "1", 0)
+        await driver.end_leases("worker", 100)
+        page = await driver.due(100, 10)
+        assert page.due == (
+            due_at(d, soon, LEASED),
+            due_at(f, 60, LEASED),
+            *(due_at(each, 100, LEASED) for each in (a, b, c, e)),
+        )
+        assert (await driver.due(99, 10)).next == 100
+        places = [await driver.place(id) for id in "abcde"]
+        assert places == [Place(None, "worker", claim, 100) for claim in ("1", "1", "1", "1", "")]
+
+    async def test_ending_leases_leaves_all_else(self, driver: Driver) -> None:
+        """What is taken without end stays so, what others have keeps its lease, and what is ready
+        its place in line; to end those of somebody who has nothing changes nothing."""
+        (a,) = await line_up(driver, "a")
+        await line_up(driver, "b", since=5)
+        await line_up(driver, "c", policy=RetryPolicy(enabled=False), flow="kept")
+        await hand_out(driver, "d", owner="worker")
+        await driver.take([("a", a.rev)], "another", "1", 0)
+        await driver.claim({"kept": 1}, 1, "worker", "2", 0)
+        places = {id: await driver.place(id) for id in "abcd"}
+        for owner in ("worker", "nobody", "", "work", "worker#"):
+            await driver.end_leases(owner, 100)
+        assert {id: await driver.place(id) for id in "abcd"} == places
+        assert (await driver.due(LEASE_MS, 10)).due == (due_at(a, LEASE_MS, LEASED),)
+
+    async def test_a_lease_that_was_ended_can_be_renewed(self, driver: Driver) -> None:
+        """An owner that was taken for dead goes on if nobody has acted on it."""
+        (a,) = await line_up(driver, "a")
+        await driver.claim(ROOM, 1, "worker", "1", 0)
+        await driver.end_leases("worker", 100)
+        assert await driver.renew([("a", a.rev, "1")], "worker", 150) == NOTHING
+        assert await driver.place("a") == Place(None, "worker", "1", 150 + LEASE_MS)
+        assert (await driver.due(150, 10)).due == ()
 
     async def test_renewing_nothing_is_no_error(self, driver: Driver) -> None:
         """Renewing no leases tells of none, and releasing none does nothing to those that there
@@ -160,9 +222,12 @@ class LeaseLaws(Laws):
         assert (await driver.due(10**9, 10)).due == (at_alarm,)
         assert await driver.place("a") == Place(2_000)
 
-    async def test_what_is_released_wakes_who_waits(self, driver: Driver) -> None:
-        """A release is no commit, and still wakes all that wait for one: there is something to
-        claim."""
+    @pytest.mark.parametrize("change", ["release", "end"])
+    async def test_what_is_released_or_ended_wakes_who_waits(
+        self, driver: Driver, change: str
+    ) -> None:
+        """Neither is a commit, and both wake all that wait for one: there is something to claim, or
+        due."""
         (a,) = await line_up(driver, "a")
         await driver.claim(ROOM, 1, "worker", "1", 0)
         head = await driver.head()
@@ -171,7 +236,10 @@ class LeaseLaws(Laws):
                 for _ in range(2):
                     tasks.start_soon(driver.wait, head)
                 await anyio.wait_all_tasks_blocked()
-                await driver.release([("a", a.rev, "1")], "worker", 5)
+                if change == "release":
+                    await driver.release([("a", a.rev, "1")], "worker", 5)
+                else:
+                    await driver.end_leases("worker", 5)
         assert await driver.head() == head
 
     async def test_what_is_released_wakes_who_waits_at_another_driver(
@@ -199,6 +267,31 @@ class LeaseLaws(Laws):
                 await anyio.wait_all_tasks_blocked()
                 await driver.release([("a", a.rev, "1")], "worker", 5)
         assert claimed == ["a"]
+
+    async def test_what_was_ended_wakes_who_waits_at_another_driver(
+        self, shared_store: Store, driver: Driver
+    ) -> None:
+        """Those who wait for something to be due hear of leases that another driver ends."""
+        (a,) = await line_up(driver, "a")
+        await driver.claim(ROOM, 1, "worker", "1", 0)
+        found: list[Due] = []
+
+        async def look(other: Driver, *, task_status: TaskStatus[None]) -> None:
+            while await other.head() == a.rev:  # from this commit on it looks at the store
+                await other.wait(a.rev)
+            head = await other.head()
+            task_status.started()
+            while not found:
+                await other.wait(head)
+                found.extend((await other.due(5, 1)).due)
+
+        with anyio.fail_after(self.patience_s):
+            async with shared_store.driver() as other, anyio.create_task_group() as tasks:
+                tasks.start_soon(_commit_once_all_wait, driver)
+                await tasks.start(look, other)
+                await anyio.wait_all_tasks_blocked()
+                await driver.end_leases("worker", 5)
+        assert found == [due_at(a, 5, LEASED)]
 
 
 async def _commit_once_all_wait(driver: Driver) -> None:
