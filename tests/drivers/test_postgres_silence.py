@@ -107,8 +107,14 @@ async def test_what_is_asked_ends(
         assert await driver.get("b")
 
 
-async def test_a_commit_whose_answer_never_comes_happens_once(proxy: Proxy, url: str) -> None:
-    """The driver makes another connection and asks what became of it."""
+@pytest.mark.parametrize("psycopg_has_bounds", [True, False])
+async def test_a_commit_whose_answer_never_comes_happens_once(
+    proxy: Proxy, url: str, monkeypatch: pytest.MonkeyPatch, psycopg_has_bounds: bool
+) -> None:
+    """The driver makes another connection and asks what became of it. Before 3.3, psycopg waits
+    without a bound of its own."""
+    if not psycopg_has_bounds:
+        monkeypatch.setattr(session, "_QUICK_IS_OVER", None)
     async with driver_at(proxy, url, reconnect="20") as driver:
         await driver.commit(pause("a", "one"))
         proxy.faults.append("silent")
