@@ -60,7 +60,7 @@ format: $(READY)  ## Put the code in the form that check wants
 	$(BIN)/ruff format
 
 clean:  ## Remove everything that the other targets made
-	rm -rf $(VENV) .venv-peers peers build dist demo.db demo.db-wal demo.db-shm .benchmarks .hypothesis
+	rm -rf $(VENV) .venv-peers peers build dist demo.db demo.db-wal demo.db-shm demo.db-sessions .benchmarks .hypothesis
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -266,7 +266,7 @@ def test_a_store_is_not_opened_if_its_url_names_one_only(shell: Shell) -> None:
     assert told in done.stderr
     assert "sqlite:///{tmp}/store.db" in done.stderr
     assert before == shell.store.read_bytes()
-    assert {"store.db", "work.py", "lines.jsonl"} >= {
+    assert {"store.db", "store.db-sessions", "work.py", "lines.jsonl"} >= {
         path.name for path in shell.directory.iterdir() if path.is_file()
     }
 

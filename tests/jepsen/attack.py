@@ -248,9 +248,9 @@ class Attack:
     def _hurt(self, blow: str, chance: random.Random) -> None:
         """Do something to the store. What it forgets by that it forgets before this is over."""
         if blow in self.target.crashes:
-            self._notebook.write(notes.Crashed())
+            self._notebook.write(notes.Crashed(is_over=False))
             self.target.faults[blow](chance)
-            self._notebook.write(notes.Crashed())
+            self._notebook.write(notes.Crashed(is_over=True))
         else:
             self.target.faults[blow](chance)
 

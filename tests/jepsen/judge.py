@@ -188,12 +188,14 @@ def exclusive(evidence: Evidence) -> Iterator[str]:
     """What was given to a claim is given to no other one, before it is given back; but a store that
     crashes may forget it."""
     held: dict[tuple[str, int], str] = {}
+    crashes = False
     for note in evidence.every:
         if isinstance(note, Releasing):
             held.pop(note.version, None)
         elif isinstance(note, Crashed):
             held.clear()
-        elif isinstance(note, Given):
+            crashes = not note.is_over
+        elif isinstance(note, Given) and not crashes:
             for version in note.versions:
                 if held.setdefault(version, note.claim) != note.claim:
                     yield f"{version} was given to {held[version]} and to {note.claim}"

@@ -91,8 +91,10 @@ class Missed(Note, frozen=True):
 
 
 class Crashed(Note, frozen=True):
-    """The store crashes, or has crashed: it may have lost the claims that it gave last, for which
-    it waits for no disk."""
+    """The store is about to crash, or is there again: it may have lost the claims that it gave last,
+    for which it waits for no disk."""
+
+    is_over: bool
 
 
 class Trouble(Note, frozen=True):

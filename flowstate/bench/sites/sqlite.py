@@ -91,7 +91,8 @@ class SQLiteSite(Site):
 
     def size(self, url: str) -> int | None:
         path = Path(StoreUrl.parse(url).path)
-        return sum(made.stat().st_size for made in path.parent.glob(f"{path.name}*"))
+        files = path, path.with_name(f"{path.name}-wal")
+        return sum(file.stat().st_size for file in files if file.exists())
 
     def facts(self) -> Mapping[str, str]:
         facts = {"SQLite": sqlite3.sqlite_version, "synchronous": self.synchronous}
