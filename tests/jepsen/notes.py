@@ -91,8 +91,8 @@ class Missed(Note, frozen=True):
 
 
 class Crashed(Note, frozen=True):
-    """The store is about to crash, or is there again: it may have lost the claims that it gave last,
-    for which it waits for no disk."""
+    """The store is about to crash, or is there again: it may have lost the claims that it gave
+    last, for which it waits for no disk."""
 
     is_over: bool
 
