@@ -4,6 +4,10 @@ A flow is a function that takes a state and returns a command; an engine does th
 commits the resulting state through a driver, which keeps every version in one ordered log.
 """
 
+# first: Ctrl-C may come while the rest is imported
+from . import interrupt  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+# isort: split
 from .clock import Clock, SystemClock
 from .commands import (
     AnyCommand,

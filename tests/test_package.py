@@ -168,7 +168,6 @@ anyio.run(main)
 def package_files() -> set[str]:
     """Every file that belongs to the package, relative to the repository."""
     files = {*ROOT.glob("flowstate/**/*.py"), ROOT / "flowstate" / "py.typed"}
-    files.add(ROOT / "flowstate_command" / "__init__.py")
     return {file.relative_to(ROOT).as_posix() for file in files}
 
 

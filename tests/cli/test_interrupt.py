@@ -21,7 +21,8 @@ class Interrupts:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupts())
-from flowstate_command import main
+sys.argv[0] = "/usr/bin/flowstate"
+from flowstate.cli import main
 main()
 """
 """A process that interrupts itself when it comes to import the module of that name."""
@@ -44,7 +45,8 @@ def run(directory: Path, *arguments: str, before: str = "") -> subprocess.Comple
 
 
 @pytest.mark.parametrize(
-    "module", ["flowstate", "msgspec", "sqlite3", "flowstate.cli", "click", "flowstate.cli.ls"]
+    "module",
+    ["flowstate.clock", "msgspec", "sqlite3", "flowstate.cli", "click", "flowstate.cli.ls"],
 )
 def test_ctrl_c_while_the_command_is_imported(tmp_path: Path, module: str) -> None:
     ran = run(tmp_path, module, "ls")
